@@ -1,0 +1,47 @@
+# Each target is a line or two that you could type yourself, with .venv activated.
+.DEFAULT_GOAL := help
+.PHONY: help setup lock repro demo test test-all lint bench system clean-venv
+
+PYTHON ?= python3
+export PATH := $(CURDIR)/.venv/bin:$(PATH)
+UV = $(or $(shell command -v uv 2>/dev/null),.venv/bin/uv)
+
+help:  ## This list
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
+
+setup: .venv/installed  ## .venv with the exact versions of requirements/dev.txt (LOCK=gpu for CUDA)
+
+LOCK ?= dev
+# Bytecode now, not at each start: TensorFlow is imported in 4 s, not 11.
+.venv/installed: requirements/$(LOCK).txt
+	test -x .venv/bin/python || $(PYTHON) -m venv .venv
+	test -x "$(UV)" || .venv/bin/python -m pip install --quiet uv
+	$(UV) pip install --quiet --python .venv/bin/python --compile-bytecode --require-hashes -r $<
+	touch $@
+
+lock:  ## The lock files anew from pyproject.toml (UPGRADE=--upgrade for newer versions)
+	requirements/lock.sh $(UPGRADE)
+
+repro: setup  ## MNIST to a registered champion: rebuilds what has changed
+	dvc repro
+	python -m pipeline.register
+
+demo: setup  ## The same on scikit-learn's digits, without network; champion in .demo/champion
+	sh demo.sh
+
+test: setup  ## The tests, but for those marked slow
+	python -m pytest -m "not slow"
+
+test-all: setup  ## All tests
+	python -m pytest
+
+lint: setup  ## Format, lint, types, and the arrows between the modules
+	ruff format --check . && ruff check .
+	mypy
+	lint-imports
+
+bench: setup  ## Times and sizes as ratios against named baselines
+	python -m bench
+
+system:  ## The programs that tests use and pip does not install (Debian, as root)
+	apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium

@@ -1,0 +1,65 @@
+"""Where a training stands after each epoch, so that a killed run goes on from there.
+
+Kept outside the stage's outputs and outside a temporary copy: DVC deletes both.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Iterable
+from pathlib import Path
+
+import keras
+
+from pipeline import environment
+from pipeline.files import replacing, sha256, write_json
+
+History = list[dict[str, float]]
+
+
+def folder(settings: object, inputs: Iterable[Path]) -> Path:
+    """The folder of the one training that has these settings and reads these files."""
+    digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
+    for path in inputs:
+        digest.update(sha256(path).encode())
+    return environment.root() / ".checkpoints" / digest.hexdigest()[:32]
+
+
+def save(path: Path, model: keras.Model, history: History, best: int) -> None:
+    """Keeps weights, optimiser and random state after the last epoch of `history`.
+
+    `best` is the epoch, from 1, whose weights `restore_best` shall bring back.
+    """
+    epoch = len(history)
+    with replacing(_weights(path, epoch)) as temporary:
+        model.save_weights(temporary)
+    write_json(path / "history.json", history)
+    for old in range(1, epoch):
+        if old != best:
+            _weights(path, old).unlink(missing_ok=True)
+
+
+def restore(path: Path, model: keras.Model) -> History:
+    """Brings `model` to its last saved state; the metrics of the epochs that it has behind it."""
+    try:
+        history: History = json.loads((path / "history.json").read_bytes())
+    except FileNotFoundError:
+        return []
+    model.load_weights(_weights(path, len(history)))
+    return history
+
+
+def restore_best(path: Path, model: keras.Model, best: int) -> None:
+    """Brings `model` to its state after epoch `best`."""
+    model.load_weights(_weights(path, best))
+
+
+def discard(path: Path) -> None:
+    """Forgets the training."""
+    shutil.rmtree(path, ignore_errors=True)
+
+
+def _weights(path: Path, epochs: int) -> Path:
+    return path / f"epoch-{epochs}.weights.h5"

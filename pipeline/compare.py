@@ -1,0 +1,136 @@
+"""Sets the runs beside each other and names the best: `python -m pipeline.compare`."""
+
+from __future__ import annotations
+
+import csv
+import json
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from pipeline import page, paths, pictures, results, statistics, table, templates, theme
+from pipeline.config import Config, stage
+from pipeline.files import replacing, write_json
+from pipeline.results import METRICS, Result
+
+FIGURES = (
+    *("run", "val_accuracy", "val_loss", "test_accuracy", "test_loss"),
+    *("ece", "min_recall", "parameters", "size_bytes"),
+)
+_DETAILS = ("name", "test_images", "errors", "wilson", "recall", "precision")
+_TEST_FIGURES = ("test_accuracy", "test_loss", "ece", "min_recall")
+_PICKS = ("seed", "threads", "data")  # columns of `dvc exp show` already, from params.yaml
+
+
+def main(cfg: Config) -> None:
+    """Compares the runs of `cfg.runs` and makes the best one the champion."""
+    runs = results.read(cfg.runs, cfg.data.name)
+    comparison = compared(runs)
+    best = runs[comparison["best"]]
+
+    write_json(paths.METRICS, {key: best.figures[key] for key in FIGURES})
+    write_json(paths.COMPARISON, comparison)
+    write_settings(paths.BEST, best.model)
+    write_curves(paths.PLOTS / "curves.csv", runs)
+    draw(paths.PLOTS, runs)
+    write_bundle(paths.CHAMPION, paths.model(comparison["best"]), best)
+    write_page(paths.PAGE, comparison, runs)
+    table.show(comparison)
+
+
+def best_of(figures: dict[int, dict[str, Any]]) -> int:
+    """The run with the highest validation accuracy; of equals the lower loss, the lower run."""
+
+    def rank(run: int) -> tuple[float, float, int]:
+        return -figures[run]["val_accuracy"], figures[run]["val_loss"], run
+
+    return min(figures, key=rank)
+
+
+def compared(runs: dict[int, Result]) -> dict[str, Any]:
+    """The content of `reports/comparison.json`; pairs of runs as "1-2", the lower one first."""
+    best = best_of({run: result.figures for run, result in runs.items()})
+    pairs = {
+        (first, second): statistics.mcnemar(runs[first].right, runs[second].right)
+        for first, second in combinations(runs, 2)
+    }
+    against_best = {sum(pair) - best: found.p for pair, found in pairs.items() if best in pair}
+    return {
+        "best": best,
+        "runs": {
+            str(run): {
+                **{key: result.figures[key] for key in (*FIGURES, *_DETAILS)},
+                "mcnemar_p": against_best.get(run),
+            }
+            for run, result in runs.items()
+        },
+        "mcnemar": {f"{first}-{second}": d._asdict() for (first, second), d in pairs.items()},
+    }
+
+
+def write_settings(path: Path, model: dict[str, Any]) -> None:
+    """Writes what made the best run, as parameters that DVC shows beside its figures."""
+    chosen = {key: value for key, value in model["settings"].items() if key not in _PICKS}
+    with replacing(path) as temporary:
+        OmegaConf.save({"run": model["run"], "name": model["name"], **chosen}, temporary)
+
+
+def write_curves(path: Path, runs: dict[int, Result]) -> None:
+    """Writes the learning curves of all runs as one table in long form."""
+    with replacing(path) as temporary, temporary.open("w", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(("run", "step", *METRICS))
+        for run, result in runs.items():
+            columns = (result.curves[name] for name in ("step", *METRICS))
+            writer.writerows((run, *row) for row in zip(*columns, strict=True))
+
+
+def draw(folder: Path, runs: dict[int, Result]) -> None:
+    """Draws what sets the runs apart."""
+    curves = {run: result.curves for run, result in runs.items()}
+    figures = {run: result.figures for run, result in runs.items()}
+    theme.save(pictures.learning_curves(curves, "accuracy", "loss"), folder / "curves.png")
+    # Apart on the page, so that a phone shows one below the other.
+    for metric in ("accuracy", "loss"):
+        theme.save(pictures.learning_curves(curves, metric), folder / f"curves_{metric}.svg")
+    intervals = pictures.accuracy_intervals(figures)
+    theme.save(intervals, folder / "accuracy.png", folder / "accuracy.svg")
+
+
+def write_bundle(folder: Path, source: Path, best: Result) -> None:
+    """Writes what is registered and served: the model, its description with test figures, its card.
+
+    The card follows Mitchell et al., "Model Cards for Model Reporting", FAT* 2019.
+    """
+    tested = {key: best.figures[key] for key in _TEST_FIGURES}
+    description = best.model | {"metrics": best.model["metrics"] | tested}
+    card = templates.fill("card.md.j2", {"model": description, "figures": best.figures})
+    with replacing(folder / "model.tflite") as temporary:
+        temporary.write_bytes((source / "model.tflite").read_bytes())
+    write_json(folder / "model.json", description)
+    with replacing(folder / "README.md") as temporary:
+        temporary.write_text(card)
+
+
+def write_page(path: Path, comparison: dict[str, Any], runs: dict[int, Result]) -> None:
+    """Writes the page, from what was drawn and what `preprocess` found in the data."""
+    drawings = {path.stem: path.read_text() for path in sorted(paths.PLOTS.glob("*.svg"))}
+    html = page.render(comparison, runs, drawings, data_report(paths.DATA_REPORT))
+    with replacing(path) as temporary:
+        temporary.write_text(html)
+
+
+def data_report(folder: Path) -> dict[str, Any]:
+    """What `preprocess` wrote about the data; without its report the page goes without it."""
+    report: dict[str, Any] = {}
+    if (folder / "statistics.json").exists():
+        report["statistics"] = json.loads((folder / "statistics.json").read_bytes())
+    if (folder / "samples.png").exists():
+        report["samples"] = (folder / "samples.png").read_bytes()
+    return report
+
+
+if __name__ == "__main__":
+    stage(main)()

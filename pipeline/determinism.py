@@ -1,0 +1,43 @@
+"""TensorFlow that gives the same weights each time on one machine, and keeps quiet about it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+def start(seed: int, threads: int) -> None:
+    """Imports TensorFlow with everything fixed that changes weights: seed, threads, oneDNN.
+
+    Call it before anything else imports TensorFlow: neither the flag nor the thread counts can be
+    changed afterwards.
+    """
+    os.environ["TF_ENABLE_ONEDNN_OPTS"] = "1"
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    with quiet():
+        import keras
+        import tensorflow as tf
+
+    tf.config.threading.set_intra_op_parallelism_threads(threads)
+    tf.config.threading.set_inter_op_parallelism_threads(1)
+    tf.config.experimental.enable_op_determinism()
+    keras.utils.set_random_seed(seed)
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Sends what C++ code writes to standard error to nowhere.
+
+    TensorFlow greets on import and the LiteRT converter thinks aloud, before and whatever the log
+    level. Python's exceptions are not touched.
+    """
+    kept = os.dup(2)
+    with Path(os.devnull).open("w") as nowhere:
+        os.dup2(nowhere.fileno(), 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)

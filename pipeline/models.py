@@ -1,0 +1,74 @@
+"""The networks. They take raw uint8 pixels and scale them first, so that training and serving agree.
+
+Their output is logits: the loss is more exact on them, and calibration needs them.
+"""
+
+from __future__ import annotations
+
+import keras
+import tensorflow as tf
+
+from pipeline.config import Model
+from pipeline.dataset import CLASSES, SIDE
+
+
+# Of MNIST's training pixels. With inputs of mean 0 and deviation 1 rather than of 0 to 1, run 1 has
+# 1.8 % errors after its 5 epochs, not 2.0 % (three seeds each).
+_MEAN, _DEVIATION = 33.3, 78.6
+
+
+def build(model: Model, *, training: bool) -> keras.Model:
+    """An uncompiled model from (n, 28, 28, 1) uint8 images to (n, 10) float32 logits.
+
+    Only the model for training has dropout; all other layers have the same names in both.
+    """
+    inputs = keras.Input((SIDE, SIDE, 1), dtype="uint8", name="image")
+    x = keras.layers.Rescaling(1 / _DEVIATION, -_MEAN / _DEVIATION, name="scale")(inputs)
+    x = keras.layers.Conv2D(model.filters, model.kernel, name="convolution")(x)
+    # ReLU and maximum commute; after the pool it touches a quarter of the values.
+    x = keras.layers.MaxPooling2D(model.pool, name="pool")(x)
+    x = keras.layers.ReLU(name="relu")(x)
+    if training and model.dropout:
+        x = Dropout(model.dropout, name="dropout")(x)
+    x = keras.layers.Flatten(name="flatten")(x)
+    if model.dense:
+        x = keras.layers.Dense(model.dense, activation="relu", name="dense")(x)
+        if training and model.dense_dropout:
+            x = Dropout(model.dense_dropout, name="dense_dropout")(x)
+    # Logits stay in float32 whatever precision the other layers compute in.
+    outputs = keras.layers.Dense(CLASSES, dtype="float32", name="logits")(x)
+    return keras.Model(inputs, outputs, name="digits")
+
+
+def for_inference(trained: keras.Model, model: Model) -> keras.Model:
+    """The same weights without dropout, optimiser or reduced precision."""
+    keras.config.set_dtype_policy("float32")
+    final = build(model, training=False)
+    for layer in final.layers:
+        layer.set_weights(trained.get_layer(layer.name).get_weights())
+    return final
+
+
+class Dropout(keras.layers.Layer):  # type: ignore[misc]
+    """Dropout (Srivastava et al., JMLR 2014) whose rate is a multiple of 1/256.
+
+    A random byte per value decides, not a random float: a training step of run 2 takes three
+    quarters of the time that it takes with `keras.layers.Dropout` (`make bench`).
+    """
+
+    def __init__(self, rate: float, **kwargs: object) -> None:
+        super().__init__(**kwargs)
+        self.dropped = round(rate * 256)
+        self.seeds = keras.random.SeedGenerator()
+
+    def call(self, inputs: tf.Tensor, training: bool = False) -> tf.Tensor:
+        """`inputs` with values set to zero and the others scaled up by the same share."""
+        if not training:
+            return inputs
+        count = tf.size(inputs)
+        words = tf.random.stateless_uniform(
+            [(count + 3) // 4], tf.cast(self.seeds.next(), tf.int32), None, None, tf.uint32
+        )
+        noise = tf.reshape(tf.bitcast(words, tf.uint8), [-1])[:count]
+        kept = tf.reshape(noise, tf.shape(inputs)) >= self.dropped
+        return inputs * tf.cast(kept, inputs.dtype) * (256 / (256 - self.dropped))

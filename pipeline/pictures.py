@@ -1,0 +1,137 @@
+"""Pictures of figures: each function draws arrays and returns a matplotlib figure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+from matplotlib.ticker import MaxNLocator, PercentFormatter
+
+from pipeline import theme
+from pipeline.dataset import Images
+from pipeline.statistics import Bins, Counts, wilson
+
+Curves = Mapping[str, Sequence[float]]
+
+_WIDTH = 4.2  # inches: two side by side on a desk, one on a phone
+_MARKERS = "os^Dvp"
+_ACROSS = 8
+
+
+@matplotlib.rc_context(theme.STYLE)
+def confusion_matrix(confusion: Counts) -> Figure:
+    """Mistakes shaded by their number, hits in plain: the eye goes to what is confused."""
+    figure, axes = _figure(_WIDTH, _WIDTH)
+    most = max(1, int((confusion - np.diag(confusion.diagonal())).max()))
+    for (actual, predicted), count in np.ndenumerate(confusion):
+        hit = actual == predicted
+        color, alpha = (theme.LINE, 1) if hit else (theme.WRONG, 0.65 * count / most)
+        corner = (predicted - 0.46, actual - 0.46)
+        axes.add_patch(Rectangle(corner, 0.92, 0.92, lw=0, color=color, alpha=alpha))
+        if count:
+            heavy = hit or count > most / 2
+            weight = "bold" if heavy else "normal"
+            style: dict[str, Any] = {"ha": "center", "va": "center", "size": 8, "weight": weight}
+            axes.text(predicted, actual, f"{count}", **style)
+    digits = range(len(confusion))
+    axes.set(xlim=(-0.5, len(confusion) - 0.5), ylim=(len(confusion) - 0.5, -0.5), aspect="equal")
+    axes.set(xticks=digits, yticks=digits, xlabel="read as", ylabel="true digit")
+    axes.grid(visible=False)
+    axes.spines[:].set_visible(False)
+    return figure
+
+
+@matplotlib.rc_context(theme.STYLE)
+def reliability_diagram(bins: Bins, run: int) -> Figure:
+    """Accuracy over confidence with 95 % intervals; below, how many images each point stands for.
+
+    Bins with few images have wide intervals: only those apart from the diagonal say something.
+    """
+    figure = Figure((_WIDTH, _WIDTH))
+    upper, lower = figure.subplots(2, sharex=True, height_ratios=(3, 1))
+    some, color = bins.images > 0, theme.colour(run)
+    count, confidence, accuracy = (values[some] for values in bins)
+    low, high = np.transpose(
+        [wilson(round(n * share), n) for n, share in zip(count.tolist(), accuracy, strict=True)]
+    )
+    upper.plot((0, 1), (0, 1), "--", color=theme.MUTED, lw=1)
+    whiskers = np.abs((accuracy - low, high - accuracy))
+    upper.errorbar(confidence, accuracy, whiskers, fmt="o", color=color, ms=5, lw=1.2)
+    upper.set(ylim=(-0.03, 1.03), ylabel="share read right")
+    upper.text(1, 0.02, "dashed: as right as sure", color=theme.MUTED, size=8, ha="right")
+    middle, width = (np.flatnonzero(some) + 0.5) / len(some), 0.9 / len(some)
+    lower.bar(middle, count, width, color=color)
+    lower.set(yscale="log", ylabel="images", xlim=(0, 1.01), xlabel="confidence")
+    lower.set_ylim(bottom=0.7)
+    lower.yaxis.set_major_formatter("{x:,.0f}")
+    for axis in (upper.xaxis, upper.yaxis):
+        axis.set_major_formatter(PercentFormatter(1, symbol=" %"))
+    return figure
+
+
+@matplotlib.rc_context(theme.STYLE)
+def mistakes(images: Images, captions: Sequence[str]) -> Figure:
+    """Images with a caption under each, eight in a row; (k, side, side) uint8."""
+    rows = max(1, -(-len(images) // _ACROSS))
+    figure, axes = _figure(_ACROSS * 0.95, rows * 1.2)
+    for place, (image, caption) in enumerate(zip(images, captions, strict=True)):
+        row, column = divmod(place, _ACROSS)
+        where = (column, column + 0.9, row * 1.27 + 0.9, row * 1.27)
+        axes.imshow(image, "gray_r", extent=where, vmin=0, vmax=255)
+        axes.text(column + 0.45, row * 1.27 + 1.05, caption, size=8, ha="center", va="center")
+    if not len(images):
+        axes.text(_ACROSS / 2, 0.5, "no mistakes", ha="center", size=12)
+    axes.set(xlim=(0, _ACROSS - 0.1), ylim=(rows * 1.27, 0), aspect="equal")
+    axes.axis("off")
+    return figure
+
+
+@matplotlib.rc_context(theme.STYLE)
+def learning_curves(runs: Mapping[int, Curves], *metrics: str) -> Figure:
+    """One panel per metric (`accuracy`, `loss`): validation full, training dashed."""
+    figure = Figure((_WIDTH * len(metrics), 3.4))
+    panels = np.atleast_1d(figure.subplots(1, len(metrics)))
+    for axes, metric in zip(panels, metrics, strict=True):
+        for run, curves in runs.items():
+            marker, color = _MARKERS[(run - 1) % len(_MARKERS)], theme.colour(run)
+            epoch, label = curves["step"], f"run {run}"
+            axes.plot(epoch, curves[f"train_{metric}"], "--", color=color, lw=1)
+            style = {"color": color, "marker": marker, "ms": 4, "lw": 1.8}
+            axes.plot(epoch, curves[f"val_{metric}"], label=label, **style)
+        axes.set(title=metric, xlabel="epoch")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8))
+        axes.plot([], [], "--", color=theme.MUTED, lw=1, label="training")
+        axes.legend(labelcolor=theme.INK)
+        if metric == "accuracy":
+            axes.yaxis.set_major_formatter(PercentFormatter(1, symbol=" %"))
+    return figure
+
+
+@matplotlib.rc_context(theme.STYLE)
+def accuracy_intervals(runs: Mapping[int, Mapping[str, Any]]) -> Figure:
+    """Test accuracy with its interval, one line per run; `name`, `test_accuracy`, `wilson` each."""
+    figure, axes = _figure(_WIDTH, 0.9 + 0.45 * len(runs))
+    for place, (run, figures) in enumerate(runs.items()):
+        accuracy = figures["test_accuracy"]
+        axes.plot(figures["wilson"], (place, place), color=theme.colour(run), lw=2)
+        axes.plot(accuracy, place, "o", color=theme.colour(run), ms=7)
+        axes.text(accuracy, place - 0.18, f"{accuracy * 100:.2f} %", ha="center", va="bottom")
+    axes.set_yticks(
+        range(len(runs)), [f"run {run}\n{figures['name']}" for run, figures in runs.items()]
+    )
+    axes.tick_params(axis="y", labelcolor=theme.INK)
+    axes.set(ylim=(len(runs) - 0.5, -0.7), xlabel="test accuracy, 95 % interval")
+    axes.grid(visible=False, axis="y")
+    axes.xaxis.set_major_locator(MaxNLocator(nbins=5))
+    axes.xaxis.set_major_formatter(PercentFormatter(1, decimals=1, symbol=" %"))
+    return figure
+
+
+def _figure(width: float, height: float) -> tuple[Figure, Axes]:
+    figure = Figure((width, height))
+    return figure, figure.subplots()

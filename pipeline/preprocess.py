@@ -1,0 +1,171 @@
+"""Stage `preprocess`: the published images in three splits, and a report on what is in them."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import logging
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline import dataset, paths
+from pipeline.config import Config, Data, Format, PipelineError, stage
+from pipeline.dataset import CLASSES, NAMES, SIDE, Images, Labels, Split, Splits
+from pipeline.files import replacing, sha256, write_json
+from pipeline.samples import sample_sheet
+from serve.image import centred
+
+log = logging.getLogger(__name__)
+
+Index = NDArray[np.int32]
+
+
+class Published(NamedTuple):
+    """A data set in the order of its files; the last `own_test` images are its own test set."""
+
+    images: Images
+    labels: Labels
+    own_test: int
+
+
+def main(cfg: Config) -> None:
+    """Splits the raw files and reports on the splits."""
+    name, report = cfg.data.name, paths.DATA_REPORT
+    published = read(paths.raw(name), cfg.data)
+    splits = split(published, cfg.data.split.validation, cfg.data.split.test, cfg.seed)
+    dataset.save(splits, paths.processed(name))
+
+    figures = {part: statistics(getattr(splits, part)) for part in NAMES}
+    whole = {"data": name, "seed": cfg.seed, "sha256": sha256(paths.processed(name))}
+    write_json(report / "statistics.json", whole | figures)
+    write_classes(splits, report / "classes.csv")
+    with replacing(report / "samples.png") as temporary:
+        temporary.write_bytes(sample_sheet(splits, name, cfg.seed))
+    counts = ", ".join(f"{len(getattr(splits, part)):,} {part}" for part in NAMES)
+    log.info("%s: %s; what is in them: %s", paths.processed(name), counts, report)
+
+
+def read(folder: Path, data: Data) -> Published:
+    """The raw files as 28x28 images.
+
+    Raises:
+        PipelineError: a file is missing, or its images and labels cannot be what they should.
+    """
+    try:
+        published = _idx(folder, data) if data.format is Format.idx else _csv(folder, data)
+    except FileNotFoundError as error:
+        fix = f"python -m pipeline.fetch data={data.name}"
+        raise PipelineError(f"{error.filename} is missing: {fix}") from None
+    images, labels, _ = published
+    if images.shape != (len(labels), SIDE, SIDE):
+        raise PipelineError(f"{folder}: images {images.shape} for {len(labels)} labels")
+    if len(labels) and labels.max() >= CLASSES:
+        raise PipelineError(f"{folder}: label {labels.max()} is no digit")
+    return published
+
+
+def _idx(folder: Path, data: Data) -> Published:
+    """MNIST's four files, known by what their names begin with."""
+
+    def array(role: str) -> NDArray[np.uint8]:
+        name = next((name for name in data.files if name.startswith(role)), None)
+        if name is None:
+            raise PipelineError(f"conf/data/{data.name}.yaml names no file {role}…")
+        return dataset.read_idx((folder / name).read_bytes(), name)
+
+    images = np.concatenate([array("train-images"), array("t10k-images")])
+    own_test = array("t10k-labels")
+    return Published(images, np.concatenate([array("train-labels"), own_test]), len(own_test))
+
+
+def _csv(folder: Path, data: Data) -> Published:
+    """Rows of 64 pixels from 0 to 16 and the digit, made to look like MNIST."""
+    rows = np.concatenate(
+        [np.loadtxt(folder / name, np.uint8, delimiter=",", ndmin=2) for name in data.files]
+    )
+    if rows.shape[1:] != (65,) or rows[:, :64].max() > 16:
+        raise PipelineError(f"{folder}: rows must be 64 pixels from 0 to 16 and a digit")
+    greys = (rows[:, :64] * (255 / 16)).round().astype(np.uint8).reshape(-1, 8, 8)
+    return Published(np.stack([centred(grey) for grey in greys]), rows[:, 64], own_test=0)
+
+
+def split(published: Published, validation: int, test: int, seed: int) -> Splits:
+    """Three stratified parts in the order of the files; `test` is 0 for data with an own test set.
+
+    Raises:
+        PipelineError: a size is impossible.
+    """
+    images, labels, own_test = published
+    if bool(test) == bool(own_test):
+        raise PipelineError(
+            f"data.split.test is {test}, but the data set has {own_test} test images of its own: "
+            "one of the two must be 0, the other not"
+        )
+    index = np.arange(len(labels), dtype=np.int32)
+    rest, tested = np.split(index, [len(index) - own_test])
+    if test:
+        rest, tested = hold_out(rest, labels, test, seed, "data.split.test")
+    train, validated = hold_out(rest, labels, validation, seed, "data.split.validation")
+    return Splits(*(Split(images[i], labels[i], i) for i in (train, validated, tested)))
+
+
+def hold_out(index: Index, labels: Labels, size: int, seed: int, field: str) -> tuple[Index, Index]:
+    """The positions left and the `size` ones held out, each with the same share of each digit.
+
+    Raises:
+        PipelineError: not every digit could be in both; names the configuration's `field`.
+    """
+    most = len(index) - CLASSES
+    if not CLASSES <= size <= most:
+        raise PipelineError(
+            f"{field} is {size}, but must be from {CLASSES} (one per digit) to {most} "
+            f"(of {len(index)} images, leave one per digit)"
+        )
+    from sklearn.model_selection import train_test_split  # takes 1.5 s to import
+
+    try:
+        parts = train_test_split(index, test_size=size, stratify=labels[index], random_state=seed)
+    except ValueError as error:
+        raise PipelineError(f"{field} is {size}, seed is {seed}: {error}") from error
+    left, held_out = (np.sort(part) for part in parts)
+    return left, held_out
+
+
+def statistics(split: Split) -> dict[str, object]:
+    """What is in a split; pixels count from 0 to 1, `ink` is the share of those above 0."""
+    shades = np.zeros(256, np.int64)
+    for image in split.images:
+        shades += np.bincount(image.ravel(), minlength=256)
+    share, pixel = shades / shades.sum(), np.arange(256) / 255
+    mean = share @ pixel
+    content = b"".join(array.tobytes() for array in (split.images, split.labels, split.index))
+    return {
+        "count": len(split),
+        "digits": {str(d): n for d, n in enumerate(_per_digit(split.labels))},
+        "mean": round(float(mean), 6),
+        "std": round(float(np.sqrt(share @ (pixel - mean) ** 2)), 6),
+        "ink": round(float(1 - share[0]), 6),
+        "sha256": hashlib.sha256(content).hexdigest(),
+    }
+
+
+def write_classes(splits: Splits, path: Path) -> None:
+    """How many images each split has of each digit, and their share of the split."""
+    with replacing(path) as temporary, temporary.open("w", newline="") as file:
+        table = csv.writer(file, lineterminator="\n")
+        table.writerow(["split", "digit", "count", "share"])
+        for name in NAMES:
+            counts = _per_digit(getattr(splits, name).labels)
+            for digit, count in enumerate(counts):
+                table.writerow([name, digit, count, round(count / sum(counts), 6)])
+
+
+def _per_digit(labels: Labels) -> list[int]:
+    return [int(count) for count in np.bincount(labels, minlength=CLASSES)]
+
+
+if __name__ == "__main__":
+    stage(main)()

@@ -1,0 +1,150 @@
+"""Registers the champion and promotes it if it passes the gates: `python -m pipeline.register`.
+
+A command, not a stage: promotion is a decision, and a stage restored from DVC's cache would leave
+a new registry empty.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import subprocess
+import sys
+from contextlib import nullcontext
+from typing import Any
+
+from mlflow import MlflowClient
+from mlflow.entities.model_registry import ModelVersion
+
+from pipeline import dataset, environment, gates, paths, registry, table, tracking
+from pipeline.config import PipelineError
+from pipeline.registry import CHALLENGER, CHAMPION, PREVIOUS, ROLLED_BACK
+
+logger = logging.getLogger(__name__)
+
+
+def main(arguments: list[str]) -> None:
+    """Registers `models/champion` and moves the alias if it may; with `--rollback` moves it back."""
+    options = _options(arguments)
+    rules = gates.rules()
+    client = tracking.connect()
+    if options.rollback:
+        _roll_back(client, rules.model)
+        return
+    comparison, champion = _built()
+    table.show(comparison)
+    data = champion["data"]["name"]
+    if data not in rules.data:
+        logger.info("\nModels of data=%s are not registered (conf/register.yaml).", data)
+        return
+    # A stage that DVC restored from its cache did not run, so MLflow may lack what is on disk.
+    runs = {int(run): tracking.ensure_tracked(client, int(run)) for run in comparison["runs"]}
+    version = registry.ensure_registered(
+        client, rules.model, paths.CHAMPION, runs[champion["run"]], _tags(champion)
+    )
+    logger.info("\n%s", _decide(client, rules, version, insist=options.promote))
+    logger.info(_NEXT, environment.tracking_uri())
+
+
+_NEXT = """
+Next:
+  reports/index.html                                  the comparison, in a browser
+  dvc exp show                                        the same in DVC
+  mlflow ui --backend-store-uri %s
+  python -m pipeline.register --rollback              back to the champion before"""
+
+
+def _options(arguments: list[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m pipeline.register", description=__doc__)
+    parser.add_argument(
+        "--rollback", action="store_true", help="make the previous champion the champion again"
+    )
+    parser.add_argument(
+        "--promote", action="store_true", help="promote also what was rolled back; the gates hold"
+    )
+    return parser.parse_args(arguments)
+
+
+def _built() -> tuple[dict[str, Any], dict[str, Any]]:
+    """The comparison and the description of the champion that the pipeline left."""
+    try:
+        comparison = json.loads(paths.COMPARISON.read_bytes())
+        champion = json.loads((paths.CHAMPION / "model.json").read_bytes())
+    except FileNotFoundError as error:
+        raise PipelineError(f"{error.filename} is missing: dvc repro") from None
+    return comparison, champion
+
+
+def _tags(champion: dict[str, Any]) -> dict[str, str]:
+    described = subprocess.run(
+        ["git", "describe", "--always", "--dirty", "--abbrev=40"],  # noqa: S607  git is on PATH
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return {
+        "run": str(champion["run"]),
+        "name": champion["name"],
+        "data": champion["data"]["name"],
+        "commit": described.stdout.strip(),
+        "registered_at": registry.now(),
+        **{name: str(value) for name, value in champion["metrics"].items()},
+    }
+
+
+def _decide(
+    client: MlflowClient, rules: gates.Rules, version: ModelVersion, *, insist: bool
+) -> str:
+    """Moves an alias according to the gates, and says in words which and why."""
+    model, number = version.name, version.version
+    present = registry.aliased(client, model, CHAMPION)
+    if present and present.version == number:
+        return f"{model} version {number} is the champion already."
+    if ROLLED_BACK in version.tags and not insist:
+        return (
+            f"{model} version {number} was rolled back on {version.tags[ROLLED_BACK]} and stays so: "
+            "python -m pipeline.register --promote"
+        )
+    checks = _checks(rules.gates, version, present)
+    for check in checks:
+        verdict = f"{'passed' if check.passed else 'failed'}: {check.finding}"
+        client.set_model_version_tag(model, number, f"gate.{check.gate}", verdict)
+    findings = "\n".join(f"  {'ok ' if c.passed else 'NO '} {c.finding}" for c in checks)
+    if failed := [check.finding for check in checks if not check.passed]:
+        client.set_model_version_tag(model, number, "decision", f"challenger: {'; '.join(failed)}")
+        client.set_registered_model_alias(model, CHALLENGER, number)
+        kept = f"version {present.version} stays the champion" if present else "there is no champion"
+        return f"{model} version {number} is registered as challenger; {kept}.\n{findings}"
+    client.set_model_version_tag(model, number, "decision", "champion: all gates passed")
+    registry.promote(client, version)
+    before = f", in place of version {present.version}" if present else ""
+    return f"{model} version {number} is the champion{before}.\n{findings}"
+
+
+def _checks(
+    limits: gates.Gates, version: ModelVersion, present: ModelVersion | None
+) -> list[gates.Check]:
+    """The gates' verdicts on the version as the registry gives it out."""
+    test = dataset.load(paths.processed(version.tags["data"]), "test")
+    # A champion whose files are lost cannot be served, so there is nothing to compare with.
+    comparable = present if present and registry.readable(present) else None
+    champion = registry.downloaded(comparable) if comparable else nullcontext()
+    with registry.downloaded(version) as candidate, champion as standing:
+        return list(gates.check(limits, candidate, standing, test))
+
+
+def _roll_back(client: MlflowClient, model: str) -> None:
+    moved = registry.roll_back(client, model)
+    if not moved:
+        raise PipelineError(f"{model} has no `{PREVIOUS}` version to go back to")
+    old, new = moved
+    logger.info("%s version %s is the champion again, not %s.", model, new.version, old.version)
+
+
+if __name__ == "__main__":
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
+    try:
+        main(sys.argv[1:])
+    except PipelineError as error:
+        sys.exit(f"error: {error}")

@@ -1,0 +1,160 @@
+"""One MLflow run per trained model, made from the files that DVC tracks."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+import logging
+import os
+import time
+from collections.abc import Iterator
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import mlflow
+from filelock import FileLock
+from mlflow import MlflowClient
+from mlflow.entities import Metric, Run
+from omegaconf import OmegaConf
+
+from pipeline import determinism, environment, paths
+
+logger = logging.getLogger(__name__)
+
+DIGEST = "model.digest"
+COMPLETE = "complete"
+_LIBRARIES = ("tensorflow", "tensorflow-cpu", "keras", "numpy", "ai-edge-litert", "mlflow", "dvc")
+
+
+def connect() -> MlflowClient:
+    """A client of the tracking store, whose tables exist.
+
+    Processes that create the tables of one new SQLite file at the same time destroy it, so one
+    goes first.
+    """
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    for name in ("mlflow", "alembic"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    mlflow.set_tracking_uri(environment.tracking_uri())
+    client = MlflowClient()
+    with lock():
+        client.search_experiments(max_results=1)
+    return client
+
+
+def lock() -> FileLock:
+    """Held while something is looked up in the store and made if it is not there."""
+    folder = environment.root() / ".checkpoints"
+    folder.mkdir(exist_ok=True)
+    return FileLock(folder / "mlflow.lock")
+
+
+def digest(run: int) -> str:
+    """What identifies a trained model: the hash of its description, which holds the others."""
+    return hashlib.sha256((paths.model(run) / "model.json").read_bytes()).hexdigest()
+
+
+def ensure_tracked(client: MlflowClient, run: int, parent: str | None = None) -> Run:
+    """The finished MLflow run of the model in `models/runs/<run>/`; makes it if there is none.
+
+    `parent`: id of the MLflow run to hang a new one under.
+    """
+    description = json.loads((paths.model(run) / "model.json").read_bytes())
+    with lock():
+        experiment = _experiment(client, description["data"]["name"])
+        for found in client.search_runs([experiment], f"tags.`{DIGEST}` = '{digest(run)}'"):
+            if found.info.status == "FINISHED" and COMPLETE in found.data.tags:
+                return found
+            if found.info.status == "RUNNING":
+                # Whoever was filling it held the lock that we hold now: it was killed.
+                client.set_terminated(found.info.run_id, "FAILED")
+        return _fill(client, experiment, run, description, parent)
+
+
+def _experiment(client: MlflowClient, name: str) -> str:
+    if found := client.get_experiment_by_name(name):
+        return str(found.experiment_id)
+    # A server places artifacts itself; a file has no server.
+    local = environment.tracking_uri().startswith("sqlite:")
+    return client.create_experiment(name, environment.artifact_location() if local else None)
+
+
+def _fill(
+    client: MlflowClient, experiment: str, run: int, description: dict[str, Any], parent: str | None
+) -> Run:
+    name = f"run-{run}-{description['name']}"
+    tags = {DIGEST: digest(run), **_tags(run, description)}
+    if parent:
+        tags["mlflow.parentRunId"] = parent
+    created = client.create_run(experiment, run_name=name, tags=tags)
+    with mlflow.start_run(run_id=created.info.run_id):
+        mlflow.log_params(_flat(description["settings"]) | {"run": run, "name": description["name"]})
+        client.log_batch(created.info.run_id, metrics=list(_metrics(run)))
+        mlflow.log_artifacts(str(paths.evaluation(run)), "evaluation")
+        for file in ("model.tflite", "model.json"):
+            mlflow.log_artifact(str(paths.model(run) / file), "bundle")
+        with determinism.quiet():
+            # TensorFlow, 4 s: only where there is something to log.
+            from pipeline import keras_model
+        keras_model.log(paths.model(run), description)
+        # Last: whoever looks for a model takes a run without this tag for a half-filled one.
+        mlflow.set_tag(COMPLETE, "true")
+    logger.info("MLflow: logged %s", name)
+    return client.get_run(created.info.run_id)
+
+
+def _tags(run: int, description: dict[str, Any]) -> dict[str, str]:
+    settings = description["settings"]
+    tags = {
+        "data": description["data"]["name"],
+        "data.sha256": description["data"]["sha256"],
+        "seed": str(settings["seed"]),
+        "threads": str(settings["threads"]),
+        "dvc.lock.train": _lock_entry(f"train@{run}"),
+    }
+    for library in _LIBRARIES:
+        try:
+            tags[f"version.{library}"] = version(library)
+        except PackageNotFoundError:
+            continue
+    return tags | environment.experiment()
+
+
+def _lock_entry(stage: str) -> str:
+    """Hash of the stage's entry in `dvc.lock`; empty where the stage was run by hand."""
+    lock_file = Path("dvc.lock")
+    if not lock_file.exists():
+        return ""
+    entry = OmegaConf.to_container(OmegaConf.load(lock_file))["stages"].get(stage)  # type: ignore[index,call-overload]
+    return hashlib.sha256(json.dumps(entry, sort_keys=True).encode()).hexdigest() if entry else ""
+
+
+def _metrics(run: int) -> Iterator[Metric]:
+    """Per epoch what DVCLive wrote, and at the end what `evaluate` found, with every digit."""
+    now, epoch = int(time.time() * 1000), 0
+    for curve in sorted((paths.curves(run) / "plots" / "metrics").glob("*.tsv")):
+        with curve.open(newline="") as file:
+            for row in csv.DictReader(file, delimiter="\t"):
+                epoch = int(row["step"])
+                yield Metric(curve.stem, float(row[curve.stem]), now, epoch)
+    figures = json.loads((paths.evaluation(run) / "metrics.json").read_bytes())
+    for name, value in figures.items():
+        # One step later: MLflow shows the last value of a name as its result.
+        if isinstance(value, int | float) and name != "run":
+            yield Metric(name, value, now, epoch + 1)
+    for name in ("recall", "precision"):
+        for digit, value in enumerate(figures[name]):
+            yield Metric(f"{name}_{digit}", value, now, epoch + 1)
+
+
+def _flat(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """{"optimizer": {"name": …}} as {"optimizer.name": …}."""
+    flat: dict[str, Any] = {}
+    for key, value in settings.items():
+        if isinstance(value, dict):
+            flat |= _flat(value, f"{prefix}{key}.")
+        else:
+            flat[prefix + key] = value
+    return flat

@@ -1,0 +1,87 @@
+"""Trains one run and exports it: `python -m pipeline.train run=3`."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline import dataset, determinism, paths, timings
+from pipeline.config import Config, settings, stage
+from pipeline.dataset import Labels
+from pipeline.files import sha256, write_json
+from pipeline.statistics import accuracy, log_loss
+from serve.predictor import softmax
+
+# Modules that decide the weights: a checkpoint that other code left is not resumed.
+_CODE = ("batches", "dataset", "determinism", "models", "training")
+
+
+def main(cfg: Config) -> None:
+    """Trains, exports and describes the model of `cfg.run`."""
+    source, target = paths.processed(cfg.data.name), paths.model(cfg.run)
+    train, validation = dataset.load(source, "train"), dataset.load(source, "validation")
+    determinism.start(cfg.seed, cfg.threads)
+    # TensorFlow comes with these, and must find seed and threads set.
+    from pipeline import calibration, checkpoints, export, models, training
+
+    started = time.monotonic()
+    code = [Path(__file__).with_name(f"{module}.py") for module in _CODE]
+    checkpoint = checkpoints.folder(settings(cfg), [source, *code])
+    trained = training.fit(cfg, train, validation, checkpoint)
+    seconds = time.monotonic() - started
+
+    model = models.for_inference(trained, cfg.model)
+    exported = export.to_litert(model)
+    logits = export.prove_parity(model, exported, validation.images)
+    temperature = calibration.fit_temperature(logits, validation.labels)
+
+    shutil.rmtree(target, ignore_errors=True)
+    target.mkdir(parents=True)
+    model.save_weights(target / "model.weights.h5")
+    (target / "model.tflite").write_bytes(exported)
+    write_json(
+        target / "model.json",
+        identity(cfg)
+        | {
+            "sha256": sha256(target / "model.tflite"),
+            "temperature": temperature,
+            "parameters": model.count_params(),
+            "metrics": figures(softmax(logits, temperature), validation.labels),
+            "data": {"name": cfg.data.name, "sha256": sha256(source)},
+            "settings": settings(cfg),
+        },
+    )
+    checkpoints.discard(checkpoint)
+    timings.record(cfg.run, train_seconds=seconds)
+
+
+def identity(cfg: Config) -> dict[str, Any]:
+    """What the model is called and what goes in and comes out."""
+    return {
+        "name": cfg.name,
+        "run": cfg.run,
+        "classes": list(range(dataset.CLASSES)),
+        "input": {
+            "shape": [dataset.SIDE, dataset.SIDE, 1],
+            "dtype": "uint8",
+            "polarity": "digit bright on dark",
+        },
+        "output": "logits",
+    }
+
+
+def figures(probabilities: NDArray[np.float32], labels: Labels) -> dict[str, float]:
+    """What the champion is chosen by; calibrated (n, 10) probabilities of the validation split."""
+    return {
+        "val_accuracy": accuracy(probabilities, labels),
+        "val_loss": log_loss(probabilities, labels),
+    }
+
+
+if __name__ == "__main__":
+    stage(main)()

@@ -1,0 +1,1 @@
+"""What answers for a model: needs no TensorFlow and nothing from `pipeline`."""

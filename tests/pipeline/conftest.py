@@ -1,0 +1,140 @@
+"""What tests of several stages stand on: a real small model, and runs that look evaluated."""
+
+import hashlib
+import json
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+from pipeline import dataset, evaluate, paths
+from pipeline.config import CONF
+from pipeline.dataset import SIDE, Split, Splits
+from pipeline.files import write_json
+from pipeline.results import METRICS
+
+
+@pytest.fixture
+def workspace(tmp_path, monkeypatch):
+    """An empty folder to run stages in."""
+    (tmp_path / "params.yaml").write_bytes((CONF.parent / "params.yaml").read_bytes())
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def description(run, name, content, **settings):
+    """`model.json` as `train` writes it."""
+    return {
+        "name": name,
+        "run": run,
+        "classes": list(range(10)),
+        "input": {"shape": [28, 28, 1], "dtype": "uint8", "polarity": "bright digit on dark"},
+        "output": "logits",
+        "sha256": hashlib.sha256(content).hexdigest(),
+        "temperature": 1.25,
+        "parameters": 7840,
+        "metrics": {"val_accuracy": 0.9, "val_loss": 0.3},
+        "data": {"name": "mnist", "sha256": "ab" * 32},
+        "settings": {
+            "seed": 42,
+            "threads": 2,
+            "data": "mnist",
+            "model": {"filters": 32 * run, "dense": 0},
+            "optimizer": {"name": "adam", "learning_rate": 0.002},
+            "epochs": 2,
+            **settings,
+        },
+    }
+
+
+def write_curves(run):
+    folder = paths.curves(run) / "plots" / "metrics"
+    folder.mkdir(parents=True)
+    for place, metric in enumerate(METRICS):
+        rows = "".join(f"{epoch}\t{0.5 + 0.01 * (epoch + place)}\n" for epoch in (1, 2))
+        (folder / f"{metric}.tsv").write_text(f"step\t{metric}\n{rows}")
+
+
+@pytest.fixture
+def evaluated(workspace) -> Callable[..., None]:
+    """Writes what `train` and `evaluate` leave of a run that misreads the test images `wrong`."""
+
+    def write(run, *, wrong=(), val_accuracy=0.9, val_loss=0.3, images=200, name="made-up"):
+        labels = (np.arange(images) % 10).astype(np.uint8)
+        answers = labels.copy()
+        answers[list(wrong)] = (answers[list(wrong)] + 1) % 10
+        probabilities = np.full((images, 10), 0.02, np.float32)
+        probabilities[np.arange(images), answers] = np.linspace(0.7, 0.82, images)
+        pixels = np.random.default_rng(run).integers(0, 256, (images, SIDE, SIDE), np.uint8)
+        test = Split(pixels, labels, np.arange(images, dtype=np.int32))
+        content = f"model {run}".encode()
+        bundle, folder = paths.model(run), paths.evaluation(run)
+        model = description(run, name, content)
+        write_json(bundle / "model.json", model)
+        (bundle / "model.tflite").write_bytes(content)
+        write_curves(run)
+        figures = evaluate.identity(model, bundle) | evaluate.test_figures(probabilities, test)
+        figures |= {"val_accuracy": val_accuracy, "val_loss": val_loss}
+        write_json(folder / "metrics.json", figures)
+        evaluate.write_arrays(
+            folder / "predictions.npz", probabilities=probabilities, labels=labels
+        )
+        worst = evaluate.worst_mistakes(probabilities, test)
+        evaluate.write_arrays(folder / "mistakes.npz", **worst)
+        for picture in ("confusion", "reliability"):
+            (folder / f"{picture}.svg").write_text("<svg xmlns='http://www.w3.org/2000/svg'/>")
+
+    return write
+
+
+@pytest.fixture(scope="session")
+def litert() -> bytes:
+    """A real LiteRT file: digit d's logit grows with the brightness of rows 2d and 2d + 1."""
+    import tensorflow as tf
+
+    weights = np.zeros((SIDE, SIDE, 10), np.float32)
+    for digit in range(10):
+        weights[2 * digit : 2 * digit + 2, :, digit] = 1 / 2000
+
+    class Network(tf.Module):
+        @tf.function(input_signature=[tf.TensorSpec((None, SIDE, SIDE, 1), tf.uint8)])
+        def __call__(self, images):
+            pixels = tf.reshape(tf.cast(images, tf.float32), (-1, SIDE * SIDE))
+            return pixels @ tf.constant(weights.reshape(-1, 10))
+
+    network = Network()
+    converter = tf.lite.TFLiteConverter.from_concrete_functions(
+        [network.__call__.get_concrete_function()], network
+    )
+    return converter.convert()
+
+
+@pytest.fixture
+def trained(workspace, litert) -> Splits:
+    """Run 3 as `train` leaves it, and its data: a digit is two bright rows, some are mislabelled.
+
+    Of 30 validation images 3 cannot be read right, of 100 test images 2: an 8 read as 0 that is
+    as bright as can be, and a 9 read as 1 that is dim.
+    """
+
+    def split(count, mislabelled):
+        shown = np.arange(count) % 10
+        images = np.zeros((count, SIDE, SIDE), np.uint8)
+        for image, digit in zip(images, shown, strict=True):
+            image[2 * digit : 2 * digit + 2] = 160
+        labels = shown.copy()
+        for place, label in mislabelled.items():
+            labels[place] = label
+        return Split(images, labels.astype(np.uint8), np.arange(count, dtype=np.int32))
+
+    test = split(100, {40: 8, 61: 9})
+    test.images[40] = np.where(test.images[40] > 0, 255, 0)
+    test.images[61] //= 2
+    splits = Splits(split(10, {}), split(30, {0: 5, 1: 5, 2: 5}), test)
+    dataset.save(splits, paths.processed("mnist"))
+    bundle = paths.model(3)
+    bundle.mkdir(parents=True)
+    (bundle / "model.tflite").write_bytes(litert)
+    (bundle / "model.json").write_text(json.dumps(description(3, "optimized", litert)))
+    write_curves(3)
+    return splits

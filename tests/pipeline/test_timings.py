@@ -1,0 +1,76 @@
+import json
+import logging
+import time
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+
+import numpy as np
+import pytest
+
+from pipeline import paths, timings
+
+
+@pytest.fixture(autouse=True)
+def _elsewhere(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+def recorded():
+    return json.loads(paths.TIMINGS.read_text())
+
+
+def test_figures_of_several_stages_and_runs_come_together():
+    timings.record(10, train_seconds=61.23456)
+    timings.record(2, train_seconds=5)
+    timings.record(10, latency_ms_p50=0.05, latency_ms_p99=0.1)
+    timings.record(2, train_seconds=6)
+    assert recorded() == {
+        "2": {"train_seconds": 6},
+        "10": {"train_seconds": 61.2346, "latency_ms_p50": 0.05, "latency_ms_p99": 0.1},
+    }
+    assert list(recorded()) == ["2", "10"]
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", "null", '{"three": {}}', '{"3": 4}', "\xff"])
+def test_an_unreadable_file_is_replaced_and_reported(content, caplog):
+    paths.TIMINGS.parent.mkdir()
+    paths.TIMINGS.write_bytes(content.encode("latin-1"))
+    with caplog.at_level(logging.WARNING):
+        timings.record(3, train_seconds=1)
+    assert recorded() == {"3": {"train_seconds": 1}}
+    assert str(paths.TIMINGS) in caplog.text
+
+
+def test_stages_side_by_side_lose_nothing():
+    with ProcessPoolExecutor(4, mp_context=get_context("spawn")) as pool:
+        jobs = [pool.submit(timings.record, n % 5, **{f"figure_{n}": n}) for n in range(60)]
+        for job in jobs:
+            job.result()
+    assert sum(len(figures) for figures in recorded().values()) == 60
+
+
+def test_latency_goes_through_all_images_in_batches_of_one_size():
+    seen = []
+    images = np.arange(5, dtype=np.uint8).reshape(5, 1, 1) * np.ones((5, 28, 28), np.uint8)
+    timings.latency(lambda some: seen.append(some[:, 0, 0].tolist()), images, batch=2, calls=4)
+    assert seen == [[0, 1], [2, 3], [4, 0], [1, 2], [3, 4]]
+
+
+def test_latency_is_in_milliseconds_and_its_tail_shows_the_slow_call():
+    calls = iter(range(1000))
+
+    def predict(_):
+        time.sleep(0.05 if next(calls) == 30 else 0.001)
+
+    median, tail = timings.latency(predict, np.zeros((1, 28, 28), np.uint8), calls=50)
+    assert 1 <= median < 10 < tail
+
+
+def test_the_first_calls_do_not_count():
+    calls = iter(range(1000))
+
+    def predict(_):
+        time.sleep(0.05 if next(calls) < 3 else 0.001)
+
+    _, tail = timings.latency(predict, np.zeros((1, 28, 28), np.uint8), calls=30)
+    assert tail < 25
