@@ -1,6 +1,6 @@
 # Each target is a line or two that you could type yourself, with .venv activated.
 .DEFAULT_GOAL := help
-.PHONY: help setup lock repro demo test test-all lint bench system clean-venv
+.PHONY: help setup lock repro demo test test-all lint bench system
 
 PYTHON ?= python3
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
@@ -35,10 +35,9 @@ test: setup  ## The tests, but for those marked slow
 test-all: setup  ## All tests
 	python -m pytest
 
-lint: setup  ## Format, lint, types, and the arrows between the modules
+lint: setup  ## Format, lint and types
 	ruff format --check . && ruff check .
 	mypy
-	lint-imports
 
 bench: setup  ## Times and sizes as ratios against named baselines
 	python -m bench

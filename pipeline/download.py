@@ -91,14 +91,12 @@ def _error(state: tenacity.RetryCallState) -> BaseException | None:
 def _attempt(url: str, part: Path) -> bool:
     have = part.stat().st_size if part.exists() else 0
     with _answer(url, have) as response:
-        code = response.status_code
-        range_start = response.headers.get("Content-Range", "").partition("-")[0]
-        resumes = code == codes.partial_content and range_start == f"bytes {have}"
-        if resumes or code == codes.ok:
+        resumes = response.status_code == codes.partial_content
+        if resumes or response.status_code == codes.ok:
             _write(response, part, have if resumes else 0)
             return resumes
-    if have and code in (codes.partial_content, codes.requested_range_not_satisfiable):
-        part.unlink()  # it is no beginning of what the server has now
+    if have and response.status_code == codes.requested_range_not_satisfiable:
+        part.unlink()  # the server's file is not longer than that
         return _attempt(url, part)
     raise _refusal(response)
 

@@ -14,7 +14,6 @@ from importlib import resources
 from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import TypeVar
-from urllib.parse import urlsplit
 
 import numpy as np
 
@@ -78,7 +77,7 @@ class Web:
         try:
             return download(url, part)
         except UnreachableError as error:
-            host = "{0.scheme}://{0.netloc}/".format(urlsplit(url))
+            host = "/".join(url.split("/")[:3])
             folder = url.removesuffix(_name(url))
             self._given_up[folder if isinstance(error, UnsteadyError) else host] = str(error)
             raise MirrorError(str(error)) from None
@@ -87,7 +86,7 @@ class Web:
 
 
 def _name(url: str) -> str:
-    return urlsplit(url).path.rpartition("/")[2]
+    return url.rpartition("/")[2]
 
 
 def _used_up(part: Path, check: Callable[[bytes], T]) -> T:

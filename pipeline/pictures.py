@@ -128,7 +128,7 @@ def accuracy_intervals(runs: Mapping[int, Mapping[str, Any]]) -> Figure:
     axes.set(ylim=(len(runs) - 0.5, -0.7), xlabel="test accuracy, 95 % interval")
     axes.grid(visible=False, axis="y")
     axes.xaxis.set_major_locator(MaxNLocator(nbins=5))
-    axes.xaxis.set_major_formatter(PercentFormatter(1, decimals=1, symbol=" %"))
+    axes.xaxis.set_major_formatter(PercentFormatter(1, symbol=" %"))
     return figure
 
 

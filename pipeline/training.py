@@ -81,6 +81,8 @@ def compiled(cfg: Config, per_epoch: int) -> keras.Model:
         steps_per_execution=min(16, per_epoch),
         jit_compile=False,
     )
+    # Now, not in the first step: a checkpoint can only be restored into state that exists.
+    model.optimizer.build(model.trainable_variables)
     return model
 
 

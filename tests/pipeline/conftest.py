@@ -88,10 +88,9 @@ def evaluated(workspace) -> Callable[..., None]:
 
 
 @pytest.fixture(scope="session")
-def litert() -> bytes:
+def litert(tensorflow) -> bytes:
     """A real LiteRT file: digit d's logit grows with the brightness of rows 2d and 2d + 1."""
-    import tensorflow as tf
-
+    tf = tensorflow
     weights = np.zeros((SIDE, SIDE, 10), np.float32)
     for digit in range(10):
         weights[2 * digit : 2 * digit + 2, :, digit] = 1 / 2000

@@ -1,6 +1,5 @@
 import json
 import logging
-import time
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 
@@ -56,21 +55,34 @@ def test_latency_goes_through_all_images_in_batches_of_one_size():
     assert seen == [[0, 1], [2, 3], [4, 0], [1, 2], [3, 4]]
 
 
-def test_latency_is_in_milliseconds_and_its_tail_shows_the_slow_call():
-    calls = iter(range(1000))
+@pytest.fixture
+def clock(monkeypatch):
+    """A clock that only `predict` moves, by the seconds that it is given for each call."""
+    now = [0.0]
+    monkeypatch.setattr(timings.time, "perf_counter", lambda: now[0])
 
-    def predict(_):
-        time.sleep(0.05 if next(calls) == 30 else 0.001)
+    def predict_in(seconds):
+        durations = iter(seconds)
 
-    median, tail = timings.latency(predict, np.zeros((1, 28, 28), np.uint8), calls=50)
-    assert 1 <= median < 10 < tail
+        def predict(_):
+            now[0] += next(durations)
+
+        return predict
+
+    return predict_in
 
 
-def test_the_first_calls_do_not_count():
-    calls = iter(range(1000))
+IMAGE = np.zeros((1, 28, 28), np.uint8)
 
-    def predict(_):
-        time.sleep(0.05 if next(calls) < 3 else 0.001)
 
-    _, tail = timings.latency(predict, np.zeros((1, 28, 28), np.uint8), calls=30)
-    assert tail < 25
+def test_latency_is_in_milliseconds_and_its_tail_shows_slow_calls(clock):
+    predict = clock([0.001] * 10 + [0.001] * 98 + [0.05] * 2)
+    median, tail = timings.latency(predict, IMAGE, calls=100)
+    assert median == pytest.approx(1)
+    assert tail == pytest.approx(50, rel=0.02)
+
+
+def test_the_first_calls_do_not_count(clock):
+    assert timings.latency(clock([9.0] * 3 + [0.001] * 30), IMAGE, calls=30) == pytest.approx(
+        (1, 1)
+    )

@@ -1,0 +1,216 @@
+import csv
+import json
+from io import StringIO
+
+import numpy as np
+import pytest
+from omegaconf import OmegaConf
+from rich.console import Console
+
+from pipeline import compare, evaluate, paths, results, table
+from pipeline.config import PipelineError
+from pipeline.files import sha256
+from serve.predictor import Predictor
+
+
+@pytest.fixture
+def compared_runs(configured):
+    """Runs the stage on some runs and returns the content of `reports/comparison.json`."""
+
+    def run_stage(*runs, data="mnist"):
+        compare.main(configured(1, f"data={data}", f"runs={list(runs)}"))
+        return json.loads(paths.COMPARISON.read_text())
+
+    return run_stage
+
+
+def figures(val_accuracy, val_loss=0.1, test_accuracy=0.9):
+    return {"val_accuracy": val_accuracy, "val_loss": val_loss, "test_accuracy": test_accuracy}
+
+
+@pytest.mark.parametrize(
+    ("runs", "best"),
+    [
+        ({1: figures(0.98), 2: figures(0.99), 3: figures(0.97)}, 2),
+        ({1: figures(0.98, test_accuracy=0.9), 2: figures(0.97, test_accuracy=0.99)}, 1),
+        ({1: figures(0.98, 0.2), 2: figures(0.98, 0.1)}, 2),
+        ({3: figures(0.98, 0.1), 1: figures(0.98, 0.1), 2: figures(0.98, 0.1)}, 1),
+        ({4: figures(0.5)}, 4),
+    ],
+    ids=["validation", "not test", "then loss", "then number", "alone"],
+)
+def test_the_best_run_is_chosen_by_validation(runs, best):
+    assert compare.best_of(runs) == best
+
+
+def test_figures_of_the_best_run_are_flat_and_have_the_promised_names(evaluated, compared_runs):
+    evaluated(1, wrong=range(30), val_accuracy=0.8)
+    evaluated(3, wrong=range(10), val_accuracy=0.96, val_loss=0.12)
+    compared_runs(1, 3)
+    metrics = json.loads(paths.METRICS.read_text())
+    assert list(metrics) == [
+        *("run", "val_accuracy", "val_loss", "test_accuracy", "test_loss"),
+        *("ece", "min_recall", "parameters", "size_bytes"),
+    ]
+    assert metrics["run"] == 3
+    assert metrics["val_accuracy"] == 0.96
+    assert metrics["val_loss"] == 0.12
+    assert metrics["test_accuracy"] == 0.95
+
+
+def test_all_runs_are_compared_in_pairs_on_the_same_images(evaluated, compared_runs):
+    evaluated(1, wrong=range(0, 30), val_accuracy=0.8)
+    evaluated(2, wrong=range(5, 20), val_accuracy=0.9)
+    evaluated(4, wrong=range(5, 20), val_accuracy=0.95)
+    comparison = compared_runs(4, 1, 2, 2)
+    assert comparison["best"] == 4
+    assert list(comparison["runs"]) == ["1", "2", "4"]
+    assert list(comparison["mcnemar"]) == ["1-2", "1-4", "2-4"]
+    first = comparison["mcnemar"]["1-4"]
+    assert (first["only_first"], first["only_second"]) == (0, 15)
+    assert first["p"] == pytest.approx(2 * 0.5**15)
+    assert comparison["mcnemar"]["2-4"] == {"only_first": 0, "only_second": 0, "p": 1.0}
+    p = {run: figures["mcnemar_p"] for run, figures in comparison["runs"].items()}
+    assert p == {"1": first["p"], "2": 1.0, "4": None}
+    for of_run in comparison["runs"].values():
+        assert len(of_run["recall"]) == len(of_run["precision"]) == 10
+        assert of_run["wilson"][0] < of_run["test_accuracy"] < of_run["wilson"][1]
+
+
+def test_only_the_picked_runs_are_read(evaluated, compared_runs):
+    evaluated(2, wrong=[1])
+    (paths.EVALUATIONS / "1").mkdir()
+    (paths.EVALUATIONS / "1" / "metrics.json").write_text("{")
+    assert list(compared_runs(2)["runs"]) == ["2"]
+
+
+def test_settings_of_the_best_run_stay_what_they_are(evaluated, compared_runs):
+    evaluated(3)
+    compared_runs(3)
+    assert OmegaConf.to_container(OmegaConf.load(paths.BEST)) == {
+        "run": 3,
+        "name": "made-up",
+        "model": {"filters": 96, "dense": 0},
+        "optimizer": {"name": "adam", "learning_rate": 0.002},
+        "epochs": 2,
+    }
+    assert "  learning_rate: 0.002\n" in paths.BEST.read_text()
+
+
+def test_learning_curves_are_one_table(evaluated, compared_runs):
+    evaluated(1)
+    evaluated(2)
+    compared_runs(1, 2)
+    with (paths.PLOTS / "curves.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [(row["run"], row["step"]) for row in rows] == [
+        *(("1", "1"), ("1", "2"), ("2", "1"), ("2", "2")),
+    ]
+    assert rows[0].keys() == {"run", "step", *results.METRICS}
+    assert float(rows[1]["train_loss"]) == pytest.approx(0.52)
+
+
+def test_it_writes_the_same_bytes_each_time(evaluated, compared_runs, workspace):
+    evaluated(1, wrong=[1, 2])
+    evaluated(2, wrong=[5], val_accuracy=0.95)
+    (workspace / "reports/data").mkdir()
+    (workspace / "reports/data/samples.png").write_bytes(b"\x89PNG")
+
+    def digests():
+        compared_runs(1, 2)
+        return {path: sha256(path) for path in sorted(workspace.rglob("*")) if path.is_file()}
+
+    first = digests()
+    made = {str(path.relative_to(workspace)) for path in first}
+    assert made > {
+        *("reports/metrics.json", "reports/comparison.json", "reports/best.yaml"),
+        *("reports/index.html", "reports/compare/curves.png", "reports/compare/accuracy.png"),
+        *("models/champion/model.tflite", "models/champion/model.json"),
+        "models/champion/README.md",
+    }
+    assert digests() == first
+
+
+def test_the_champion_is_a_bundle_that_serves(trained, compared_runs):
+    figures = evaluate.identity(
+        json.loads((paths.model(3) / "model.json").read_text()), paths.model(3)
+    )
+    probabilities = Predictor(paths.model(3)).probabilities(trained.test.images)
+    figures |= evaluate.test_figures(probabilities, trained.test)
+    figures |= {"val_accuracy": 0.9, "val_loss": 0.3}
+    folder = paths.evaluation(3)
+    evaluate.write_json(folder / "metrics.json", figures)
+    worst = evaluate.worst_mistakes(probabilities, trained.test)
+    labels = trained.test.labels
+    evaluate.write_arrays(folder / "predictions.npz", probabilities=probabilities, labels=labels)
+    evaluate.write_arrays(folder / "mistakes.npz", **worst)
+    evaluate.draw(folder, 3, probabilities, trained.test, worst)
+    compared_runs(3)
+
+    champion = Predictor(paths.CHAMPION)
+    np.testing.assert_array_equal(champion.probabilities(trained.test.images), probabilities)
+    metrics = champion.description["metrics"]
+    assert metrics["val_accuracy"] == 0.9
+    assert metrics["test_accuracy"] == 0.98
+    assert metrics.keys() == {
+        *("val_accuracy", "val_loss", "test_accuracy", "test_loss", "ece", "min_recall"),
+    }
+
+
+def test_the_model_card_says_how_good_it_is_and_how_to_verify_it(evaluated, compared_runs):
+    evaluated(1, wrong=[8, 18, 28, 33])
+    compared_runs(1)
+    card = (paths.CHAMPION / "README.md").read_text()
+    assert "98.00 %: 4 misread" in card
+    assert "On 200 test images" in card
+    assert "The weakest digit is 8: 85.00 %" in card
+    assert f'echo "{sha256(paths.CHAMPION / "model.tflite")}  model.tflite" | sha256sum' in card
+
+
+def test_the_table_fits_a_narrow_window_and_a_file(evaluated, compared_runs, capsys):
+    for run in (1, 2, 3):
+        evaluated(run, wrong=range(run), val_accuracy=0.9 + run / 100)
+    comparison = compared_runs(1, 2, 3)
+    printed = capsys.readouterr().out
+    assert "\x1b" not in printed
+    lines = printed.splitlines()
+    assert len(lines) == 2 + 3
+    assert max(map(len, lines)) <= 100
+    assert "98.50 (95.68\N{EN DASH}99.49)" in lines[-1]
+    assert lines[-1].split()[-1] == "best"
+    coloured = StringIO()
+    Console(file=coloured, force_terminal=True, width=100).print(table.table(comparison))
+    assert "\x1b[1;32m" in coloured.getvalue()
+
+
+def test_a_run_that_is_not_evaluated_names_the_command(evaluated, compared_runs):
+    evaluated(1)
+    with pytest.raises(PipelineError, match=r"run 2: .*python -m pipeline.evaluate run=2"):
+        compared_runs(1, 2)
+
+
+def test_an_evaluation_of_an_older_model_is_refused(evaluated, compared_runs):
+    evaluated(1)
+    path = paths.model(1) / "model.json"
+    model = json.loads(path.read_text())
+    path.write_text(json.dumps(model | {"sha256": "0" * 64}))
+    with pytest.raises(PipelineError, match=r"trained anew.*pipeline.evaluate run=1"):
+        compared_runs(1)
+
+
+def test_runs_of_another_data_set_are_refused(evaluated, compared_runs):
+    evaluated(1)
+    with pytest.raises(PipelineError, match="run 1 was trained on mnist"):
+        compared_runs(1, data="digits")
+
+
+@pytest.mark.parametrize(
+    ("p", "words"), [(1.0, "1.00"), (0.043, "0.04"), (0.0031, "0.0031"), (1e-9, "< 0.0001")]
+)
+def test_p_values_have_as_many_digits_as_mean_something(p, words):
+    assert table.p_value(p) == words
+
+
+@pytest.mark.parametrize(("number", "words"), [(220_884, "221 kB"), (5_549_804, "5.5 MB")])
+def test_sizes_are_for_people(number, words):
+    assert table.size(number) == words

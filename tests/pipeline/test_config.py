@@ -1,0 +1,138 @@
+import re
+
+import pytest
+from hydra import compose, initialize_config_dir
+from hydra.errors import HydraException
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from pipeline import config
+from pipeline.config import CONF, Config, PipelineError, arguments, settings, stage
+
+RUNS = sorted(path.stem for path in (CONF / "run").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("run", RUNS)
+def test_every_run_is_complete(configured, run):
+    cfg = configured(run)
+    assert isinstance(cfg, Config)
+    assert cfg.run == int(run)
+
+
+@pytest.mark.parametrize("run", RUNS)
+def test_every_run_has_the_same_keys_in_the_same_order(run):
+    def keys(path):
+        flat = OmegaConf.to_container(OmegaConf.load(path))
+        return [(key, list(v) if isinstance(v, dict) else None) for key, v in flat.items()]
+
+    assert keys(CONF / "run" / f"{run}.yaml") == keys(CONF / "run" / "1.yaml")
+
+
+@pytest.mark.parametrize("data", ["mnist", "digits"])
+def test_every_data_set_is_complete(configured, data):
+    assert configured(1, f"data={data}").data.name == data
+
+
+def test_the_root_configuration_holds_no_value():
+    root = OmegaConf.load(CONF / "config.yaml")
+    assert OmegaConf.missing_keys(root) == {"seed", "threads", "runs"}
+    assert set(root) == {"defaults", "hydra", "seed", "threads", "runs"}
+
+
+@pytest.mark.parametrize("run", RUNS)
+def test_dvc_rewrites_a_run_file_without_changing_it(tmp_path, run):
+    from dvc.utils.serialize import modify_yaml
+
+    source = CONF / "run" / f"{run}.yaml"
+    copy = tmp_path / "run.yaml"
+    copy.write_bytes(source.read_bytes())
+    with modify_yaml(str(copy)) as content:
+        content["epochs"] = content["epochs"]
+    assert copy.read_text() == source.read_text()
+
+
+@pytest.mark.parametrize(
+    ("typed", "given"),
+    [
+        (["run=1"], ["run='1'"]),
+        (["run=1,2,3"], ["run='1','2','3'"]),
+        (["run='1'"], ["run='1'"]),
+        (["run=best"], ["run=best"]),
+        (["epochs=3"], ["epochs=3"]),
+    ],
+)
+def test_numbers_of_runs_are_quoted_for_hydra(typed, given):
+    assert arguments(typed, OmegaConf.create()) == given
+
+
+def test_what_is_typed_wins_over_the_picks():
+    picks = OmegaConf.create({"seed": 42, "data": "mnist", "runs": [1, 2]})
+    assert arguments(["seed=7", "run=2"], picks) == [
+        "data=mnist",
+        "runs=[1, 2]",
+        "seed=7",
+        "run='2'",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("optimizer.lr=1", "lr"),
+        ("epochs=many", "epochs"),
+        ("optimizer.name=adamm", "adamm"),
+        ("optimizer.schedule=sine", "sine"),
+    ],
+)
+def test_a_wrong_key_or_type_is_refused_by_name(configured, override, message):
+    with pytest.raises((OmegaConfBaseException, HydraException), match=message):
+        configured(1, override)
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("epochs=0", "epochs must be positive, not 0"),
+        ("batch_size=-1", "batch_size must be positive, not -1"),
+        ("model.filters=0", "model.filters must be positive"),
+        ("model.dropout=1.0", "model.dropout must be at least 0 and below 1"),
+        ("model.dense=-1", "model.dense must be 0"),
+        ("optimizer.learning_rate=0", "optimizer.learning_rate must be positive"),
+        ("augmentation.shift=-2", "augmentation.shift must be 0 or positive"),
+        ("augmentation.zoom=1", "augmentation.zoom must be below 1"),
+        ("early_stopping.patience=-1", "early_stopping.patience must be 0 or positive"),
+        ("runs=[]", "runs must be at least one run"),
+    ],
+)
+def test_a_value_out_of_its_range_is_refused_by_name(configured, override, message):
+    with pytest.raises(PipelineError, match=re.escape(message)):
+        configured(1, override)
+
+
+def test_a_missing_value_is_refused_by_name():
+    config.register_schema()
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        composed = compose("config", ["seed=1", "threads=1"])
+    with pytest.raises(PipelineError, match="no value for runs in conf/"):
+        config.resolved(composed, "1")
+
+
+def test_settings_are_what_decides_the_weights(configured):
+    chosen = settings(configured(3))
+    assert chosen["optimizer"]["schedule"] == "cosine"
+    assert chosen["seed"] == 42
+    assert chosen["data"] == "mnist"
+    assert not {"runs", "run", "name"} & set(chosen)
+
+
+def test_a_stage_gets_its_overrides_and_reports_errors_in_one_line(monkeypatch, capsys):
+    seen = []
+
+    def main(cfg):
+        seen.append((cfg.run, cfg.epochs, cfg.seed))
+        raise PipelineError("the disk is full: empty it")
+
+    monkeypatch.setattr("sys.argv", ["stage", "run=2", "epochs=9", "seed=5"])
+    with pytest.raises(SystemExit, match="error: the disk is full: empty it"):
+        stage(main)()
+    assert seen == [(2, 9, 5)]

@@ -1,0 +1,153 @@
+import csv
+import json
+import logging
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from pipeline import dataset, evaluate, paths, statistics
+from pipeline.config import CONF, PipelineError
+from pipeline.files import sha256
+
+
+@pytest.fixture
+def cfg(configured):
+    return configured(3)
+
+
+FOLDER = paths.evaluation(3)
+
+
+def read_figures():
+    return json.loads((FOLDER / "metrics.json").read_text())
+
+
+def test_figures_are_those_of_the_model_that_is_served(cfg, trained):
+    evaluate.main(cfg)
+    figures = read_figures()
+    assert list(figures)[:5] == ["run", "name", "sha256", "parameters", "size_bytes"]
+    assert figures["run"] == 3
+    assert figures["name"] == "optimized"
+    assert figures["sha256"] == sha256(paths.model(3) / "model.tflite")
+    assert figures["size_bytes"] == (paths.model(3) / "model.tflite").stat().st_size
+    assert figures["parameters"] == 7840
+    assert figures["val_accuracy"] == 0.9
+    assert figures["test_accuracy"] == 0.98
+    assert figures["errors"] == 2
+    assert figures["test_images"] == 100
+    assert figures["recall"] == pytest.approx([1] * 8 + [10 / 11, 10 / 11])
+    assert figures["min_recall"] == min(figures["recall"])
+    assert figures["precision"] == pytest.approx([0.9, 0.9] + [1] * 8)
+    assert figures["wilson"] == list(statistics.wilson(98, 100))
+    assert np.diagonal(figures["confusion"]).sum() == 98
+    assert figures["confusion"][8][0] == figures["confusion"][9][1] == 1
+
+
+def test_confidences_are_calibrated_by_the_temperature_of_the_model(cfg, trained):
+    evaluate.main(cfg)
+    with np.load(FOLDER / "predictions.npz") as arrays:
+        assert arrays["probabilities"].dtype == np.float32
+        np.testing.assert_array_equal(arrays["labels"], trained.test.labels)
+        # Two rows of 28 pixels of 160, weighted 1 / 2000; the others' logits are 0.
+        odds = np.exp(2 * 28 * 160 / 2000 / 1.25)
+        assert arrays["probabilities"][0, 0] == pytest.approx(odds / (odds + 9), rel=1e-4)
+
+
+def test_the_surest_mistake_comes_first(cfg, trained):
+    evaluate.main(cfg)
+    with np.load(FOLDER / "mistakes.npz") as worst:
+        assert worst["actual"].tolist() == [8, 9]
+        assert worst["predicted"].tolist() == [0, 1]
+        assert worst["index"].tolist() == [40, 61]
+        assert worst["confidence"][0] > worst["confidence"][1]
+        np.testing.assert_array_equal(worst["images"], trained.test.images[[40, 61]])
+
+
+def test_no_more_than_a_sheet_of_mistakes_is_kept():
+    wrong = np.eye(10, dtype=np.float32)[np.ones(60, int)]
+    split = dataset.Split(
+        np.zeros((60, 28, 28), np.uint8), np.zeros(60, np.uint8), np.arange(60, dtype=np.int32)
+    )
+    assert evaluate.worst_mistakes(wrong, split)["index"].tolist() == list(range(24))
+
+
+def test_a_faultless_model_is_evaluated_too(cfg, trained):
+    keep = np.setdiff1d(np.arange(100), [40, 61])
+    test = dataset.Split(*(getattr(trained.test, a)[keep] for a in ("images", "labels", "index")))
+    splits = dataset.Splits(trained.train, trained.validation, test)
+    dataset.save(splits, paths.processed("mnist"))
+    evaluate.main(cfg)
+    assert read_figures()["errors"] == 0
+    assert (FOLDER / "mistakes.png").exists()
+
+
+def test_each_test_image_is_in_the_table_for_dvc(cfg, trained):
+    evaluate.main(cfg)
+    with (FOLDER / "confusion.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [int(row["actual"]) for row in rows] == trained.test.labels.tolist()
+    assert [row for row in rows if row["actual"] != row["predicted"]] == [
+        {"actual": "8", "predicted": "0"},
+        {"actual": "9", "predicted": "1"},
+    ]
+
+
+def test_it_writes_the_same_bytes_each_time(cfg, trained):
+    def digests():
+        evaluate.main(cfg)
+        return {path.name: sha256(path) for path in sorted(FOLDER.iterdir())}
+
+    first = digests()
+    assert {"confusion.png", "reliability.png", "mistakes.png", "metrics.json"} < first.keys()
+    assert digests() == first
+
+
+def test_what_differs_each_time_is_kept_apart(cfg, trained, caplog):
+    with caplog.at_level(logging.INFO):
+        evaluate.main(cfg)
+    assert "latency" not in (FOLDER / "metrics.json").read_text()
+    timed = json.loads(paths.TIMINGS.read_text())["3"]
+    assert 0 < timed["latency_ms_p50"] <= timed["latency_ms_p99"]
+    assert 0 < timed["batch_256_ms_p50"] <= timed["batch_256_ms_p99"]
+    assert "run 3 (optimized) misreads 2 of 100 test images" in caplog.text
+
+
+def test_it_runs_by_hand_and_without_tensorflow(trained):
+    code = (
+        "import runpy, sys\n"
+        "sys.argv = ['evaluate', 'run=3', 'data=mnist']\n"
+        "runpy.run_module('pipeline.evaluate', run_name='__main__')\n"
+        "unwanted = {'tensorflow', 'keras', 'sklearn', 'mlflow', 'pandas'} & set(sys.modules)\n"
+        "assert not unwanted, unwanted\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env=os.environ | {"PYTHONPATH": str(CONF.parent)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert read_figures()["errors"] == 2
+
+
+def test_a_missing_model_names_the_command_that_makes_it(cfg, workspace):
+    with pytest.raises(PipelineError, match=r"models/runs/3.*python -m pipeline.train run=3"):
+        evaluate.main(cfg)
+
+
+def test_a_model_that_was_tampered_with_is_refused(cfg, trained):
+    with (paths.model(3) / "model.tflite").open("ab") as file:
+        file.write(b"\0")
+    with pytest.raises(PipelineError, match=r"not the file that model\.json describes"):
+        evaluate.main(cfg)
+
+
+def test_a_model_of_other_data_is_refused(cfg, trained):
+    path = paths.model(3) / "model.json"
+    path.write_text(path.read_text().replace('"mnist"', '"digits"'))
+    with pytest.raises(PipelineError, match="trained on digits"):
+        evaluate.main(cfg)

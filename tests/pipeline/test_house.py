@@ -1,0 +1,127 @@
+"""The shape of the repository: arrows between modules, and files that must agree with each other."""
+
+import re
+from pathlib import Path
+
+import grimp
+import pytest
+import yaml
+
+from pipeline import paths
+
+ROOT = Path(__file__).parents[2]
+DVC = yaml.safe_load((ROOT / "dvc.yaml").read_text())
+STAGES = list(DVC["stages"])
+COMMANDS = ["register"]
+LOCKS = {
+    extra: (ROOT / f"requirements/{extra}.txt").read_text()
+    for extra in ("serve", "train", "gpu", "dev")
+}
+
+
+@pytest.fixture(scope="module")
+def imports():
+    return grimp.build_graph("pipeline", "serve", exclude_type_checking_imports=True)
+
+
+def test_stages_come_in_the_promised_order():
+    assert STAGES == ["fetch", "preprocess", "train", "evaluate", "compare", "track"]
+
+
+def test_nothing_imports_a_stage(imports):
+    for name in STAGES + COMMANDS:
+        assert imports.find_modules_that_directly_import(f"pipeline.{name}") == set()
+
+
+def test_the_service_needs_nothing_of_the_pipeline(imports):
+    served = imports.find_descendants("serve")
+    assert not {m for s in served for m in imports.find_modules_directly_imported_by(s)} & (
+        imports.find_descendants("pipeline") | {"pipeline"}
+    )
+
+
+def test_the_pipeline_uses_only_what_serves_the_model(imports):
+    used = {
+        imported
+        for module in imports.find_descendants("pipeline")
+        for imported in imports.find_modules_directly_imported_by(module)
+        if imported.startswith("serve")
+    }
+    assert used <= {"serve.image", "serve.predictor", "serve.feedback"}
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_stage_depends_on_the_code_that_it_runs(imports, stage):
+    modules = imports.find_upstream_modules(f"pipeline.{stage}") | {f"pipeline.{stage}"}
+    needed = {f"{m.replace('.', '/')}.py" for m in modules - {"pipeline", "serve"}}
+    declared = {dep for dep in DVC["stages"][stage]["deps"] if dep.endswith(".py")}
+    assert declared == needed
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_stage_runs_the_module_of_its_name(stage):
+    assert DVC["stages"][stage]["cmd"].startswith(f"python -m pipeline.{stage} ")
+    assert "&&" not in DVC["stages"][stage]["cmd"]
+
+
+def test_paths_are_those_of_dvc_yaml():
+    def outs(stage):
+        for out in DVC["stages"][stage]["outs"]:
+            path = next(iter(out)) if isinstance(out, dict) else out
+            yield re.sub(r"\$\{(item\.)?(\w+)\}", r"<\2>", path)
+
+    data, run = "<data>", "<run>"
+    assert list(outs("fetch")) == [str(paths.raw(data))]
+    assert list(outs("preprocess")) == [str(paths.processed(data)), str(paths.DATA_REPORT)]
+    assert list(outs("train")) == [str(paths.model(run)), str(paths.curves(run))]
+    assert list(outs("evaluate")) == [str(paths.evaluation(run))]
+    assert list(outs("compare")) == [
+        str(path)
+        for path in (
+            *(paths.CHAMPION, paths.PLOTS, paths.PAGE),
+            *(paths.METRICS, paths.COMPARISON, paths.BEST),
+        )
+    ]
+    assert list(outs("track")) == [str(paths.TRACKED)]
+
+
+def test_dvc_yaml_fits_two_screens():
+    assert len((ROOT / "dvc.yaml").read_text().splitlines()) < 100
+
+
+@pytest.mark.parametrize("extra", LOCKS)
+def test_a_lock_names_no_index_and_hashes_everything(extra):
+    lock = LOCKS[extra]
+    assert "://" not in lock
+    assert "--index" not in lock
+    requirements = re.split(r"\n(?=\S)", lock.strip())
+    assert requirements
+    assert all("--hash=sha256:" in requirement for requirement in requirements)
+
+
+def pinned(extra):
+    """Names and versions; markers say the same in other words from lock to lock."""
+    return set(re.findall(r"^([\w.-]+(?:\[[^]]*\])?)==(\S+)", LOCKS[extra], re.MULTILINE))
+
+
+def test_the_service_is_installed_without_what_trains():
+    names = {name for name, _ in pinned("serve")}
+    assert {"ai-edge-litert", "numpy", "pillow"} <= names
+    assert not {n for n in names if re.match("tensorflow|keras|dvc|hydra|mlflow|matplotlib", n)}
+
+
+def test_locks_agree_on_versions():
+    assert pinned("serve") <= pinned("train") <= pinned("dev")
+
+
+def test_the_gpu_lock_has_one_build_of_tensorflow():
+    names = {name for name, _ in pinned("gpu")}
+    assert "tensorflow" in names
+    assert "tensorflow-cpu" not in names
+
+
+def test_one_module_reads_the_environment(imports):
+    reading = re.compile(r"os\.(getenv|environ\.get|environ\[[^]]*\](?! =))")
+    modules = imports.find_descendants("pipeline") | imports.find_descendants("serve")
+    readers = {m for m in modules if reading.search((ROOT / m.replace(".", "/")).with_suffix(".py").read_text())}
+    assert readers == {"pipeline.environment"}
