@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import logging
+import re
 import sys
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
 from functools import partial
+from http import HTTPStatus
 from pathlib import Path
 
 import requests
 import tenacity
 import urllib3
-from requests import codes
 from rich import progress
 from rich.console import Console
 
@@ -67,6 +68,11 @@ def download(url: str, part: Path) -> bool:
     return retrying(_attempt, url, part)
 
 
+def without_password(text: str) -> str:
+    """The text with URLs as they may be logged: without credentials."""
+    return re.sub(r"(?<=//)[^/@\s]*@", "", text)
+
+
 def _hopeless(state: tenacity.RetryCallState) -> bool:
     error = _error(state)
     if isinstance(error, UnsteadyError):
@@ -81,7 +87,8 @@ def _pause(state: tenacity.RetryCallState) -> float:
 
 
 def _announce(state: tenacity.RetryCallState) -> None:
-    log.info("  %s; trying again in %.1f s", _error(state), state.upcoming_sleep)
+    url = without_password(state.args[0])
+    log.info("%s: %s; trying again in %.1f s", url, _error(state), state.upcoming_sleep)
 
 
 def _error(state: tenacity.RetryCallState) -> BaseException | None:
@@ -91,11 +98,11 @@ def _error(state: tenacity.RetryCallState) -> BaseException | None:
 def _attempt(url: str, part: Path) -> bool:
     have = part.stat().st_size if part.exists() else 0
     with _answer(url, have) as response:
-        resumes = response.status_code == codes.partial_content
-        if resumes or response.status_code == codes.ok:
+        resumes = response.status_code == HTTPStatus.PARTIAL_CONTENT
+        if resumes or response.status_code == HTTPStatus.OK:
             _write(response, part, have if resumes else 0)
             return resumes
-    if have and response.status_code == codes.requested_range_not_satisfiable:
+    if have and response.status_code == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
         part.unlink()  # the server's file is not longer than that
         return _attempt(url, part)
     raise _refusal(response)
@@ -172,7 +179,7 @@ def _bar(part: Path, start: int, total: int | None) -> Iterator[Callable[[int], 
 
 def _refusal(response: requests.Response) -> DownloadError:
     reason = f"HTTP {response.status_code} {response.reason}"
-    if response.status_code != codes.too_many_requests and response.status_code < 500:
+    if response.status_code != HTTPStatus.TOO_MANY_REQUESTS and response.status_code < 500:
         return DownloadError(reason)
     asked = _retry_after(response.headers.get("Retry-After", ""))
     return UnsteadyError(f"{reason}, wants {asked:.0f} s of rest" if asked else reason, asked)

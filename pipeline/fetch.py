@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import re
 import shutil
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
@@ -14,6 +13,7 @@ from pathlib import Path
 from pipeline import environment, paths
 from pipeline.config import Config, Data, Format, PipelineError, stage
 from pipeline.dataset import read_idx
+from pipeline.download import without_password
 from pipeline.files import replacing
 from pipeline.mirrors import MirrorError, Web, opened
 
@@ -56,7 +56,7 @@ def complete(folder: Path, data: Data) -> None:
             return
         wanted, reason = take(wanted, place, folder, data, web)
         if wanted:
-            tried.append(f"{without_password(place)}: {reason}")
+            tried.append(without_password(f"{place}: {reason}"))
             log.info("%s", tried[-1])
     if wanted:
         head = f"could not get {', '.join(wanted)}; tried"
@@ -131,11 +131,6 @@ def way_out(data: Data) -> str:
         "Set MNIST_MIRROR=<folder or URL> to a place that has them, or do without a download: "
         "data=digits, or `make demo`."
     )
-
-
-def without_password(place: str) -> str:
-    """What may be logged of a URL that can hold credentials."""
-    return re.sub(r"(?<=//)[^/@]*@", "", place)
 
 
 def remove_others(folder: Path, names: Collection[str]) -> None:

@@ -6,7 +6,6 @@ import gzip
 import hashlib
 import io
 import logging
-import zipfile
 import zlib
 from collections.abc import Callable
 from functools import partial
@@ -14,6 +13,7 @@ from importlib import resources
 from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import TypeVar
+from zipfile import BadZipFile
 
 import numpy as np
 
@@ -77,7 +77,7 @@ class Web:
         try:
             return download(url, part)
         except UnreachableError as error:
-            host = "/".join(url.split("/")[:3])
+            host = "/".join(url.split("/")[:3]) + "/"
             folder = url.removesuffix(_name(url))
             self._given_up[folder if isinstance(error, UnsteadyError) else host] = str(error)
             raise MirrorError(str(error)) from None
@@ -102,35 +102,26 @@ def opened(place: str, web: Web) -> Mirror:
     Raises:
         MirrorError: none of its files can be had.
     """
-    if place.startswith("package:"):
-        return partial(_file_of_folder, _package(place.removeprefix("package:")))
     if place.startswith(("http://", "https://")):
         if place.endswith(".npz"):
-            return partial(_file_of_keras, web.get(place, _keras))
-        return partial(_file_of_web_folder, place.rstrip("/"), web)
-    path = environment.root() / Path(place).expanduser()
+            return partial(_member, web.get(place, _keras))
+        url = place.rstrip("/")
+        return partial(_either, lambda file, check: web.get(f"{url}/{file}", check))
+    if place.startswith("package:"):
+        return _folder(_package(place.removeprefix("package:")))
+    path = environment.root() / Path(place.removeprefix("file://")).expanduser()
     if path.suffix == ".npz":
-        return partial(_file_of_keras, _keras(_read(path)))
+        return partial(_member, _keras(_read(path)))
     if not path.is_dir():
         raise MirrorError("no such folder")
-    return partial(_file_of_folder, path)
+    return _folder(path)
 
 
-def _file_of_folder(folder: Traversable, name: str, check: Check) -> bytes:
-    def take(file: str, check: Check) -> bytes:
-        return check(_read(folder / file))
-
-    return _either(take, name, check)
+def _folder(folder: Traversable) -> Mirror:
+    return partial(_either, lambda file, check: check(_read(folder / file)))
 
 
-def _file_of_web_folder(url: str, web: Web, name: str, check: Check) -> bytes:
-    def take(file: str, check: Check) -> bytes:
-        return web.get(f"{url}/{file}", check)
-
-    return _either(take, name, check)
-
-
-def _file_of_keras(files: dict[str, bytes], name: str, check: Check) -> bytes:
+def _member(files: dict[str, bytes], name: str, check: Check) -> bytes:
     if name not in files:
         raise AbsentError(f"no {name} in it")
     return check(files[name])
@@ -176,5 +167,5 @@ def _keras(content: bytes) -> dict[str, bytes]:
     try:
         with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
             return {name: write_idx(arrays[array]) for name, array in _KERAS.items()}
-    except (ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+    except (ValueError, TypeError, KeyError, EOFError, BadZipFile, zlib.error) as error:
         raise MirrorError(f"not Keras' mnist.npz: {error}") from None

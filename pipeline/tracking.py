@@ -35,8 +35,8 @@ def connect() -> MlflowClient:
     goes first.
     """
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-    for name in ("mlflow", "alembic"):
-        logging.getLogger(name).setLevel(logging.WARNING)
+    logging.getLogger("alembic").setLevel(logging.WARNING)
+    logging.getLogger("mlflow").setLevel(logging.ERROR)  # warns that uv installs no pip
     mlflow.set_tracking_uri(environment.tracking_uri())
     client = MlflowClient()
     with lock():
@@ -95,9 +95,9 @@ def _fill(
         mlflow.log_artifacts(str(paths.evaluation(run)), "evaluation")
         for file in ("model.tflite", "model.json"):
             mlflow.log_artifact(str(paths.model(run) / file), "bundle")
-        with determinism.quiet():
-            # TensorFlow, 4 s: only where there is something to log.
-            from pipeline import keras_model
+        determinism.import_tensorflow()  # only where there is something to log
+        from pipeline import keras_model
+
         keras_model.log(paths.model(run), description)
         # Last: whoever looks for a model takes a run without this tag for a half-filled one.
         mlflow.set_tag(COMPLETE, "true")

@@ -279,8 +279,15 @@ def test_keras_archive_may_be_a_file(config, published, tmp_path):
     assert contents() == published
 
 
-def test_an_archive_of_something_else_is_refused_once(server, config):
-    server.files["/mnist.npz"] = b"PK\3\4 and so on"
+def npy() -> bytes:
+    buffer = io.BytesIO()
+    np.save(buffer, np.zeros(3))
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize("content", [b"PK\3\4 and so on", b"", npy()], ids=["zip", "none", "npy"])
+def test_an_archive_of_something_else_is_refused_once(server, config, content):
+    server.files["/mnist.npz"] = content
     with pytest.raises(PipelineError, match=r"mnist\.npz: not Keras' mnist\.npz"):
         fetch_from(config, f"{server.url}/mnist.npz")
     assert server.paths == ["/mnist.npz"]
@@ -294,11 +301,12 @@ def test_arrays_with_pickled_objects_are_not_loaded(server, config):
         fetch_from(config, f"{server.url}/mnist.npz")
 
 
+@pytest.mark.parametrize("scheme", ["", "file://"])
 def test_own_mirror_comes_first_and_may_be_a_folder(
-    server, config, published, tmp_path, monkeypatch
+    server, config, published, tmp_path, monkeypatch, scheme
 ):
     mirror = write_folder(tmp_path / "own", published)
-    monkeypatch.setenv("MNIST_MIRROR", mirror)
+    monkeypatch.setenv("MNIST_MIRROR", scheme + mirror)
     fetch_from(config, server.offer("mnist", published))
     assert contents() == published
     assert server.requests == []
@@ -587,13 +595,21 @@ def test_a_terminal_shows_progress(server, config, published, capsys, monkeypatc
 # Nothing works
 
 
+def test_no_password_shows_in_log_or_message(config, caplog):
+    caplog.set_level(logging.INFO)
+    with pytest.raises(PipelineError) as failure:
+        fetch_from(config, "http://user:secret@127.0.0.1:1/folder", "http://user:secret@[bad/")
+    assert "trying again" in caplog.text
+    assert "secret" not in caplog.text + str(failure.value)
+
+
 def test_when_nothing_answers_the_message_lists_what_was_tried_and_the_way_out(
     server, config, published, monkeypatch
 ):
     monkeypatch.setenv("MNIST_MIRROR", "no/such/folder")
     mirrors = [
         f"{server.url}/empty",
-        "http://user:secret@127.0.0.1:1/refused/",
+        "http://127.0.0.1:1/refused/",
         "package:no_such_package",
     ]
     with pytest.raises(PipelineError) as failure:
