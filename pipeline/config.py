@@ -48,7 +48,7 @@ class Schedule(Enum):
 
 
 class Precision(Enum):
-    """Keras dtype policies: what the layers compute in; weights are float32 in all of them."""
+    """Keras dtype policies: what layers compute in. Weights are float32 in all of them."""
 
     float32 = "float32"
     mixed_bfloat16 = "mixed_bfloat16"
@@ -62,7 +62,7 @@ def _require(condition: bool, field: str, rule: str, value: object) -> None:
 
 @dataclass
 class Split:
-    """Images held out of the training files; `test: 0` where the data set has its own test files."""
+    """Images held out of the training files; `test: 0` where there are test files."""
 
     validation: int = MISSING
     test: int = MISSING
@@ -166,15 +166,16 @@ class Config:
         """Refuses counts that cannot be."""
         for field in ("threads", "batch_size", "epochs"):
             _require(getattr(self, field) > 0, field, "positive", getattr(self, field))
+        _require(0 <= self.seed < 2**31, "seed", "from 0 to 2147483647", self.seed)
         _require(bool(self.runs), "runs", "at least one run of conf/run/", self.runs)
 
 
 def settings(config: Config) -> dict[str, Any]:
     """What decides a run's weights besides data and code, as plain values."""
-    container = OmegaConf.to_container(OmegaConf.structured(config), enum_to_str=True)
-    assert isinstance(container, dict)
-    del container["runs"], container["run"], container["name"]
-    return container | {"data": config.data.name}
+    plain: Any = OmegaConf.to_container(OmegaConf.structured(config), enum_to_str=True)
+    not_deciding = ("runs", "run", "name")
+    kept = {key: value for key, value in plain.items() if key not in not_deciding}
+    return kept | {"data": config.data.name}
 
 
 def arguments(typed: list[str], picks: DictConfig) -> list[str]:
@@ -183,11 +184,8 @@ def arguments(typed: list[str], picks: DictConfig) -> list[str]:
     Hydra refuses `run=1` ("Config group override must be a string"), so the number is quoted.
     """
     chosen = {argument.partition("=")[0] for argument in typed}
-    missing = [
-        f"{key}={value}"
-        for key, value in OmegaConf.to_container(picks).items()  # type: ignore[union-attr]
-        if key not in chosen
-    ]
+    plain: Any = OmegaConf.to_container(picks)
+    missing = [f"{key}={value}" for key, value in plain.items() if key not in chosen]
     return [_quoted(argument) for argument in missing + typed]
 
 

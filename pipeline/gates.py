@@ -97,6 +97,6 @@ def _not_worse(right: NDArray[np.bool_], champion: Predictor, test: Split, level
     return Check(
         "mcnemar_p",
         not worse,
-        f"{'significantly worse than' if worse else 'not significantly worse than'} the present "
-        f"champion: {right.sum()} right, champion {champion_right.sum()} (McNemar p = {found.p:.3g})",
+        f"{'' if worse else 'not '}significantly worse than the present champion: {right.sum()} "
+        f"right, champion {champion_right.sum()} (McNemar p = {found.p:.3g})",
     )

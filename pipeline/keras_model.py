@@ -43,4 +43,3 @@ def log(folder: Path, description: dict[str, Any]) -> None:
             f"tensorflow=={tf.__version__}",
         ],
     )
-

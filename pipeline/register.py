@@ -19,13 +19,13 @@ from mlflow.entities.model_registry import ModelVersion
 
 from pipeline import dataset, environment, gates, paths, registry, table, tracking
 from pipeline.config import PipelineError
-from pipeline.registry import CHALLENGER, CHAMPION, PREVIOUS, ROLLED_BACK
+from pipeline.registry import CHAMPION, PREVIOUS, ROLLED_BACK
 
 logger = logging.getLogger(__name__)
 
 
 def main(arguments: list[str]) -> None:
-    """Registers `models/champion` and moves the alias if it may; with `--rollback` moves it back."""
+    """Registers `models/champion` and moves the alias if it may, or with `--rollback` back."""
     options = _options(arguments)
     rules = gates.rules()
     client = tracking.connect()
@@ -97,29 +97,36 @@ def _decide(
     client: MlflowClient, rules: gates.Rules, version: ModelVersion, *, insist: bool
 ) -> str:
     """Moves an alias according to the gates, and says in words which and why."""
-    model, number = version.name, version.version
-    present = registry.aliased(client, model, CHAMPION)
-    if present and present.version == number:
-        return f"{model} version {number} is the champion already."
+    title = f"{version.name} version {version.version}"
+    present = registry.aliased(client, version.name, CHAMPION)
+    if present and present.version == version.version:
+        return f"{title} is the champion already."
     if ROLLED_BACK in version.tags and not insist:
         return (
-            f"{model} version {number} was rolled back on {version.tags[ROLLED_BACK]} and stays so: "
-            "python -m pipeline.register --promote"
+            f"{title} was rolled back on {version.tags[ROLLED_BACK]} and is not promoted again.\n"
+            "To do so all the same: python -m pipeline.register --promote"
         )
     checks = _checks(rules.gates, version, present)
-    for check in checks:
-        verdict = f"{'passed' if check.passed else 'failed'}: {check.finding}"
-        client.set_model_version_tag(model, number, f"gate.{check.gate}", verdict)
-    findings = "\n".join(f"  {'ok ' if c.passed else 'NO '} {c.finding}" for c in checks)
-    if failed := [check.finding for check in checks if not check.passed]:
-        client.set_model_version_tag(model, number, "decision", f"challenger: {'; '.join(failed)}")
-        client.set_registered_model_alias(model, CHALLENGER, number)
-        kept = f"version {present.version} stays the champion" if present else "there is no champion"
-        return f"{model} version {number} is registered as challenger; {kept}.\n{findings}"
-    client.set_model_version_tag(model, number, "decision", "champion: all gates passed")
-    registry.promote(client, version)
-    before = f", in place of version {present.version}" if present else ""
-    return f"{model} version {number} is the champion{before}.\n{findings}"
+    findings = "".join(f"\n  {'ok' if c.passed else 'NO'}  {c.finding}" for c in checks)
+    if all(check.passed for check in checks):
+        registry.promote(client, version, _verdicts(checks))
+        return f"{title} is the champion{_instead(present)}.{findings}"
+    registry.challenge(client, version, _verdicts(checks))
+    kept = f"version {present.version} stays the champion" if present else "there is no champion"
+    return f"{title} is registered as challenger; {kept}.{findings}"
+
+
+def _instead(present: ModelVersion | None) -> str:
+    return f", in place of version {present.version}" if present else ""
+
+
+def _verdicts(checks: list[gates.Check]) -> dict[str, str]:
+    """The findings as tags of the version: one for each gate, and what follows from them."""
+    failed = "; ".join(check.finding for check in checks if not check.passed)
+    return {"decision": f"challenger: {failed}" if failed else "champion: all gates passed"} | {
+        f"gate.{check.gate}": f"{'passed' if check.passed else 'failed'}: {check.finding}"
+        for check in checks
+    }
 
 
 def _checks(

@@ -47,11 +47,14 @@ def ensure_registered(
     if found:
         version = max(found, key=lambda version: int(version.version))
         if not readable(version):
-            client.log_artifacts(version.run_id, str(bundle), _ARTIFACT)
+            client.log_artifacts(str(version.run_id), str(bundle), _ARTIFACT)
         return version
     client.log_artifacts(run.info.run_id, str(bundle), _ARTIFACT)
     return client.create_model_version(
-        model, f"{run.info.artifact_uri}/{_ARTIFACT}", run.info.run_id, tags={BUNDLE: digest, **tags}
+        model,
+        f"{run.info.artifact_uri}/{_ARTIFACT}",
+        run.info.run_id,
+        tags={BUNDLE: digest, **tags},
     )
 
 
@@ -81,18 +84,30 @@ def aliased(client: MlflowClient, model: str, alias: str) -> ModelVersion | None
     return None
 
 
-def promote(client: MlflowClient, version: ModelVersion) -> None:
+def promote(client: MlflowClient, version: ModelVersion, reasons: dict[str, str]) -> None:
     """Makes the version the champion; the one that it replaces becomes `previous`."""
     model, number = version.name, version.version
     present = aliased(client, model, CHAMPION)
+    _tag(client, version, reasons | {REPLACED: str(present.version) if present else ""})
+    client.delete_model_version_tag(model, number, ROLLED_BACK)
     if present:
-        client.set_model_version_tag(model, number, REPLACED, str(present.version))
         client.set_registered_model_alias(model, PREVIOUS, present.version)
     client.set_registered_model_alias(model, CHAMPION, number)
     challenger = aliased(client, model, CHALLENGER)
     if challenger and challenger.version == number:
         client.delete_registered_model_alias(model, CHALLENGER)
     remember("promote", version, present)
+
+
+def challenge(client: MlflowClient, version: ModelVersion, reasons: dict[str, str]) -> None:
+    """Makes the version the challenger, with the reasons why it is not the champion."""
+    _tag(client, version, reasons)
+    client.set_registered_model_alias(version.name, CHALLENGER, version.version)
+
+
+def _tag(client: MlflowClient, version: ModelVersion, tags: dict[str, str]) -> None:
+    for key, value in tags.items():
+        client.set_model_version_tag(version.name, version.version, key, value)
 
 
 def roll_back(client: MlflowClient, model: str) -> tuple[ModelVersion, ModelVersion] | None:

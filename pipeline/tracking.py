@@ -38,8 +38,8 @@ def connect() -> MlflowClient:
     logging.getLogger("alembic").setLevel(logging.WARNING)
     logging.getLogger("mlflow").setLevel(logging.ERROR)  # warns that uv installs no pip
     mlflow.set_tracking_uri(environment.tracking_uri())
-    client = MlflowClient()
     with lock():
+        client = MlflowClient()
         client.search_experiments(max_results=1)
     return client
 
@@ -90,7 +90,9 @@ def _fill(
         tags["mlflow.parentRunId"] = parent
     created = client.create_run(experiment, run_name=name, tags=tags)
     with mlflow.start_run(run_id=created.info.run_id):
-        mlflow.log_params(_flat(description["settings"]) | {"run": run, "name": description["name"]})
+        mlflow.log_params(
+            _flat(description["settings"]) | {"run": run, "name": description["name"]}
+        )
         client.log_batch(created.info.run_id, metrics=list(_metrics(run)))
         mlflow.log_artifacts(str(paths.evaluation(run)), "evaluation")
         for file in ("model.tflite", "model.json"):
@@ -127,7 +129,8 @@ def _lock_entry(stage: str) -> str:
     lock_file = Path("dvc.lock")
     if not lock_file.exists():
         return ""
-    entry = OmegaConf.to_container(OmegaConf.load(lock_file))["stages"].get(stage)  # type: ignore[index,call-overload]
+    content: Any = OmegaConf.to_container(OmegaConf.load(lock_file))
+    entry = content["stages"].get(stage)
     return hashlib.sha256(json.dumps(entry, sort_keys=True).encode()).hexdigest() if entry else ""
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import keras
 import tensorflow as tf
-from dvclive import Live
+from dvclive.live import Live
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 

@@ -92,7 +92,7 @@ class Predictor:
         self._logits = LogitModel(content)
 
     def probabilities(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """(n, classes) float32, rows sum to 1, of (n, 28, 28) uint8 images, digit bright on dark."""
+        """(n, classes) float32, rows sum to 1; (n, 28, 28) uint8 images, digit bright on dark."""
         batches = [
             self._logits(images[start : start + self.BATCH])
             for start in range(0, len(images), self.BATCH)

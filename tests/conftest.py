@@ -16,7 +16,7 @@ def pytest_runtest_setup(item):
             pytest.skip(f"needs {program}: apt-get install {package}, or make system")
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def configured():
     """Composes the real configuration of a run, with overrides that make it small."""
 

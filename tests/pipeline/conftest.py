@@ -2,12 +2,13 @@
 
 import hashlib
 import json
+import shutil
 from collections.abc import Callable
 
 import numpy as np
 import pytest
 
-from pipeline import dataset, evaluate, paths
+from pipeline import compare, dataset, determinism, evaluate, fetch, paths, preprocess, train
 from pipeline.config import CONF
 from pipeline.dataset import SIDE, Split, Splits
 from pipeline.files import write_json
@@ -85,6 +86,36 @@ def evaluated(workspace) -> Callable[..., None]:
             (folder / f"{picture}.svg").write_text("<svg xmlns='http://www.w3.org/2000/svg'/>")
 
     return write
+
+
+@pytest.fixture(scope="session")
+def pipeline_run(tensorflow, configured, tmp_path_factory):
+    """A folder in which runs 1 and 3 went through the stages: real models of few, easy images.
+
+    The images are scikit-learn's digits under the name of MNIST, because only that is registered.
+    """
+    folder = tmp_path_factory.mktemp("pipeline_run")
+    small = ["batch_size=32", "model.filters=8", "optimizer.learning_rate=0.01"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setattr(determinism, "start", lambda seed, threads: None)  # by `tensorflow`
+        for main in (fetch.main, preprocess.main):
+            main(configured(1, "data=digits"))
+        paths.processed("digits").rename(paths.processed("mnist"))
+        for run, epochs in ((1, 2), (3, 10)):
+            for main in (train.main, evaluate.main):
+                main(configured(run, f"epochs={epochs}", *small))
+        compare.main(configured(1, "runs=[1,3]"))
+    return folder
+
+
+@pytest.fixture
+def built(pipeline_run, tmp_path, monkeypatch):
+    """A copy of that folder to work in."""
+    shutil.copytree(pipeline_run, tmp_path / "built")
+    monkeypatch.chdir(tmp_path / "built")
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    return tmp_path / "built"
 
 
 @pytest.fixture(scope="session")

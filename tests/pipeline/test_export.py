@@ -44,5 +44,5 @@ def test_a_small_drift_of_the_probabilities_is_refused(export, network, tensorfl
     weights = network.get_weights()
     weights[-1] = weights[-1] + np.linspace(0, 2e-2, 10, dtype=np.float32)
     other.set_weights(weights)
-    with pytest.raises(PipelineError, match="limit 0.0001"):
+    with pytest.raises(PipelineError, match=r"limit 0\.0001"):
         export.prove_parity(network, export.to_litert(other), IMAGES)

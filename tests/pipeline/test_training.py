@@ -34,7 +34,7 @@ TRAIN, VALIDATION = some(400, 1), some(100, 2)
 
 @pytest.fixture
 def fit(training, configured, tensorflow, tmp_path, monkeypatch):
-    """Trains a small run 2 as a process of its own would, its curves and checkpoints in a folder."""
+    """Trains a small run 2 as a process of its own would, in a folder of its own."""
     monkeypatch.chdir(tmp_path)
 
     def run(*overrides, checkpoint="checkpoint"):
@@ -56,7 +56,8 @@ def equal(first, second):
 
 def curve(name):
     with (paths.curves(2) / "plots" / "metrics" / f"{name}.tsv").open() as file:
-        return [(int(row["step"]), float(row[name])) for row in csv.DictReader(file, delimiter="\t")]
+        rows = list(csv.DictReader(file, delimiter="\t"))
+    return [(int(row["step"]), float(row[name])) for row in rows]
 
 
 def cut_off(monkeypatch, training, after):

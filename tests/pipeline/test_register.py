@@ -1,0 +1,173 @@
+import json
+import shutil
+
+import pytest
+
+from pipeline import compare, files, gates, paths, register, registry, tracking
+from pipeline.config import PipelineError
+
+MODEL = "mnist-classifier"
+LOW = gates.Gates(
+    test_accuracy=0.5, recall=0.1, latency_ms_p99=1000.0, bundle_bytes=10**7, mcnemar_p=0.05
+)
+
+
+@pytest.fixture
+def easy(monkeypatch, built):
+    """Gates that a small model passes."""
+    monkeypatch.setattr(gates, "rules", lambda: gates.Rules(MODEL, ["mnist"], LOW))
+
+
+def aliases():
+    client = tracking.connect()
+    found = client.search_registered_models(f"name = '{MODEL}'")
+    return {k: int(v) for model in found for k, v in model.aliases.items()}
+
+
+def version(number):
+    return tracking.connect().get_model_version(MODEL, str(number))
+
+
+def history():
+    return [json.loads(line) for line in paths.PROMOTIONS.read_text().splitlines()]
+
+
+def choose(configured, *runs):
+    """Makes the best of `runs` the pipeline's champion: another bundle than before."""
+    compare.main(configured(1, f"runs={list(runs)}"))
+
+
+def said(caplog, *arguments):
+    caplog.clear()
+    caplog.set_level("INFO")
+    register.main(list(arguments))
+    return caplog.text
+
+
+def test_a_champion_that_passes_is_promoted_once(easy, caplog, capsys):
+    text = said(caplog)
+    assert f"{MODEL} version 1 is the champion." in text
+    assert "ok  test accuracy" in text
+    assert "optimized" in capsys.readouterr().out
+    assert aliases() == {"champion": 1}
+    tags = version(1).tags
+    assert tags["decision"] == "champion: all gates passed"
+    assert tags["gate.latency_ms_p99"].startswith("passed: p99 latency of one image")
+    assert tags["run"] == "3"
+    assert [line["action"] for line in history()] == ["promote"]
+
+    assert "version 1 is the champion already" in said(caplog)
+    assert len(tracking.connect().search_model_versions(f"name = '{MODEL}'")) == 1
+    assert len(history()) == 1
+
+
+def test_what_is_registered_is_the_bundle_and_it_serves(easy, caplog):
+    said(caplog)
+    client = tracking.connect()
+    with registry.downloaded(version(1)) as served:
+        assert served.description == json.loads((paths.CHAMPION / "model.json").read_text())
+    run = client.get_run(version(1).run_id)
+    assert run.info.run_name == "run-3-optimized"
+    assert {item.path for item in client.list_artifacts(run.info.run_id, "champion")} == {
+        *("champion/model.json", "champion/model.tflite", "champion/README.md")
+    }
+
+
+def test_a_model_that_fails_a_gate_is_the_challenger_and_why_is_said(built, caplog):
+    text = said(caplog)
+    assert f"{MODEL} version 1 is registered as challenger; there is no champion." in text
+    assert "NO  test accuracy" in text
+    assert aliases() == {"challenger": 1}
+    assert version(1).tags["decision"].startswith("challenger: test accuracy")
+    assert version(1).tags["gate.test_accuracy"].startswith("failed: ")
+    assert version(1).tags["gate.bundle_bytes"].startswith("passed: ")
+    assert not paths.PROMOTIONS.exists()
+
+
+def test_a_challenger_becomes_champion_when_the_gates_let_it(built, caplog, monkeypatch):
+    said(caplog)
+    monkeypatch.setattr(gates, "rules", lambda: gates.Rules(MODEL, ["mnist"], LOW))
+    said(caplog)
+    assert aliases() == {"champion": 1}
+
+
+def test_a_significantly_worse_model_does_not_replace_the_champion(easy, configured, caplog):
+    said(caplog)
+    choose(configured, 1)
+    text = said(caplog)
+    assert "version 2 is registered as challenger; version 1 stays the champion." in text
+    assert "significantly worse than the present champion" in text
+    assert aliases() == {"champion": 1, "challenger": 2}
+
+
+def test_rollback_goes_back_and_stays_back(easy, configured, caplog):
+    choose(configured, 1)
+    said(caplog)
+    choose(configured, 1, 3)
+    assert "version 2 is the champion, in place of version 1." in said(caplog)
+    assert aliases() == {"champion": 2, "previous": 1}
+
+    assert "version 1 is the champion again, not 2" in said(caplog, "--rollback")
+    assert aliases() == {"champion": 1}
+    assert "version 2 was rolled back on 20" in said(caplog)
+    assert aliases() == {"champion": 1}
+
+    assert "version 2 is the champion, in place of version 1." in said(caplog, "--promote")
+    assert aliases() == {"champion": 2, "previous": 1}
+    assert registry.ROLLED_BACK not in version(2).tags
+    assert [(line["action"], line["version"]) for line in history()] == [
+        *(("promote", 1), ("promote", 2), ("rollback", 1), ("promote", 2))
+    ]
+
+
+def test_there_is_nothing_to_roll_back_to_at_first(easy, caplog):
+    said(caplog)
+    with pytest.raises(PipelineError, match="has no `previous` version to go back to"):
+        register.main(["--rollback"])
+    assert aliases() == {"champion": 1}
+
+
+def test_a_new_registry_is_filled_again_and_the_history_stays(
+    easy, built, caplog, monkeypatch, tmp_path
+):
+    said(caplog)
+    before = paths.PROMOTIONS.read_bytes()
+    (tmp_path / "new").mkdir()
+    monkeypatch.setenv("DVC_ROOT", str(tmp_path / "new"))
+    monkeypatch.delenv("MLFLOW_TRACKING_URI")  # which MLflow has set
+    assert "version 1 is the champion." in said(caplog)
+    assert aliases() == {"champion": 1}
+    names = {run.info.run_name for run in tracking.connect().search_runs(["1"])}
+    assert names == {"run-1-baseline", "run-3-optimized"}
+    assert paths.PROMOTIONS.read_bytes() == before
+
+
+def test_lost_files_of_a_version_are_put_back(easy, built, caplog):
+    said(caplog)
+    shutil.rmtree(built / "mlartifacts")
+    assert not registry.readable(version(1))
+    said(caplog)
+    assert registry.readable(version(1))
+    assert aliases() == {"champion": 1}
+
+
+def test_a_spoilt_champion_does_not_stand_in_the_way(easy, built, configured, caplog):
+    choose(configured, 1)
+    said(caplog)
+    for spoilt in (built / "mlartifacts").rglob("champion/model.tflite"):
+        spoilt.write_bytes(b"spoilt")
+    choose(configured, 1, 3)
+    assert "version 2 is the champion, in place of version 1." in said(caplog)
+
+
+def test_another_data_set_is_not_registered(easy, caplog):
+    described = json.loads((paths.CHAMPION / "model.json").read_text())
+    described["data"]["name"] = "digits"
+    files.write_json(paths.CHAMPION / "model.json", described)
+    assert "Models of data=digits are not registered" in said(caplog)
+    assert aliases() == {}
+
+
+def test_before_the_pipeline_has_run_it_says_so(workspace):
+    with pytest.raises(PipelineError, match="is missing: dvc repro"):
+        register.main([])

@@ -1,0 +1,134 @@
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import mlflow
+import numpy as np
+import pytest
+
+from pipeline import dataset, keras_model, paths, tracking
+from pipeline.config import CONF
+from serve.predictor import Predictor, softmax
+
+
+@pytest.fixture
+def client(built):
+    return tracking.connect()
+
+
+def runs(client):
+    experiment = client.get_experiment_by_name("mnist")
+    return client.search_runs([experiment.experiment_id])
+
+
+def test_a_run_has_the_figures_of_the_files_to_the_last_digit(client):
+    run = tracking.ensure_tracked(client, 3)
+    assert run.info.run_name == "run-3-optimized"
+    assert run.info.status == "FINISHED"
+    evaluated = json.loads((paths.evaluation(3) / "metrics.json").read_text())
+    for name in ("val_accuracy", "val_loss", "test_accuracy", "test_loss", "ece", "min_recall"):
+        assert run.data.metrics[name] == evaluated[name]
+    for name in ("train_loss", "train_accuracy", "val_loss", "learning_rate"):
+        lines = (paths.curves(3) / "plots" / "metrics" / f"{name}.tsv").read_text().splitlines()
+        written = [tuple(map(float, line.split("\t"))) for line in lines[1:]]
+        history = client.get_metric_history(run.info.run_id, name)
+        logged = sorted((metric.step, metric.value) for metric in history)
+        assert logged[: len(written)] == written
+
+
+def test_a_run_says_where_it_comes_from(client, monkeypatch):
+    monkeypatch.setenv("DVC_EXP_NAME", "brave-digit")
+    Path("dvc.lock").write_text("stages: {train@3: {cmd: python -m pipeline.train run=3}}")
+    run = tracking.ensure_tracked(client, 3)
+    described = json.loads((paths.model(3) / "model.json").read_text())
+    assert run.data.tags[tracking.DIGEST] == tracking.digest(3)
+    assert run.data.tags["data.sha256"] == described["data"]["sha256"]
+    assert run.data.tags["DVC_EXP_NAME"] == "brave-digit"
+    assert run.data.tags["seed"] == "42"
+    assert run.data.tags["version.keras"]
+    assert len(run.data.tags["dvc.lock.train"]) == 64
+    assert run.data.params["optimizer.learning_rate"] == "0.01"
+    assert run.data.params["run"] == "3"
+
+
+def test_a_model_is_tracked_once(client):
+    first = tracking.ensure_tracked(client, 3)
+    assert tracking.ensure_tracked(client, 3).info.run_id == first.info.run_id
+    other = tracking.ensure_tracked(client, 1)
+    assert len(runs(client)) == 2
+    assert other.info.run_id != first.info.run_id
+
+
+def test_a_run_can_hang_under_another(client):
+    parent = client.create_run(client.create_experiment("mnist"))
+    child = tracking.ensure_tracked(client, 3, parent=parent.info.run_id)
+    assert child.data.tags["mlflow.parentRunId"] == parent.info.run_id
+
+
+def test_a_run_that_failed_half_way_does_not_count(client, monkeypatch):
+    def crash(*_):
+        raise RuntimeError("disk full")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(keras_model, "log", crash)
+        with pytest.raises(RuntimeError, match="disk full"):
+            tracking.ensure_tracked(client, 3)
+    assert [run.info.status for run in runs(client)] == ["FAILED"]
+    whole = tracking.ensure_tracked(client, 3)
+    assert whole.info.status == "FINISHED"
+    assert tracking.ensure_tracked(client, 3).info.run_id == whole.info.run_id
+
+
+def test_a_run_whose_process_was_killed_is_marked_and_replaced(client):
+    experiment = client.create_experiment("mnist")
+    killed = client.create_run(experiment, tags={tracking.DIGEST: tracking.digest(3)})
+    whole = tracking.ensure_tracked(client, 3)
+    assert whole.info.run_id != killed.info.run_id
+    assert client.get_run(killed.info.run_id).info.status == "FAILED"
+
+
+def test_the_keras_model_of_a_run_gives_the_served_answers(client, tensorflow):
+    run = tracking.ensure_tracked(client, 3)
+    (logged,) = client.search_logged_models([run.info.experiment_id])
+    assert logged.source_run_id == run.info.run_id
+    model = mlflow.pyfunc.load_model(logged.model_uri)
+    assert model.metadata.signature.inputs.inputs[0].shape == (-1, 28, 28, 1)
+    assert model.input_example.shape == (1, 28, 28, 1)
+    test = dataset.load(paths.processed("mnist"), "test")
+    logits = model.predict(test.images[:50, ..., None])
+    bundle = client.download_artifacts(run.info.run_id, "bundle")
+    served = Predictor(Path(bundle))
+    expected = served.probabilities(test.images[:50])
+    temperature = served.description["temperature"]
+    assert np.allclose(softmax(np.asarray(logits), temperature), expected, atol=1e-4)
+
+
+def test_processes_that_start_at_once_do_not_destroy_a_new_store(built):
+    code = (
+        "import os; from pipeline import tracking;"
+        "tracking.connect().create_experiment(str(os.getpid()))"
+    )
+    started = [
+        subprocess.Popen(
+            [sys.executable, "-c", code],
+            env={**os.environ, "PYTHONPATH": str(CONF.parent)},
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for _ in range(4)
+    ]
+    errors = [process.communicate(timeout=120)[1] for process in started]
+    assert [process.returncode for process in started] == [0] * 4, errors
+    assert len(tracking.connect().search_experiments()) == 5
+
+
+def test_the_store_lies_in_the_true_root(built, tmp_path, monkeypatch):
+    monkeypatch.setenv("DVC_ROOT", str(tmp_path / "root"))
+    (tmp_path / "root").mkdir()
+    client = tracking.connect()
+    run = tracking.ensure_tracked(client, 1)
+    assert (tmp_path / "root" / "mlflow.db").exists()
+    assert run.info.artifact_uri.startswith((tmp_path / "root" / "mlartifacts").as_uri())
+    assert not (built / "mlflow.db").exists()
