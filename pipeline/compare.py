@@ -34,7 +34,9 @@ def main(cfg: Config) -> None:
     write_json(paths.COMPARISON, comparison)
     write_settings(paths.BEST, best.model)
     write_curves(paths.PLOTS / "curves.csv", runs)
+    write_curves(paths.PLOTS / "best_curves.csv", {comparison["best"]: best})
     draw(paths.PLOTS, runs)
+    show_best(paths.PLOTS, paths.evaluation(comparison["best"]))
     write_bundle(paths.CHAMPION, paths.model(comparison["best"]), best)
     write_page(paths.PAGE, comparison, runs)
     table.show(comparison)
@@ -78,7 +80,7 @@ def write_settings(path: Path, model: dict[str, Any]) -> None:
 
 
 def write_curves(path: Path, runs: dict[int, Result]) -> None:
-    """Writes the learning curves of all runs as one table in long form."""
+    """Writes the learning curves of the runs as one table in long form."""
     with replacing(path) as temporary, temporary.open("w", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(("run", "step", *METRICS))
@@ -97,6 +99,13 @@ def draw(folder: Path, runs: dict[int, Result]) -> None:
         theme.save(pictures.learning_curves(curves, metric), folder / f"curves_{metric}.svg")
     intervals = pictures.accuracy_intervals(figures)
     theme.save(intervals, folder / "accuracy.png", folder / "accuracy.svg")
+
+
+def show_best(folder: Path, evaluation: Path) -> None:
+    """Copies the best run's plots to where `dvc plots` finds them, whichever run that is."""
+    for name in ("confusion.csv", "mistakes.png", "reliability.png"):
+        with replacing(folder / f"best_{name}") as temporary:
+            temporary.write_bytes((evaluation / name).read_bytes())
 
 
 def write_bundle(folder: Path, source: Path, best: Result) -> None:

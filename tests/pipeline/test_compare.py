@@ -144,6 +144,7 @@ def test_the_champion_is_a_bundle_that_serves(trained, compared_runs):
     labels = trained.test.labels
     evaluate.write_arrays(folder / "predictions.npz", probabilities=probabilities, labels=labels)
     evaluate.write_arrays(folder / "mistakes.npz", **worst)
+    evaluate.write_pairs(folder / "confusion.csv", labels, probabilities.argmax(axis=1))
     evaluate.draw(folder, 3, probabilities, trained.test, worst)
     compared_runs(3)
 

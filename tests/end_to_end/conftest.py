@@ -1,0 +1,98 @@
+"""A clone of the working tree, to run DVC in as a user would."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+
+class Clone:
+    """A Git repository of its own with the files of the working tree."""
+
+    def __init__(self, folder):
+        self.folder = folder
+        listed = subprocess.run(
+            ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        for name in filter(None, listed.split("\0")):
+            if (ROOT / name).exists():
+                (folder / name).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy2(ROOT / name, folder / name)
+        self.run("git", "init", "-q", "-b", "main")
+        self.run("git", "config", "user.name", "Test")
+        self.run("git", "config", "user.email", "test@localhost")
+        self.commit("as it is")
+
+    @property
+    def environment(self):
+        """This one's, with the tests' Python first and nothing of a surrounding DVC or MLflow."""
+        inherited = {
+            name: value
+            for name, value in os.environ.items()
+            if not name.startswith(("DVC_", "MLFLOW_", "MNIST_"))
+        }
+        here = Path(sys.executable).parent
+        return {**inherited, "PATH": f"{here}:{os.environ['PATH']}", "GIT_CONFIG_GLOBAL": "/dev/null"}
+
+    def start(self, *command, **environment):
+        """The command as a running process; its output is one text."""
+        return subprocess.Popen(
+            command,
+            cwd=self.folder,
+            env={**self.environment, **environment},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+
+    def run(self, *command, fails=False, **environment):
+        """What the command prints; it must succeed, or fail if that is expected."""
+        process = self.start(*command, **environment)
+        output, _ = process.communicate(timeout=900)
+        assert (process.returncode != 0) == fails, f"{command} ended with {process.returncode}:\n{output}"
+        return output
+
+    def edit(self, name, old, new):
+        """Replaces `old` in a file, where it must be."""
+        path = self.folder / name
+        text = path.read_text()
+        assert old in text, f"{name} has no {old!r}"
+        path.write_text(text.replace(old, new))
+
+    def commit(self, message):
+        self.run("git", "add", "-A")
+        self.run("git", "commit", "-q", "--allow-empty", "-m", message)
+
+    def read(self, name):
+        return (self.folder / name).read_text()
+
+
+@pytest.fixture(scope="session")
+def rebuilt(tmp_path_factory):
+    """A clone in which `data: digits` was rebuilt; do not change it."""
+    clone = Clone(tmp_path_factory.mktemp("rebuilt"))
+    clone.edit("params.yaml", "data: mnist ", "data: digits")
+    for lock in ("dvc.lock", "reports/metrics.json"):
+        (clone.folder / lock).unlink(missing_ok=True)
+    clone.commit("digits")
+    clone.output = clone.run("dvc", "repro")
+    clone.commit("rebuilt")
+    return clone
+
+
+@pytest.fixture
+def clone(rebuilt, tmp_path):
+    """A copy of the rebuilt clone to work in, with its cache."""
+    copy = Clone.__new__(Clone)
+    copy.folder = tmp_path / "clone"
+    shutil.copytree(rebuilt.folder, copy.folder, symlinks=True)
+    return copy

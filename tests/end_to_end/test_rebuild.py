@@ -1,0 +1,156 @@
+"""`dvc repro` as typed: what it makes, what it makes anew, and what a kill does to it."""
+
+import json
+import os
+import re
+import shutil
+import signal
+import sqlite3
+import time
+
+import pytest
+
+STAGES = ["fetch", "preprocess", "train", "evaluate", "compare", "track"]
+
+
+def ran(output):
+    return re.findall(r"Running stage '([^']+)'", output)
+
+
+def test_every_stage_runs_once(rebuilt):
+    per_run = [f"{stage}@{run}" for stage in ("train", "evaluate") for run in (1, 2, 3)]
+    assert sorted(ran(rebuilt.output)) == sorted(["fetch", "preprocess", "compare", "track", *per_run])
+    assert "optimized" in rebuilt.output
+
+
+def test_all_results_are_there(rebuilt):
+    metrics = json.loads(rebuilt.read("reports/metrics.json"))
+    assert metrics["val_accuracy"] > 0.9
+    comparison = json.loads(rebuilt.read("reports/comparison.json"))
+    assert set(comparison["runs"]) == {"1", "2", "3"}
+    assert metrics["run"] == comparison["best"]
+    assert "<html" in rebuilt.read("reports/index.html")
+    champion = json.loads(rebuilt.read("models/champion/model.json"))
+    assert champion["metrics"]["test_accuracy"] == metrics["test_accuracy"]
+
+
+def test_git_sees_figures_and_no_more(rebuilt):
+    tracked = set(rebuilt.run("git", "ls-files").split())
+    assert {"dvc.lock", "reports/metrics.json", "reports/comparison.json"} <= tracked
+    assert not [name for name in tracked if name.startswith(("data/", "models/", "mlruns", ".ch"))]
+    assert rebuilt.run("git", "status", "--porcelain") == ""
+
+
+def test_with_nothing_to_do_it_does_nothing(rebuilt):
+    assert ran(rebuilt.run("dvc", "repro")) == []
+    assert "up to date" in rebuilt.run("dvc", "status")
+
+
+def test_mlflow_and_dvc_show_the_same_numbers(rebuilt):
+    shown = json.loads(rebuilt.run("dvc", "metrics", "show", "--json"))
+    figures = shown[""]["data"]["reports/metrics.json"]["data"]
+    with sqlite3.connect(rebuilt.folder / "mlflow.db") as store:
+        logged = dict(
+            store.execute(
+                "select l.key, l.value from latest_metrics l join params p using (run_uuid)"
+                " where p.key = 'run' and p.value = ?",
+                (str(figures["run"]),),
+            )
+        )
+        runs = store.execute("select name, status from runs order by name").fetchall()
+    assert runs == [
+        (name, "FINISHED") for name in ("run-1-baseline", "run-2-enhanced", "run-3-optimized")
+    ]
+    for name in set(figures) - {"run"}:
+        assert logged[name] == figures[name], name
+
+
+def test_dvc_shows_plots_and_differences(clone):
+    clone.edit("conf/run/1.yaml", "epochs: 5", "epochs: 6")
+    clone.edit("params.yaml", "runs: [1, 2, 3]", "runs: [1]   ")
+    clone.run("dvc", "repro")
+    difference = clone.run("dvc", "metrics", "diff")
+    assert "val_accuracy" in difference
+    assert "parameters" in difference
+    clone.run("dvc", "plots", "show", "--out", "plots")
+    page = clone.read("plots/index.html")
+    assert "vega" in page.lower()
+    assert "samples.png" in page
+
+
+def test_editing_one_run_retrains_that_run_alone(clone):
+    clone.edit("conf/run/3.yaml", "batch_size: 128", "batch_size: 64")
+    assert "train@3" in clone.run("dvc", "status")
+    before = {run: clone.read(f"models/runs/{run}/model.json") for run in (1, 2, 3)}
+    assert ran(clone.run("dvc", "repro")) == ["train@3", "evaluate@3", "compare", "track"]
+    after = {run: clone.read(f"models/runs/{run}/model.json") for run in (1, 2, 3)}
+    assert before[1] == after[1]
+    assert before[2] == after[2]
+    assert json.loads(after[3])["settings"]["batch_size"] == 64
+
+
+def test_two_clean_rebuilds_are_the_same_to_the_byte(rebuilt, clone):
+    recorded = clone.read("dvc.lock")
+    for folder in (".dvc/cache", "data", "models", "mlartifacts"):
+        shutil.rmtree(clone.folder / folder)
+    (clone.folder / "dvc.lock").unlink()
+    clone.run("dvc", "repro")
+    assert clone.read("dvc.lock") == recorded
+    assert clone.run("git", "status", "--porcelain") == ""
+
+
+def test_an_experiment_leaves_the_workspace_alone(clone):
+    before = {p: p.read_bytes() for p in (clone.folder / "reports").rglob("*") if p.is_file()}
+    clone.run("dvc", "exp", "run", "--temp", "--name", "seven", "-S", "seed=7", "-S", "runs=[1]")
+    after = {p: p.read_bytes() for p in (clone.folder / "reports").rglob("*") if p.is_file()}
+    assert after == before
+    assert clone.run("git", "status", "--porcelain") == ""
+    assert "seven" in clone.run("dvc", "exp", "show", "--no-pager")
+    with sqlite3.connect(clone.folder / "mlflow.db") as store:
+        tags = store.execute("select value from tags where key = 'DVC_EXP_NAME'").fetchall()
+    assert tags == [("seven",)]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_stage_that_is_killed_is_made_good_by_the_next_repro(clone, stage):
+    recorded = clone.read("dvc.lock")
+    outs = {
+        "fetch": "data/raw",
+        "preprocess": "data/processed",
+        "train": "models/runs/3",
+        "evaluate": "reports/evaluate/3",
+        "compare": "models/champion",
+        "track": "reports/tracked.json",
+    }
+    # Without its output and its result in the cache, the stage must run again.
+    target = clone.folder / outs[stage]
+    shutil.rmtree(target) if target.is_dir() else target.unlink()
+    shutil.rmtree(clone.folder / ".dvc/cache/runs")
+    name = f"{stage}@3" if stage in ("train", "evaluate") else stage
+    repro = clone.start("dvc", "repro", "--force", "--single-item", name)
+    kill_stage(stage)
+    output, _ = repro.communicate(timeout=120)
+    assert repro.returncode != 0, output
+    clone.run("dvc", "repro")
+    assert clone.read("dvc.lock") == recorded
+    assert clone.run("git", "status", "--porcelain") == ""
+
+
+def kill_stage(stage):
+    """`kill -9` once the stage's own process has been at work for a while."""
+    pattern = f"pipeline.{stage} "
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        for pid in filter(str.isdigit, os.listdir("/proc")):
+            try:
+                with open(f"/proc/{pid}/cmdline", "rb") as file:
+                    words = file.read().split(b"\0")
+            except OSError:
+                continue
+            if words[1:3] == [b"-m", f"pipeline.{stage}".encode()]:
+                time.sleep({"train": 7, "track": 3}.get(stage, 0.7))
+                os.kill(int(pid), signal.SIGKILL)
+                return
+        time.sleep(0.02)
+    raise AssertionError(f"no process ran {pattern}")
