@@ -41,7 +41,11 @@ class Clone:
             if not name.startswith(("DVC_", "MLFLOW_", "MNIST_"))
         }
         here = Path(sys.executable).parent
-        return {**inherited, "PATH": f"{here}:{os.environ['PATH']}", "GIT_CONFIG_GLOBAL": "/dev/null"}
+        return {
+            **inherited,
+            "PATH": f"{here}:{os.environ['PATH']}",
+            "GIT_CONFIG_GLOBAL": "/dev/null",
+        }
 
     def start(self, *command, **environment):
         """The command as a running process; its output is one text."""
@@ -58,7 +62,9 @@ class Clone:
         """What the command prints; it must succeed, or fail if that is expected."""
         process = self.start(*command, **environment)
         output, _ = process.communicate(timeout=900)
-        assert (process.returncode != 0) == fails, f"{command} ended with {process.returncode}:\n{output}"
+        assert (process.returncode != 0) == fails, (
+            f"{command} ended with {process.returncode}:\n{output}"
+        )
         return output
 
     def edit(self, name, old, new):

@@ -7,6 +7,7 @@ import shutil
 import signal
 import sqlite3
 import time
+from pathlib import Path
 
 import pytest
 
@@ -19,7 +20,9 @@ def ran(output):
 
 def test_every_stage_runs_once(rebuilt):
     per_run = [f"{stage}@{run}" for stage in ("train", "evaluate") for run in (1, 2, 3)]
-    assert sorted(ran(rebuilt.output)) == sorted(["fetch", "preprocess", "compare", "track", *per_run])
+    assert sorted(ran(rebuilt.output)) == sorted(
+        ["fetch", "preprocess", "compare", "track", *per_run]
+    )
     assert "optimized" in rebuilt.output
 
 
@@ -139,18 +142,16 @@ def test_a_stage_that_is_killed_is_made_good_by_the_next_repro(clone, stage):
 
 def kill_stage(stage):
     """`kill -9` once the stage's own process has been at work for a while."""
-    pattern = f"pipeline.{stage} "
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
-        for pid in filter(str.isdigit, os.listdir("/proc")):
+        for process in Path("/proc").glob("[0-9]*"):
             try:
-                with open(f"/proc/{pid}/cmdline", "rb") as file:
-                    words = file.read().split(b"\0")
+                words = (process / "cmdline").read_bytes().split(b"\0")
             except OSError:
                 continue
             if words[1:3] == [b"-m", f"pipeline.{stage}".encode()]:
                 time.sleep({"train": 7, "track": 3}.get(stage, 0.7))
-                os.kill(int(pid), signal.SIGKILL)
+                os.kill(int(process.name), signal.SIGKILL)
                 return
         time.sleep(0.02)
-    raise AssertionError(f"no process ran {pattern}")
+    raise AssertionError(f"no process ran pipeline.{stage}")

@@ -1,0 +1,89 @@
+"""Times and sizes of the pipeline as ratios against named baselines: `make bench`.
+
+Everything is measured in the same run on the same machine, in turn, because machines differ and
+are shared: quote the ratios, not the seconds.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+ROOT = Path(__file__).parents[1]
+PYTHON = Path(sys.executable)
+
+
+def measured(command: list[str], folder: Path) -> tuple[float, float]:
+    """Wall seconds, and peak memory in MB of the largest process that the command started."""
+    environment = {
+        **os.environ,
+        "PATH": f"{PYTHON.parent}:{os.environ['PATH']}",
+        "MNIST_MIRROR": os.environ.get("MNIST_MIRROR", str(ROOT.parent / "shared" / "mnist")),
+    }
+    started = time.monotonic()
+    with (folder / ".bench.log").open("a") as log:
+        process = subprocess.Popen(command, cwd=folder, env=environment, stdout=log, stderr=log)
+        _, status, usage = os.wait4(process.pid, 0)
+    if status:
+        sys.exit(f"{' '.join(command)} failed: see {folder / '.bench.log'}")
+    return time.monotonic() - started, usage.ru_maxrss / 1024
+
+
+def main() -> None:
+    """Runs the measurements one after another and prints them as one table."""
+    folder = Path(tempfile.mkdtemp(prefix="bench-"))
+    clone = folder / "clone"
+    subprocess.run(["git", "clone", "--quiet", ROOT, clone], check=True)
+    (clone / "dvc.lock").unlink(missing_ok=True)
+    subprocess.run(
+        [PYTHON, "-m", "pipeline.fetch", "data=mnist"], cwd=clone, check=True, stdout=sys.stderr
+    )
+
+    plain, _ = measured([str(PYTHON), str(ROOT / "bench" / "plain.py"), "data/raw/mnist"], clone)
+    cold, memory = measured(["dvc", "repro"], clone)
+    status = min(measured(["dvc", "status"], clone)[0] for _ in range(5))
+    idle = min(measured(["dvc", "repro"], clone)[0] for _ in range(5))
+    preprocess, _ = measured([str(PYTHON), "-m", "pipeline.preprocess", "data=mnist"], clone)
+    dropout = subprocess.run(
+        [PYTHON, "-m", "bench.dropout"], cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True
+    )
+
+    table = Table("what", "measured", "baseline", "ratio", "limit")
+    table.add_row(
+        "cold `dvc repro`, data local",
+        f"{cold:.0f} s",
+        f"three models in plain Keras {plain:.0f} s",
+        f"{cold / plain:.2f}",
+        "1.2",
+    )
+    table.add_row(
+        "`dvc repro` with nothing to do",
+        f"{idle:.2f} s",
+        f"`dvc status` {status:.2f} s",
+        f"{idle / status:.2f}",
+        "1.5",
+    )
+    table.add_row("preprocess", f"{preprocess:.1f} s", "", "", "10 s")
+    table.add_row("peak memory of any stage", f"{memory:.0f} MB", "", "", "2000 MB")
+    ours, keras = map(float, dropout.stdout.split())
+    table.add_row(
+        "training step of run 2",
+        f"{ours * 1000:.1f} ms",
+        f"with Keras' dropout {keras * 1000:.1f} ms",
+        f"{ours / keras:.2f}",
+        "",
+    )
+    Console(width=110 if not sys.stdout.isatty() else None).print(table)
+    shutil.rmtree(folder)
+
+
+if __name__ == "__main__":
+    main()
