@@ -108,7 +108,7 @@ def test_an_experiment_leaves_the_workspace_alone(clone):
     after = {p: p.read_bytes() for p in (clone.folder / "reports").rglob("*") if p.is_file()}
     assert after == before
     assert clone.run("git", "status", "--porcelain") == ""
-    assert "seven" in clone.run("dvc", "exp", "show", "--no-pager")
+    assert "seven" in clone.run("dvc", "exp", "show", "--csv")
     with sqlite3.connect(clone.folder / "mlflow.db") as store:
         tags = store.execute("select value from tags where key = 'DVC_EXP_NAME'").fetchall()
     assert tags == [("seven",)]
