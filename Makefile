@@ -9,15 +9,16 @@ UV = $(or $(shell command -v uv 2>/dev/null),.venv/bin/uv)
 help:  ## This list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
 
-setup: .venv/installed  ## .venv with the exact versions of requirements/dev.txt (LOCK=gpu for CUDA)
+setup: .venv/$(LOCK).installed  ## .venv with the exact versions of requirements/dev.txt (LOCK=gpu for CUDA)
 
 LOCK ?= dev
 # Bytecode now, not at each start: TensorFlow is imported in 4 s, not 11.
-.venv/installed: requirements/$(LOCK).txt
+.venv/$(LOCK).installed: requirements/$(LOCK).txt
+	@$(PYTHON) -c 'import sys; sys.exit("needs Python 3.11 to 3.13, not %d.%d: make PYTHON=python3.12 ..." % sys.version_info[:2] if not (3, 11) <= sys.version_info[:2] <= (3, 13) else 0)'
 	test -x .venv/bin/python || $(PYTHON) -m venv .venv
 	test -x "$(UV)" || .venv/bin/python -m pip install --quiet uv
-	$(UV) pip install --quiet --python .venv/bin/python --compile-bytecode --require-hashes -r $<
-	touch $@
+	$(UV) pip sync --quiet --python .venv/bin/python --compile-bytecode --require-hashes $<
+	rm -f .venv/*.installed && touch $@
 
 lock:  ## The lock files anew from pyproject.toml (UPGRADE=--upgrade for newer versions)
 	requirements/lock.sh $(UPGRADE)

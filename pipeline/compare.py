@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import logging
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,8 @@ from pipeline import page, paths, pictures, results, statistics, table, template
 from pipeline.config import Config, stage
 from pipeline.files import replacing, write_json
 from pipeline.results import METRICS, Result
+
+logger = logging.getLogger(__name__)
 
 FIGURES = (
     *("run", "val_accuracy", "val_loss", "test_accuracy", "test_loss"),
@@ -26,6 +29,7 @@ _PICKS = ("seed", "threads", "data")  # columns of `dvc exp show` already, from 
 
 def main(cfg: Config) -> None:
     """Compares the runs of `cfg.runs` and makes the best one the champion."""
+    warn_of_leftovers(cfg.runs)
     runs = results.read(cfg.runs, cfg.data.name)
     comparison = compared(runs)
     best = runs[comparison["best"]]
@@ -40,6 +44,14 @@ def main(cfg: Config) -> None:
     write_bundle(paths.CHAMPION, paths.model(comparison["best"]), best)
     write_page(paths.PAGE, comparison, runs)
     table.show(comparison)
+
+
+def warn_of_leftovers(runs: list[int]) -> None:
+    """Says which folders belong to no run of `params.yaml`: DVC hashes them with the others."""
+    for folder in (paths.MODELS, paths.EVALUATIONS, paths.CURVES):
+        for path in sorted(folder.iterdir()):
+            if path.name not in map(str, runs):
+                logger.warning("%s is no run of params.yaml, but in dvc.lock: rm -r %s", path, path)
 
 
 def best_of(figures: dict[int, dict[str, Any]]) -> int:

@@ -6,7 +6,7 @@ The dataclasses carry types and limits, never defaults: values are written in `c
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
@@ -83,6 +83,7 @@ class Data:
 class Model:
     """One convolution, one max-pool and, unless `dense` is 0, one hidden layer."""
 
+    contrast: float = MISSING
     filters: int = MISSING
     kernel: int = MISSING
     pool: int = MISSING
@@ -92,12 +93,12 @@ class Model:
 
     def __post_init__(self) -> None:
         """Refuses what no layer can be built from."""
-        for field in ("filters", "kernel", "pool"):
+        for field in ("contrast", "filters", "kernel", "pool"):
             _require(getattr(self, field) > 0, f"model.{field}", "positive", getattr(self, field))
         _require(self.dense >= 0, "model.dense", "0 (no hidden layer) or positive", self.dense)
         for field in ("dropout", "dense_dropout"):
             rate = getattr(self, field)
-            _require(0 <= rate < 1, f"model.{field}", "at least 0 and below 1", rate)
+            _require(0 <= rate <= 0.9, f"model.{field}", "from 0 to 0.9", rate)
 
 
 @dataclass
@@ -178,6 +179,17 @@ def settings(config: Config) -> dict[str, Any]:
     return kept | {"data": config.data.name}
 
 
+def flat(nested: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """`{"optimizer": {"name": …}}` as `{"optimizer.name": …}`."""
+    plain: dict[str, Any] = {}
+    for key, value in nested.items():
+        if isinstance(value, Mapping):
+            plain |= flat(value, f"{prefix}{key}.")
+        else:
+            plain[prefix + key] = value
+    return plain
+
+
 def arguments(typed: list[str], picks: DictConfig) -> list[str]:
     """Overrides for Hydra: what was typed, completed by the picks of `params.yaml`.
 
@@ -186,7 +198,7 @@ def arguments(typed: list[str], picks: DictConfig) -> list[str]:
     chosen = {argument.partition("=")[0] for argument in typed}
     plain: Any = OmegaConf.to_container(picks)
     missing = [f"{key}={value}" for key, value in plain.items() if key not in chosen]
-    return [_quoted(argument) for argument in missing + typed]
+    return [_quoted(argument) for argument in typed + missing]
 
 
 def _quoted(argument: str) -> str:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from pipeline.config import PipelineError
+
 
 def root() -> Path:
     """The true repository root, also for a stage that DVC runs in a temporary copy."""
@@ -17,13 +19,23 @@ def mnist_mirror() -> str | None:
 
 
 def tracking_uri() -> str:
-    """MLflow's tracking and registry store; absolute, because the working folder may vanish."""
-    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{root() / 'mlflow.db'}"
+    """MLflow's tracking and registry store.
+
+    Raises:
+        PipelineError: a path that is relative to the working folder, which may vanish.
+    """
+    uri = os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{root() / 'mlflow.db'}"
+    if uri.startswith("sqlite:") and not Path(uri.removeprefix("sqlite:///")).is_absolute():
+        raise PipelineError(
+            f"MLFLOW_TRACKING_URI={uri} must be absolute: sqlite:////path/mlflow.db"
+        )
+    return uri
 
 
-def artifact_location() -> str:
-    """Where a store that is a file keeps its artifacts."""
-    return (root() / "mlartifacts").as_uri()
+def artifact_location() -> str | None:
+    """Where a store without a server keeps its artifacts; a server places them itself."""
+    served = tracking_uri().startswith(("http:", "https:", "databricks"))
+    return None if served else (root() / "mlartifacts").as_uri()
 
 
 def experiment() -> dict[str, str]:

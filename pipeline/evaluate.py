@@ -31,7 +31,9 @@ def main(cfg: Config) -> None:
     probabilities = predictor.probabilities(test.images)
     figures = (
         identity(predictor.description, bundle)
-        | validation_figures(predictor.probabilities(validation.images), validation)
+        | statistics.validation_figures(
+            predictor.probabilities(validation.images), validation.labels
+        )
         | test_figures(probabilities, test)
     )
     worst = worst_mistakes(probabilities, test)
@@ -68,14 +70,6 @@ def identity(description: dict[str, Any], bundle: Path) -> dict[str, Any]:
     return {
         **{key: description[key] for key in ("run", "name", "sha256", "parameters")},
         "size_bytes": (bundle / "model.tflite").stat().st_size,
-    }
-
-
-def validation_figures(probabilities: Probabilities, split: Split) -> dict[str, float]:
-    """What the champion is chosen by."""
-    return {
-        "val_accuracy": statistics.accuracy(probabilities, split.labels),
-        "val_loss": statistics.log_loss(probabilities, split.labels),
     }
 
 

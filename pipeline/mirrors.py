@@ -112,7 +112,11 @@ def opened(place: str, web: Web) -> Mirror:
     path = environment.root() / Path(place.removeprefix("file://")).expanduser()
     if path.suffix == ".npz":
         return partial(_member, _keras(_read(path)))
-    if not path.is_dir():
+    try:
+        there = path.is_dir()
+    except OSError as error:
+        raise MirrorError(str(error.strerror)) from error
+    if not there:
         raise MirrorError("no such folder")
     return _folder(path)
 

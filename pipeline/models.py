@@ -12,8 +12,8 @@ import tensorflow as tf
 from pipeline.config import Model
 from pipeline.dataset import CLASSES, SIDE
 
-# Of MNIST's training pixels. With inputs of mean 0 and deviation 1 rather than of 0 to 1, run 1 has
-# 1.8 % errors after its 5 epochs, not 2.0 % (three seeds each).
+# Of MNIST's training pixels. Inputs of mean 0 and deviation 1, rather than of 0 to 1, leave run 1
+# 1.9 % validation errors after 5 epochs, not 2.1 % (three seeds each).
 _MEAN, _DEVIATION = 33.3, 78.6
 
 
@@ -23,7 +23,8 @@ def build(model: Model, *, training: bool) -> keras.Model:
     Only the model for training has dropout; all other layers have the same names in both.
     """
     inputs = keras.Input((SIDE, SIDE, 1), dtype="uint8", name="image")
-    x = keras.layers.Rescaling(1 / _DEVIATION, -_MEAN / _DEVIATION, name="scale")(inputs)
+    scale = model.contrast / _DEVIATION
+    x = keras.layers.Rescaling(scale, -_MEAN * scale, name="scale")(inputs)
     x = keras.layers.Conv2D(model.filters, model.kernel, name="convolution")(x)
     # ReLU and maximum commute; after the pool it touches a quarter of the values.
     x = keras.layers.MaxPooling2D(model.pool, name="pool")(x)

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from pipeline import table, templates, theme
+from pipeline.config import flat
 from pipeline.dataset import NAMES
 from pipeline.results import Result
 from pipeline.statistics import LEVEL, Counts
@@ -74,9 +75,11 @@ def verdicts(comparison: dict[str, Any]) -> list[tuple[bool, str, str]]:
 
 def settings(of_runs: dict[int, dict[str, Any]]) -> dict[bool, dict[str, list[str]]]:
     """Settings by dotted name, a value per run: under True those that differ, under False not."""
-    flat = {run: _flat(tree) for run, tree in of_runs.items()}
-    names = dict.fromkeys(name for values in flat.values() for name in values)
-    rows = {name: [values.get(name, "\N{EN DASH}") for values in flat.values()] for name in names}
+    plain = {
+        run: {key: str(value) for key, value in flat(tree).items()} for run, tree in of_runs.items()
+    }
+    names = dict.fromkeys(name for values in plain.values() for name in values)
+    rows = {name: [values.get(name, "\N{EN DASH}") for values in plain.values()] for name in names}
     return {
         differ: {name: row for name, row in rows.items() if (len(set(row)) > 1) is differ}
         for differ in (True, False)
@@ -114,14 +117,3 @@ def _uri(kind: str, content: bytes) -> str:
 def _equals(p: float) -> str:
     value = table.p_value(p)
     return value if value.startswith("<") else f"= {value}"
-
-
-def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, str]:
-    flat: dict[str, str] = {}
-    for key, value in tree.items():
-        flat |= (
-            _flat(value, f"{prefix}{key}.")
-            if isinstance(value, dict)
-            else {prefix + key: str(value)}
-        )
-    return flat

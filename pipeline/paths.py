@@ -6,6 +6,7 @@ from pathlib import Path
 
 MODELS = Path("models/runs")
 EVALUATIONS = Path("reports/evaluate")
+CURVES = Path("reports/train")
 CHAMPION = Path("models/champion")
 DATA_REPORT = Path("reports/data")
 
@@ -39,7 +40,7 @@ def model(run: int) -> Path:
 
 def curves(run: int) -> Path:
     """A run's metrics per epoch."""
-    return Path("reports/train") / str(run)
+    return CURVES / str(run)
 
 
 def evaluation(run: int) -> Path:

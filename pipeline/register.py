@@ -12,6 +12,7 @@ import logging
 import subprocess
 import sys
 from contextlib import nullcontext
+from pathlib import Path
 from typing import Any
 
 from mlflow import MlflowClient
@@ -19,9 +20,13 @@ from mlflow.entities.model_registry import ModelVersion
 
 from pipeline import dataset, environment, gates, paths, registry, table, tracking
 from pipeline.config import PipelineError
-from pipeline.registry import CHAMPION, PREVIOUS, ROLLED_BACK
+from pipeline.files import sha256
+from pipeline.registry import CHAMPION
+from serve.predictor import BundleError, Predictor
 
 logger = logging.getLogger(__name__)
+
+LOCK = Path("dvc.lock")
 
 
 def main(arguments: list[str]) -> None:
@@ -30,7 +35,8 @@ def main(arguments: list[str]) -> None:
     rules = gates.rules()
     client = tracking.connect()
     if options.rollback:
-        _roll_back(client, rules.model)
+        with tracking.lock("registry"):
+            _roll_back(client, rules.model)
         return
     comparison, champion = _built()
     table.show(comparison)
@@ -40,10 +46,11 @@ def main(arguments: list[str]) -> None:
         return
     # A stage that DVC restored from its cache did not run, so MLflow may lack what is on disk.
     runs = {int(run): tracking.ensure_tracked(client, int(run)) for run in comparison["runs"]}
-    version = registry.ensure_registered(
-        client, rules.model, paths.CHAMPION, runs[champion["run"]], _tags(champion)
-    )
-    logger.info("\n%s", _decide(client, rules, version, insist=options.promote))
+    with tracking.lock("registry"):
+        version = registry.ensure_registered(
+            client, rules.model, paths.CHAMPION, runs[champion["run"]], _tags(champion)
+        )
+        logger.info("\n%s", _decide(client, rules, version, insist=options.promote))
     logger.info(_NEXT, environment.tracking_uri())
 
 
@@ -70,27 +77,38 @@ def _built() -> tuple[dict[str, Any], dict[str, Any]]:
     """The comparison and the description of the champion that the pipeline left."""
     try:
         comparison = json.loads(paths.COMPARISON.read_bytes())
-        champion = json.loads((paths.CHAMPION / "model.json").read_bytes())
+        champion = Predictor(paths.CHAMPION).description
+        trained = json.loads((paths.model(champion["run"]) / "model.json").read_bytes())
     except FileNotFoundError as error:
         raise PipelineError(f"{error.filename} is missing: dvc repro") from None
+    except BundleError as error:
+        raise PipelineError(f"{error}: dvc repro") from error
+    if champion["sha256"] != trained["sha256"]:
+        raise PipelineError(
+            f"run {champion['run']} was trained anew since the comparison: dvc repro"
+        )
     return comparison, champion
 
 
 def _tags(champion: dict[str, Any]) -> dict[str, str]:
-    described = subprocess.run(
-        ["git", "describe", "--always", "--dirty", "--abbrev=40"],  # noqa: S607  git is on PATH
-        capture_output=True,
-        text=True,
-        check=False,
-    )
     return {
         "run": str(champion["run"]),
         "name": champion["name"],
         "data": champion["data"]["name"],
-        "commit": described.stdout.strip(),
+        "commit": _commit(),
+        "dvc.lock": sha256(LOCK) if LOCK.exists() else "",
         "registered_at": registry.now(),
         **{name: str(value) for name, value in champion["metrics"].items()},
     }
+
+
+def _commit() -> str:
+    """The commit that is checked out; nothing where there is no Git."""
+    command = ["git", "rev-parse", "HEAD"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()  # noqa: S603  nothing in it comes from outside
+    except (OSError, subprocess.CalledProcessError):
+        return ""
 
 
 def _decide(
@@ -100,10 +118,11 @@ def _decide(
     title = f"{version.name} version {version.version}"
     present = registry.aliased(client, version.name, CHAMPION)
     if present and present.version == version.version:
+        registry.settle(client, version)
         return f"{title} is the champion already."
-    if ROLLED_BACK in version.tags and not insist:
+    if (date := registry.rolled_back(version)) and not insist:
         return (
-            f"{title} was rolled back on {version.tags[ROLLED_BACK]} and is not promoted again.\n"
+            f"{title} was rolled back on {date} and is not promoted again.\n"
             "To do so all the same: python -m pipeline.register --promote"
         )
     checks = _checks(rules.gates, version, present)
@@ -144,7 +163,7 @@ def _checks(
 def _roll_back(client: MlflowClient, model: str) -> None:
     moved = registry.roll_back(client, model)
     if not moved:
-        raise PipelineError(f"{model} has no `{PREVIOUS}` version to go back to")
+        raise PipelineError(f"{model} has no earlier champion to go back to")
     old, new = moved
     logger.info("%s version %s is the champion again, not %s.", model, new.version, old.version)
 

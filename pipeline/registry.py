@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,20 +19,22 @@ from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 
 from pipeline import paths
+from pipeline.files import replacing
 from serve.predictor import BundleError, Predictor
 
 logger = logging.getLogger(__name__)
 
 CHAMPION, PREVIOUS, CHALLENGER = "champion", "previous", "challenger"
 BUNDLE = "bundle.digest"
-REPLACED = "replaced"
+PROMOTED = "promoted_at"
 ROLLED_BACK = "rolled_back"
 _ARTIFACT = "champion"  # folder of the MLflow run
 
 
-def bundle_digest(bundle: Path) -> str:
-    """What identifies a bundle: the hash of its description, which holds the model's."""
-    return hashlib.sha256((bundle / "model.json").read_bytes()).hexdigest()
+def bundle_digest(bundle: Predictor) -> str:
+    """What identifies a bundle: what its answers depend on, not what was found out about it."""
+    decisive = f"{bundle.description['sha256']} {bundle.description['temperature']}"
+    return hashlib.sha256(decisive.encode()).hexdigest()
 
 
 def ensure_registered(
@@ -42,7 +43,7 @@ def ensure_registered(
     """The version of `model` that is this bundle, readable; registers it if there is none."""
     if not client.search_registered_models(f"name = '{model}'"):
         client.create_registered_model(model)
-    digest = bundle_digest(bundle)
+    digest = bundle_digest(Predictor(bundle))
     found = client.search_model_versions(f"name = '{model}' and tags.`{BUNDLE}` = '{digest}'")
     if found:
         version = max(found, key=lambda version: int(version.version))
@@ -88,15 +89,20 @@ def promote(client: MlflowClient, version: ModelVersion, reasons: dict[str, str]
     """Makes the version the champion; the one that it replaces becomes `previous`."""
     model, number = version.name, version.version
     present = aliased(client, model, CHAMPION)
-    _tag(client, version, reasons | {REPLACED: str(present.version) if present else ""})
+    _tag(client, version, reasons | {PROMOTED: now()})
     client.delete_model_version_tag(model, number, ROLLED_BACK)
     if present:
         client.set_registered_model_alias(model, PREVIOUS, present.version)
     client.set_registered_model_alias(model, CHAMPION, number)
-    challenger = aliased(client, model, CHALLENGER)
-    if challenger and challenger.version == number:
-        client.delete_registered_model_alias(model, CHALLENGER)
-    remember("promote", version, present)
+    settle(client, version)
+
+
+def settle(client: MlflowClient, champion: ModelVersion) -> None:
+    """Finishes a promotion: no longer a challenger, and in the history. Harmless to repeat."""
+    challenger = aliased(client, champion.name, CHALLENGER)
+    if challenger and challenger.version == champion.version:
+        client.delete_registered_model_alias(champion.name, CHALLENGER)
+    _remember("promote", champion, aliased(client, champion.name, PREVIOUS))
 
 
 def challenge(client: MlflowClient, version: ModelVersion, reasons: dict[str, str]) -> None:
@@ -111,45 +117,84 @@ def _tag(client: MlflowClient, version: ModelVersion, tags: dict[str, str]) -> N
 
 
 def roll_back(client: MlflowClient, model: str) -> tuple[ModelVersion, ModelVersion] | None:
-    """Makes `previous` the champion again: (the old champion, the new one), or None.
+    """Makes the champion before the champion again: (the old one, the new one).
 
-    `previous` then is what that one had replaced, so that one can go further back.
+    None if there is no earlier champion that can be read and was not itself rolled back.
     """
-    present, target = aliased(client, model, CHAMPION), aliased(client, model, PREVIOUS)
-    if not present or not target:
+    present = aliased(client, model, CHAMPION)
+    earlier = _earlier(client, model, present)
+    if not present or not earlier:
         return None
+    target, *others = earlier
     client.set_model_version_tag(model, present.version, ROLLED_BACK, now())
     client.set_registered_model_alias(model, CHAMPION, target.version)
-    if before := target.tags.get(REPLACED):
-        client.set_registered_model_alias(model, PREVIOUS, before)
+    if others:
+        client.set_registered_model_alias(model, PREVIOUS, others[0].version)
     else:
         client.delete_registered_model_alias(model, PREVIOUS)
-    remember("rollback", target, present)
+    _remember("rollback", target, present)
     return present, target
 
 
-def remember(action: str, version: ModelVersion, replaced: ModelVersion | None) -> None:
+def _earlier(client: MlflowClient, model: str, present: ModelVersion | None) -> list[ModelVersion]:
+    """Versions to go back to, the latest promotion first."""
+    versions = client.search_model_versions(f"name = '{model}'")
+    candidates = [
+        version
+        for version in versions
+        if PROMOTED in version.tags
+        and ROLLED_BACK not in version.tags
+        and not (present and version.version == present.version)
+    ]
+    candidates.sort(key=lambda version: version.tags[PROMOTED], reverse=True)
+    return [version for version in candidates if readable(version)]
+
+
+def rolled_back(version: ModelVersion) -> str | None:
+    """When the bundle was rolled back, if it was and was not promoted since.
+
+    Asks the history too: it outlives a registry whose tags are lost.
+    """
+    digest = version.tags[BUNDLE]
+    for line in reversed(_history()):
+        if line["bundle"] == digest:
+            break
+        if line["action"] == "rollback" and line["replaced"] == digest:
+            return str(line["at"])
+    return version.tags.get(ROLLED_BACK)
+
+
+def _history() -> list[dict[str, Any]]:
+    """The lines of `paths.PROMOTIONS`; one that a crash has torn is left out."""
+    lines = []
+    text = paths.PROMOTIONS.read_text() if paths.PROMOTIONS.exists() else ""
+    for line in text.splitlines():
+        try:
+            lines.append(json.loads(line))
+        except ValueError:
+            logger.warning("%s: not a line of JSON: %s", paths.PROMOTIONS, line)
+    return lines
+
+
+def _remember(action: str, version: ModelVersion, replaced: ModelVersion | None) -> None:
     """Adds a line to the history in git, which outlives the registry.
 
     A registry that is filled again with what the last line says is no news.
     """
-    line: dict[str, Any] = {
-        "action": action,
-        "bundle": version.tags[BUNDLE],
-        "replaced": replaced.tags[BUNDLE] if replaced else None,
-    }
-    history = paths.PROMOTIONS
-    lines = history.read_text().splitlines() if history.exists() else []
-    if lines and json.loads(lines[-1])["bundle"] == line["bundle"]:
+    history, bundle = _history(), version.tags[BUNDLE]
+    if history and history[-1]["bundle"] == bundle:
         return
-    line |= {"version": int(version.version), "at": now()}
-    history.parent.mkdir(exist_ok=True)
-    with history.open("a") as file:
-        file.write(json.dumps(line) + "\n")
-        file.flush()
-        os.fsync(file.fileno())
+    line = {
+        "action": action,
+        "bundle": bundle,
+        "replaced": replaced.tags[BUNDLE] if replaced else None,
+        "version": int(version.version),
+        "at": now(),
+    }
+    with replacing(paths.PROMOTIONS) as temporary:
+        temporary.write_text("".join(json.dumps(entry) + "\n" for entry in [*history, line]))
 
 
 def now() -> str:
-    """The time in UTC, to the second, ISO 8601."""
-    return datetime.now(UTC).isoformat(timespec="seconds")
+    """The time in UTC, ISO 8601, so exact that moves can be told apart and put in order."""
+    return datetime.now(UTC).isoformat(timespec="milliseconds")

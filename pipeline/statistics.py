@@ -108,3 +108,11 @@ def mcnemar(first: NDArray[np.bool_], second: NDArray[np.bool_]) -> Discordance:
     discordant = only_first + only_second
     p = float(binomtest(only_first, discordant).pvalue) if discordant else 1.0
     return Discordance(only_first, only_second, p)
+
+
+def validation_figures(probabilities: Probabilities, labels: Labels) -> dict[str, float]:
+    """What the champion is chosen by, under the names that it has everywhere."""
+    return {
+        "val_accuracy": accuracy(probabilities, labels),
+        "val_loss": log_loss(probabilities, labels),
+    }

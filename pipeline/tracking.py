@@ -20,6 +20,8 @@ from mlflow.entities import Metric, Run
 from omegaconf import OmegaConf
 
 from pipeline import determinism, environment, paths
+from pipeline.config import PipelineError, flat
+from pipeline.files import sha256
 
 logger = logging.getLogger(__name__)
 
@@ -35,6 +37,7 @@ def connect() -> MlflowClient:
     goes first.
     """
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     logging.getLogger("alembic").setLevel(logging.WARNING)
     logging.getLogger("mlflow").setLevel(logging.ERROR)  # warns that uv installs no pip
     mlflow.set_tracking_uri(environment.tracking_uri())
@@ -44,16 +47,25 @@ def connect() -> MlflowClient:
     return client
 
 
-def lock() -> FileLock:
+def lock(name: str = "mlflow") -> FileLock:
     """Held while something is looked up in the store and made if it is not there."""
     folder = environment.root() / ".checkpoints"
     folder.mkdir(exist_ok=True)
-    return FileLock(folder / "mlflow.lock")
+    return FileLock(folder / f"{name}.lock")
 
 
 def digest(run: int) -> str:
-    """What identifies a trained model: the hash of its description, which holds the others."""
-    return hashlib.sha256((paths.model(run) / "model.json").read_bytes()).hexdigest()
+    """What identifies an MLflow run: the hash of all that is written into it.
+
+    Raises:
+        PipelineError: the evaluation is of another model.
+    """
+    model, evaluation = paths.model(run) / "model.json", paths.evaluation(run) / "metrics.json"
+    if _json(model)["sha256"] != _json(evaluation)["sha256"]:
+        again = f"python -m pipeline.evaluate run={run}"
+        raise PipelineError(f"run {run} was trained anew after it was evaluated: {again}")
+    content = b"".join(sha256(path).encode() for path in (model, evaluation, *_curves(run)))
+    return hashlib.sha256(content).hexdigest()
 
 
 def ensure_tracked(client: MlflowClient, run: int, parent: str | None = None) -> Run:
@@ -61,24 +73,35 @@ def ensure_tracked(client: MlflowClient, run: int, parent: str | None = None) ->
 
     `parent`: id of the MLflow run to hang a new one under.
     """
-    description = json.loads((paths.model(run) / "model.json").read_bytes())
+    description = _json(paths.model(run) / "model.json")
     with lock():
         experiment = _experiment(client, description["data"]["name"])
         for found in client.search_runs([experiment], f"tags.`{DIGEST}` = '{digest(run)}'"):
             if found.info.status == "FINISHED" and COMPLETE in found.data.tags:
                 return found
-            if found.info.status == "RUNNING":
-                # Whoever was filling it held the lock that we hold now: it was killed.
+            if found.info.status == "RUNNING" and environment.artifact_location():
+                # Only this machine writes to the store, and whoever was filling the run held the
+                # lock that we hold now: it was killed.
                 client.set_terminated(found.info.run_id, "FAILED")
         return _fill(client, experiment, run, description, parent)
 
 
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        content: dict[str, Any] = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        raise PipelineError(f"{path} is missing: dvc repro") from None
+    return content
+
+
 def _experiment(client: MlflowClient, name: str) -> str:
-    if found := client.get_experiment_by_name(name):
-        return str(found.experiment_id)
-    # A server places artifacts itself; a file has no server.
-    local = environment.tracking_uri().startswith("sqlite:")
-    return client.create_experiment(name, environment.artifact_location() if local else None)
+    found = client.get_experiment_by_name(name)
+    if not found:
+        return client.create_experiment(name, environment.artifact_location())
+    if found.lifecycle_stage != "active":
+        restore = f"mlflow experiments restore --experiment-id {found.experiment_id}"
+        raise PipelineError(f"the MLflow experiment {name} was deleted: {restore}")
+    return str(found.experiment_id)
 
 
 def _fill(
@@ -90,9 +113,7 @@ def _fill(
         tags["mlflow.parentRunId"] = parent
     created = client.create_run(experiment, run_name=name, tags=tags)
     with mlflow.start_run(run_id=created.info.run_id):
-        mlflow.log_params(
-            _flat(description["settings"]) | {"run": run, "name": description["name"]}
-        )
+        mlflow.log_params(flat(description["settings"]) | {"run": run, "name": description["name"]})
         client.log_batch(created.info.run_id, metrics=list(_metrics(run)))
         mlflow.log_artifacts(str(paths.evaluation(run)), "evaluation")
         for file in ("model.tflite", "model.json"):
@@ -137,12 +158,12 @@ def _lock_entry(stage: str) -> str:
 def _metrics(run: int) -> Iterator[Metric]:
     """Per epoch what DVCLive wrote, and at the end what `evaluate` found, with every digit."""
     now, epoch = int(time.time() * 1000), 0
-    for curve in sorted((paths.curves(run) / "plots" / "metrics").glob("*.tsv")):
+    for curve in _curves(run):
         with curve.open(newline="") as file:
             for row in csv.DictReader(file, delimiter="\t"):
                 epoch = int(row["step"])
                 yield Metric(curve.stem, float(row[curve.stem]), now, epoch)
-    figures = json.loads((paths.evaluation(run) / "metrics.json").read_bytes())
+    figures = _json(paths.evaluation(run) / "metrics.json")
     for name, value in figures.items():
         # One step later: MLflow shows the last value of a name as its result.
         if isinstance(value, int | float) and name != "run":
@@ -152,12 +173,5 @@ def _metrics(run: int) -> Iterator[Metric]:
             yield Metric(f"{name}_{digit}", value, now, epoch + 1)
 
 
-def _flat(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """{"optimizer": {"name": …}} as {"optimizer.name": …}."""
-    flat: dict[str, Any] = {}
-    for key, value in settings.items():
-        if isinstance(value, dict):
-            flat |= _flat(value, f"{prefix}{key}.")
-        else:
-            flat[prefix + key] = value
-    return flat
+def _curves(run: int) -> list[Path]:
+    return sorted((paths.curves(run) / "plots" / "metrics").glob("*.tsv"))

@@ -7,14 +7,10 @@ import time
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from pipeline import dataset, determinism, paths, timings
 from pipeline.config import Config, settings, stage
-from pipeline.dataset import Labels
 from pipeline.files import sha256, write_json
-from pipeline.statistics import accuracy, log_loss
+from pipeline.statistics import validation_figures
 from serve.predictor import softmax
 
 # Modules that decide the weights: a checkpoint that other code left is not resumed.
@@ -32,7 +28,8 @@ def main(cfg: Config) -> None:
     started = time.monotonic()
     code = [Path(__file__).with_name(f"{module}.py") for module in _CODE]
     checkpoint = checkpoints.folder(settings(cfg), [source, *code])
-    trained = training.fit(cfg, train, validation, checkpoint)
+    with checkpoints.claimed(checkpoint):
+        trained = training.fit(cfg, train, validation, checkpoint)
     seconds = time.monotonic() - started
 
     model = models.for_inference(trained, cfg.model)
@@ -51,7 +48,7 @@ def main(cfg: Config) -> None:
             "sha256": sha256(target / "model.tflite"),
             "temperature": temperature,
             "parameters": model.count_params(),
-            "metrics": figures(softmax(logits, temperature), validation.labels),
+            "metrics": validation_figures(softmax(logits, temperature), validation.labels),
             "data": {"name": cfg.data.name, "sha256": sha256(source)},
             "settings": settings(cfg),
         },
@@ -72,14 +69,6 @@ def identity(cfg: Config) -> dict[str, Any]:
             "polarity": "digit bright on dark",
         },
         "output": "logits",
-    }
-
-
-def figures(probabilities: NDArray[np.float32], labels: Labels) -> dict[str, float]:
-    """What the champion is chosen by; calibrated (n, 10) probabilities of the validation split."""
-    return {
-        "val_accuracy": accuracy(probabilities, labels),
-        "val_loss": log_loss(probabilities, labels),
     }
 
 

@@ -3,10 +3,16 @@
 set -eu
 cd "$(dirname "$0")/.."
 for extra in serve train gpu dev; do
-  # Both builds of TensorFlow own the same files, so the GPU's lock leaves the CPU's out.
-  echo "$([ "$extra" = gpu ] && echo "tensorflow-cpu; python_version < '3'")" > requirements/.override
+  extras="--extra $extra"
+  : > requirements/.override
+  # Both builds of TensorFlow own the same files, so the GPU's lock leaves the CPU's out. It is
+  # installed in place of dev's, so it holds that too.
+  if [ "$extra" = gpu ]; then
+    extras="$extras --extra dev"
+    echo "tensorflow-cpu; python_version < '3'" > requirements/.override
+  fi
   ${UV:-uv} pip compile --quiet --universal --python-version 3.11 --generate-hashes \
-    --no-emit-index-url --no-emit-find-links --no-header --no-annotate --extra "$extra" \
+    --no-emit-index-url --no-emit-find-links --no-header --no-annotate $extras \
     --override requirements/.override --output-file "requirements/$extra.txt" "$@" pyproject.toml
   rm requirements/.override
 done

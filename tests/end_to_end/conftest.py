@@ -82,13 +82,33 @@ class Clone:
         return (self.folder / name).read_text()
 
 
+def unbuilt(folder):
+    """A clone in which nothing was built yet, also not by whoever recorded `dvc.lock`."""
+    clone = Clone(folder)
+    for recorded in ("dvc.lock", *(str(path) for path in clone.folder.glob("reports/*"))):
+        (clone.folder / recorded).unlink(missing_ok=True)
+    clone.commit("nothing built")
+    return clone
+
+
+@pytest.fixture
+def empty_clone(tmp_path):
+    """An unbuilt clone without `../shared`."""
+    (tmp_path / "alone").mkdir()
+    return unbuilt(tmp_path / "alone")
+
+
+@pytest.fixture(scope="module")
+def module_clone(tmp_path_factory):
+    """An unbuilt clone for all tests of a module."""
+    return unbuilt(tmp_path_factory.mktemp("clone"))
+
+
 @pytest.fixture(scope="session")
 def rebuilt(tmp_path_factory):
     """A clone in which `data: digits` was rebuilt; do not change it."""
-    clone = Clone(tmp_path_factory.mktemp("rebuilt"))
+    clone = unbuilt(tmp_path_factory.mktemp("rebuilt"))
     clone.edit("params.yaml", "data: mnist ", "data: digits")
-    for lock in ("dvc.lock", "reports/metrics.json"):
-        (clone.folder / lock).unlink(missing_ok=True)
     clone.commit("digits")
     clone.output = clone.run("dvc", "repro")
     clone.commit("rebuilt")

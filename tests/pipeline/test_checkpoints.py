@@ -1,6 +1,8 @@
 import numpy as np
 import pytest
 
+from pipeline.config import PipelineError
+
 
 @pytest.fixture(scope="module")
 def checkpoints(tensorflow):
@@ -71,3 +73,25 @@ def test_other_settings_or_other_code_have_another_folder(checkpoints, tmp_path,
     assert checkpoints.folder({"epochs": 2}, [code]) != first
     code.write_text("a = 2")
     assert checkpoints.folder({"epochs": 1}, [code]) != first
+
+
+def test_a_checkpoint_that_cannot_be_read_is_named_with_the_way_out(
+    checkpoints, tensorflow, tmp_path
+):
+    checkpoints.save(tmp_path, network(tensorflow, 1.0), [{"val_loss": 1.0}], 1)
+    (tmp_path / "epoch-1.weights.h5").unlink()
+    with pytest.raises(PipelineError, match="rm -r"):
+        checkpoints.restore(tmp_path, network(tensorflow, 0.0))
+
+
+def test_discarding_leaves_nothing_that_looks_like_a_checkpoint(
+    checkpoints, tensorflow, tmp_path, monkeypatch
+):
+    checkpoints.save(tmp_path, network(tensorflow, 1.0), [{"val_loss": 1.0}], 1)
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoints.shutil, "rmtree", lambda *_, **__: None)  # killed before it
+        checkpoints.discard(tmp_path)
+    model = network(tensorflow, 3.0)
+    assert checkpoints.restore(tmp_path, model) == []
+    checkpoints.discard(tmp_path)
+    assert not tmp_path.exists()

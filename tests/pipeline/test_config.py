@@ -1,4 +1,7 @@
+import os
 import re
+import subprocess
+import sys
 
 import pytest
 from hydra import compose, initialize_config_dir
@@ -7,7 +10,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from pipeline import config
-from pipeline.config import CONF, Config, PipelineError, arguments, settings, stage
+from pipeline.config import CONF, Config, PipelineError, arguments, settings
 
 RUNS = sorted(path.stem for path in (CONF / "run").glob("*.yaml"))
 
@@ -68,10 +71,10 @@ def test_numbers_of_runs_are_quoted_for_hydra(typed, given):
 def test_what_is_typed_wins_over_the_picks():
     picks = OmegaConf.create({"seed": 42, "data": "mnist", "runs": [1, 2]})
     assert arguments(["seed=7", "run=2"], picks) == [
-        "data=mnist",
-        "runs=[1, 2]",
         "seed=7",
         "run='2'",
+        "data=mnist",
+        "runs=[1, 2]",
     ]
 
 
@@ -95,7 +98,7 @@ def test_a_wrong_key_or_type_is_refused_by_name(configured, override, message):
         ("epochs=0", "epochs must be positive, not 0"),
         ("batch_size=-1", "batch_size must be positive, not -1"),
         ("model.filters=0", "model.filters must be positive"),
-        ("model.dropout=1.0", "model.dropout must be at least 0 and below 1"),
+        ("model.dropout=1.0", "model.dropout must be from 0 to 0.9"),
         ("model.dense=-1", "model.dense must be 0"),
         ("optimizer.learning_rate=0", "optimizer.learning_rate must be positive"),
         ("augmentation.shift=-2", "augmentation.shift must be 0 or positive"),
@@ -125,14 +128,25 @@ def test_settings_are_what_decides_the_weights(configured):
     assert not {"runs", "run", "name"} & set(chosen)
 
 
-def test_a_stage_gets_its_overrides_and_reports_errors_in_one_line(monkeypatch, capsys):
-    seen = []
-
-    def main(cfg):
-        seen.append((cfg.run, cfg.epochs, cfg.seed))
-        raise PipelineError("the disk is full: empty it")
-
-    monkeypatch.setattr("sys.argv", ["stage", "run=2", "epochs=9", "seed=5"])
-    with pytest.raises(SystemExit, match="error: the disk is full: empty it"):
-        stage(main)()
-    assert seen == [(2, 9, 5)]
+@pytest.mark.parametrize(
+    ("typed", "message"),
+    [
+        (["run=2"], "error: data/processed/mnist.npz is missing: python -m pipeline.preprocess"),
+        (["run=2", "data=digits"], "error: data/processed/digits.npz is missing"),
+        (["epochs=0"], "error: epochs must be positive, not 0"),
+        (["optimizer.lr=1"], "Could not override 'optimizer.lr'"),
+        (["run=9"], "Could not find 'run/9'"),
+    ],
+)
+def test_a_stage_that_cannot_run_says_why_without_a_traceback(workspace, typed, message):
+    stage = subprocess.run(
+        [sys.executable, "-m", "pipeline.train", *typed],
+        env={**os.environ, "PYTHONPATH": str(CONF.parent), "HYDRA_FULL_ERROR": "0"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert stage.returncode == 1
+    assert message in stage.stderr
+    assert "Traceback" not in stage.stderr
+    assert list(workspace.iterdir()) == [workspace / "params.yaml"]

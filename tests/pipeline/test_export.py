@@ -17,7 +17,7 @@ def export(tensorflow):
 def network(tensorflow):
     from pipeline import models
 
-    return models.build(Model(4, 3, 2, 0.0, 8, 0.0), training=False)
+    return models.build(Model(1.0, 4, 3, 2, 0.0, 8, 0.0), training=False)
 
 
 def test_the_exported_file_answers_like_the_network(export, network):
@@ -32,7 +32,7 @@ def test_exporting_twice_gives_the_same_bytes(export, network):
 def test_a_file_that_answers_otherwise_is_refused(export, network, tensorflow):
     from pipeline import models
 
-    other = models.build(Model(4, 3, 2, 0.0, 8, 0.0), training=False)
+    other = models.build(Model(1.0, 4, 3, 2, 0.0, 8, 0.0), training=False)
     with pytest.raises(PipelineError, match="of 300 images get another digit"):
         export.prove_parity(network, export.to_litert(other), IMAGES)
 
@@ -40,7 +40,7 @@ def test_a_file_that_answers_otherwise_is_refused(export, network, tensorflow):
 def test_a_small_drift_of_the_probabilities_is_refused(export, network, tensorflow):
     from pipeline import models
 
-    other = models.build(Model(4, 3, 2, 0.0, 8, 0.0), training=False)
+    other = models.build(Model(1.0, 4, 3, 2, 0.0, 8, 0.0), training=False)
     weights = network.get_weights()
     weights[-1] = weights[-1] + np.linspace(0, 2e-2, 10, dtype=np.float32)
     other.set_weights(weights)

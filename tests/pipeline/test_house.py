@@ -58,6 +58,16 @@ def test_a_stage_depends_on_the_code_that_it_runs(imports, stage):
     assert declared == needed
 
 
+@pytest.mark.parametrize("stage", ["preprocess", "train", "evaluate", "compare"])
+def test_a_stage_that_computes_depends_on_the_libraries(stage):
+    assert "requirements/train.txt" in DVC["stages"][stage]["deps"]
+
+
+def test_compare_depends_on_its_templates():
+    templates = {f"pipeline/{path.name}" for path in (ROOT / "pipeline").glob("*.j2")}
+    assert templates <= set(DVC["stages"]["compare"]["deps"])
+
+
 @pytest.mark.parametrize("stage", STAGES)
 def test_a_stage_runs_the_module_of_its_name(stage):
     assert DVC["stages"][stage]["cmd"].startswith(f"python -m pipeline.{stage} ")

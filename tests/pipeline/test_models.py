@@ -17,7 +17,7 @@ def test_runs_have_the_promised_number_of_parameters(models, configured, run, pa
 
 
 def test_it_takes_raw_pixels_and_gives_logits(models):
-    network = models.build(Model(4, 3, 2, 0.0, 8, 0.0), training=False)
+    network = models.build(Model(1.0, 4, 3, 2, 0.0, 8, 0.0), training=False)
     images = np.zeros((3, 28, 28, 1), np.uint8)
     logits = network(images)
     assert network.input.dtype == "uint8"
@@ -27,7 +27,7 @@ def test_it_takes_raw_pixels_and_gives_logits(models):
 
 def test_relu_after_the_pool_is_relu_before_it(models, tensorflow):
     keras = tensorflow.keras
-    small = models.build(Model(4, 3, 2, 0.0, 0, 0.0), training=False)
+    small = models.build(Model(1.0, 4, 3, 2, 0.0, 0, 0.0), training=False)
     scale, convolution = small.get_layer("scale"), small.get_layer("convolution")
     images = np.random.default_rng(0).integers(0, 256, (5, 28, 28, 1), np.uint8)
     usual = keras.layers.MaxPooling2D(2)(keras.ops.relu(convolution(scale(images))))
@@ -36,7 +36,7 @@ def test_relu_after_the_pool_is_relu_before_it(models, tensorflow):
 
 
 def test_inference_has_the_weights_but_not_the_dropout(models):
-    settings = Model(4, 3, 2, 0.5, 8, 0.5)
+    settings = Model(1.0, 4, 3, 2, 0.5, 8, 0.5)
     trained = models.build(settings, training=True)
     final = models.for_inference(trained, settings)
     images = np.random.default_rng(0).integers(0, 256, (5, 28, 28, 1), np.uint8)
@@ -46,7 +46,7 @@ def test_inference_has_the_weights_but_not_the_dropout(models):
 
 
 def test_inference_computes_in_float32_after_reduced_precision(models, tensorflow):
-    settings = Model(4, 3, 2, 0.0, 0, 0.0)
+    settings = Model(1.0, 4, 3, 2, 0.0, 0, 0.0)
     tensorflow.keras.config.set_dtype_policy("mixed_bfloat16")
     trained = models.build(settings, training=True)
     final = models.for_inference(trained, settings)

@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import shutil
 
@@ -12,10 +13,23 @@ LOW = gates.Gates(
 )
 
 
+HIGH = dataclasses.replace(LOW, test_accuracy=1.01)
+
+
+def use(limits, monkeypatch):
+    monkeypatch.setattr(gates, "rules", lambda: gates.Rules(MODEL, ["mnist"], limits))
+
+
 @pytest.fixture
 def easy(monkeypatch, built):
     """Gates that a small model passes."""
-    monkeypatch.setattr(gates, "rules", lambda: gates.Rules(MODEL, ["mnist"], LOW))
+    use(LOW, monkeypatch)
+
+
+@pytest.fixture
+def hard(monkeypatch, built):
+    """A gate that no model passes."""
+    use(HIGH, monkeypatch)
 
 
 def aliases():
@@ -73,7 +87,7 @@ def test_what_is_registered_is_the_bundle_and_it_serves(easy, caplog):
     }
 
 
-def test_a_model_that_fails_a_gate_is_the_challenger_and_why_is_said(built, caplog):
+def test_a_model_that_fails_a_gate_is_the_challenger_and_why_is_said(hard, caplog):
     text = said(caplog)
     assert f"{MODEL} version 1 is registered as challenger; there is no champion." in text
     assert "NO  test accuracy" in text
@@ -84,9 +98,9 @@ def test_a_model_that_fails_a_gate_is_the_challenger_and_why_is_said(built, capl
     assert not paths.PROMOTIONS.exists()
 
 
-def test_a_challenger_becomes_champion_when_the_gates_let_it(built, caplog, monkeypatch):
+def test_a_challenger_becomes_champion_when_the_gates_let_it(hard, caplog, monkeypatch):
     said(caplog)
-    monkeypatch.setattr(gates, "rules", lambda: gates.Rules(MODEL, ["mnist"], LOW))
+    use(LOW, monkeypatch)
     said(caplog)
     assert aliases() == {"champion": 1}
 
@@ -120,9 +134,64 @@ def test_rollback_goes_back_and_stays_back(easy, configured, caplog):
     ]
 
 
+def test_rollback_never_goes_to_what_was_rolled_back(easy, configured, caplog):
+    choose(configured, 1)
+    said(caplog)
+    choose(configured, 1, 3)
+    said(caplog)
+    said(caplog, "--rollback")
+    with pytest.raises(PipelineError, match="has no earlier champion to go back to"):
+        register.main(["--rollback"])
+    assert aliases() == {"champion": 1}
+
+
+def test_a_new_registry_does_not_forget_a_rollback(easy, configured, caplog, monkeypatch, tmp_path):
+    choose(configured, 1)
+    said(caplog)
+    choose(configured, 1, 3)
+    said(caplog)
+    said(caplog, "--rollback")
+    (tmp_path / "new").mkdir()
+    monkeypatch.setenv("DVC_ROOT", str(tmp_path / "new"))
+    monkeypatch.delenv("MLFLOW_TRACKING_URI")  # which MLflow has set
+    assert "version 1 was rolled back on 20" in said(caplog)
+    assert aliases() == {}
+
+
+def test_a_promotion_that_was_cut_off_is_finished(easy, caplog, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(registry, "settle", lambda *_: None)
+        said(caplog)
+    assert not paths.PROMOTIONS.exists()
+    said(caplog)
+    assert [line["action"] for line in history()] == ["promote"]
+
+
+def test_a_torn_line_of_the_history_is_left_out(easy, caplog):
+    paths.PROMOTIONS.write_text('{"action": "promo')
+    said(caplog)
+    assert aliases() == {"champion": 1}
+    assert [line["action"] for line in history()] == ["promote"]
+
+
+def test_a_spoilt_bundle_is_not_registered(easy):
+    (paths.CHAMPION / "model.tflite").write_bytes(b"spoilt")
+    with pytest.raises(PipelineError, match=r"model\.tflite is not the file .*: dvc repro"):
+        register.main([])
+    assert aliases() == {}
+
+
+def test_a_run_trained_anew_by_hand_is_not_taken_for_the_champion(easy):
+    described = json.loads((paths.model(3) / "model.json").read_text())
+    files.write_json(paths.model(3) / "model.json", described | {"sha256": "another"})
+    with pytest.raises(PipelineError, match="run 3 was trained anew since the comparison"):
+        register.main([])
+    assert aliases() == {}
+
+
 def test_there_is_nothing_to_roll_back_to_at_first(easy, caplog):
     said(caplog)
-    with pytest.raises(PipelineError, match="has no `previous` version to go back to"):
+    with pytest.raises(PipelineError, match="has no earlier champion to go back to"):
         register.main(["--rollback"])
     assert aliases() == {"champion": 1}
 

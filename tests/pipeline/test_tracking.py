@@ -8,8 +8,8 @@ import mlflow
 import numpy as np
 import pytest
 
-from pipeline import dataset, keras_model, paths, tracking
-from pipeline.config import CONF
+from pipeline import dataset, files, keras_model, paths, track, tracking
+from pipeline.config import CONF, PipelineError
 from serve.predictor import Predictor, softmax
 
 
@@ -65,6 +65,47 @@ def test_a_run_can_hang_under_another(client):
     parent = client.create_run(client.create_experiment("mnist"))
     child = tracking.ensure_tracked(client, 3, parent=parent.info.run_id)
     assert child.data.tags["mlflow.parentRunId"] == parent.info.run_id
+
+
+def test_new_figures_of_the_same_model_are_another_run(client):
+    first = tracking.ensure_tracked(client, 3)
+    path = paths.evaluation(3) / "metrics.json"
+    files.write_json(path, json.loads(path.read_text()) | {"ece": 0.5})
+    second = tracking.ensure_tracked(client, 3)
+    assert second.info.run_id != first.info.run_id
+    assert second.data.metrics["ece"] == 0.5
+
+
+def test_figures_of_another_model_are_refused(client):
+    path = paths.model(3) / "model.json"
+    files.write_json(path, json.loads(path.read_text()) | {"sha256": "another"})
+    with pytest.raises(PipelineError, match=r"python -m pipeline\.evaluate run=3"):
+        tracking.ensure_tracked(client, 3)
+
+
+def test_a_deleted_experiment_is_named_with_the_way_back(client):
+    identifier = client.create_experiment("mnist")
+    client.delete_experiment(identifier)
+    with pytest.raises(PipelineError, match=f"restore --experiment-id {identifier}"):
+        tracking.ensure_tracked(client, 3)
+
+
+def test_a_relative_store_is_refused(built, monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:///mlflow.db")
+    with pytest.raises(PipelineError, match="must be absolute"):
+        tracking.connect()
+
+
+def test_the_stage_tracks_all_runs_and_writes_their_digests(built, configured):
+    track.main(configured(1, "runs=[1,3]"))
+    assert json.loads(paths.TRACKED.read_text()) == {
+        "1": tracking.digest(1),
+        "3": tracking.digest(3),
+    }
+    assert {run.info.run_name for run in runs(tracking.connect())} == {
+        "run-1-baseline",
+        "run-3-optimized",
+    }
 
 
 def test_a_run_that_failed_half_way_does_not_count(client, monkeypatch):

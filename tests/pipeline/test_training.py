@@ -156,13 +156,13 @@ def rates(training, cfg, per_epoch=100):
 
 
 def test_a_constant_rate_is_constant(training, configured):
-    assert set(rates(training, configured(1))) == {np.float32(1e-3)}
+    assert set(rates(training, configured(2))) == {np.float32(1e-3)}
 
 
 def test_a_cosine_goes_from_the_peak_to_nothing(training, configured):
     values = rates(training, configured(3))
     assert values[0] == pytest.approx(2e-3)
-    assert values[300] == pytest.approx(1e-3, rel=1e-3)
+    assert values[len(values) // 2] == pytest.approx(1e-3, rel=1e-3)
     assert values[-1] == pytest.approx(0, abs=1e-8)
     assert values == sorted(values, reverse=True)
 
