@@ -68,6 +68,7 @@ def test_mlflow_and_dvc_show_the_same_numbers(rebuilt):
         assert logged[name] == figures[name], name
 
 
+@pytest.mark.slow
 def test_dvc_shows_plots_and_differences(clone):
     clone.edit("conf/run/1.yaml", "epochs: 5", "epochs: 6")
     clone.edit("params.yaml", "runs: [1, 2, 3]", "runs: [1]   ")
@@ -92,16 +93,19 @@ def test_editing_one_run_retrains_that_run_alone(clone):
     assert json.loads(after[3])["settings"]["batch_size"] == 64
 
 
-def test_two_clean_rebuilds_are_the_same_to_the_byte(rebuilt, clone):
+@pytest.mark.slow
+def test_two_clean_rebuilds_are_the_same_to_the_byte(clone):
     recorded = clone.read("dvc.lock")
     for folder in (".dvc/cache", "data", "models", "mlartifacts"):
         shutil.rmtree(clone.folder / folder)
-    (clone.folder / "dvc.lock").unlink()
+    for file in ("dvc.lock", "mlflow.db"):
+        (clone.folder / file).unlink()
     clone.run("dvc", "repro")
     assert clone.read("dvc.lock") == recorded
     assert clone.run("git", "status", "--porcelain") == ""
 
 
+@pytest.mark.slow
 def test_an_experiment_leaves_the_workspace_alone(clone):
     before = {p: p.read_bytes() for p in (clone.folder / "reports").rglob("*") if p.is_file()}
     clone.run("dvc", "exp", "run", "--temp", "--name", "seven", "-S", "seed=7", "-S", "runs=[1]")
@@ -114,44 +118,69 @@ def test_an_experiment_leaves_the_workspace_alone(clone):
     assert tags == [("seven",)]
 
 
+def logging_now(clone):
+    """MLflow has a run that is being filled."""
+    with sqlite3.connect(f"file:{clone.folder / 'mlflow.db'}?mode=ro", uri=True) as store:
+        return store.execute("select 1 from runs where status = 'RUNNING'").fetchone()
+
+
+# What tells that a stage is in the middle of its work. `fetch` and `preprocess` are too quick on
+# these images to be met there: they are killed as soon as they run (tests/pipeline/test_fetch.py
+# kills a download half way).
+AT_WORK = {
+    "fetch": lambda clone: True,
+    "preprocess": lambda clone: True,
+    "train": lambda clone: list((clone.folder / ".checkpoints").glob("*/history.json")),
+    "evaluate": lambda clone: (clone.folder / "reports/evaluate/3/predictions.npz").exists(),
+    "compare": lambda clone: (clone.folder / "reports/compare/curves.csv").exists(),
+    "track": logging_now,
+}
+# Outputs without which a stage must run again.
+GONE = {
+    "fetch": ["data/raw"],
+    "preprocess": ["data/processed"],
+    "train": ["models/runs/3"],
+    "evaluate": ["reports/evaluate/3"],
+    "compare": ["reports/compare"],
+    "track": ["reports/tracked.json", "mlflow.db", "mlartifacts"],
+}
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("stage", STAGES)
 def test_a_stage_that_is_killed_is_made_good_by_the_next_repro(clone, stage):
     recorded = clone.read("dvc.lock")
-    outs = {
-        "fetch": "data/raw",
-        "preprocess": "data/processed",
-        "train": "models/runs/3",
-        "evaluate": "reports/evaluate/3",
-        "compare": "models/champion",
-        "track": "reports/tracked.json",
-    }
-    # Without its output and its result in the cache, the stage must run again.
-    target = clone.folder / outs[stage]
-    shutil.rmtree(target) if target.is_dir() else target.unlink()
-    shutil.rmtree(clone.folder / ".dvc/cache/runs")
+    for name in (*GONE[stage], ".dvc/cache/runs"):
+        path = clone.folder / name
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    if stage == "track":
+        clone.run("python", "-c", "from pipeline import tracking; tracking.connect()")
     name = f"{stage}@3" if stage in ("train", "evaluate") else stage
     repro = clone.start("dvc", "repro", "--force", "--single-item", name)
-    kill_stage(stage)
+    kill(stage, clone)
     output, _ = repro.communicate(timeout=120)
     assert repro.returncode != 0, output
-    clone.run("dvc", "repro")
+
+    again = clone.run("dvc", "repro")
     assert clone.read("dvc.lock") == recorded
     assert clone.run("git", "status", "--porcelain") == ""
+    if stage == "train":
+        assert "goes on after epoch" in again
 
 
-def kill_stage(stage):
-    """`kill -9` once the stage's own process has been at work for a while."""
+def kill(stage, clone):
+    """`kill -9` of the stage's own process in this clone, once it is at work."""
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
         for process in Path("/proc").glob("[0-9]*"):
             try:
                 words = (process / "cmdline").read_bytes().split(b"\0")
+                here = (process / "cwd").readlink() == clone.folder
             except OSError:
                 continue
-            if words[1:3] == [b"-m", f"pipeline.{stage}".encode()]:
-                time.sleep({"train": 7, "track": 3}.get(stage, 0.7))
+            ours = here and words[1:3] == [b"-m", f"pipeline.{stage}".encode()]
+            if ours and AT_WORK[stage](clone):
                 os.kill(int(process.name), signal.SIGKILL)
                 return
-        time.sleep(0.02)
-    raise AssertionError(f"no process ran pipeline.{stage}")
+        time.sleep(0.01)
+    raise AssertionError(f"pipeline.{stage} was never seen at work")
