@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -44,10 +44,11 @@ def fit(cfg: Config, train: Split, validation: Split, checkpoint: Path) -> keras
     history = checkpoints.restore(checkpoint, model)
     if history:
         logger.info("goes on after epoch %d of %d", len(history), cfg.epochs)
-    with _curves(cfg.run, history) as curves, _progress(per_epoch) as progress:
+    with _curves(cfg.run, history) as curves, _display() as display:
         while len(history) < cfg.epochs and not stopped(history, patience):
             rate = float(model.optimizer.learning_rate)
-            bar = progress(f"run {cfg.run} ({cfg.name}), epoch {len(history) + 1}/{cfg.epochs}")
+            title = f"run {cfg.run} ({cfg.name}), epoch {len(history) + 1}/{cfg.epochs}"
+            bar = _bar(display, title, per_epoch)
             images = epoch_batches(len(history))
             fitted = model.fit(images, shuffle=False, verbose=0, callbacks=[bar]).history
             held = model.evaluate(held_out, verbose=0, return_dict=True)
@@ -62,7 +63,7 @@ def fit(cfg: Config, train: Split, validation: Split, checkpoint: Path) -> keras
             )
             checkpoints.save(checkpoint, model, history, best=best_epoch(history))
             _record(curves, len(history), history[-1])
-            logger.info(_line(len(history), cfg.epochs, history[-1]))
+            display.console.print(_line(len(history), cfg.epochs, history[-1]), soft_wrap=True)
     if patience:
         checkpoints.restore_best(checkpoint, model, best_epoch(history))
         logger.info("keeps epoch %d, the best on validation", best_epoch(history))
@@ -128,25 +129,28 @@ def _record(live: Live, epoch: int, row: dict[str, float]) -> None:
         live.log_metric(name, value)
 
 
-@contextmanager
-def _progress(per_epoch: int) -> Iterator[Callable[[str], keras.callbacks.Callback]]:
-    """A bar per epoch on a terminal, nothing elsewhere."""
+def _display() -> Progress:
+    """A bar per epoch on a terminal, nothing but what is printed elsewhere."""
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, transient=True, disable=not Console().is_terminal) as display:
-        task = display.add_task("", total=per_epoch)
+    console = Console(highlight=False)
+    return Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
 
-        def bar(description: str) -> keras.callbacks.Callback:
-            display.reset(task, description=description)
-            return keras.callbacks.LambdaCallback(
-                on_train_batch_end=lambda batch, logs: display.update(task, completed=batch + 1)
-            )
 
-        yield bar
+def _bar(display: Progress, title: str, steps: int) -> keras.callbacks.Callback:
+    """Moves a new bar of `display` with the steps of an epoch."""
+    for finished in display.task_ids:
+        display.remove_task(finished)
+    task = display.add_task(title, total=steps)
+
+    def advance(batch: int, logs: object) -> None:
+        display.update(task, completed=min(batch + 1, steps))
+
+    return keras.callbacks.LambdaCallback(on_train_batch_end=advance)
 
 
 def _line(epoch: int, epochs: int, row: dict[str, float]) -> str:
