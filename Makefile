@@ -3,6 +3,7 @@
 .PHONY: help setup lock repro demo test test-all lint bench system
 
 PYTHON ?= python3
+LOCK ?= dev
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 UV = $(or $(shell command -v uv 2>/dev/null),.venv/bin/uv)
 
@@ -11,7 +12,6 @@ help:  ## This list
 
 setup: .venv/$(LOCK).installed  ## .venv with the exact versions of requirements/dev.txt (LOCK=gpu for CUDA)
 
-LOCK ?= dev
 # Bytecode now, not at each start: TensorFlow is imported in 4 s, not 11.
 .venv/$(LOCK).installed: requirements/$(LOCK).txt
 	@$(PYTHON) -c 'import sys; sys.exit("needs Python 3.11 to 3.13, not %d.%d: make PYTHON=python3.12 ..." % sys.version_info[:2] if not (3, 11) <= sys.version_info[:2] <= (3, 13) else 0)'
