@@ -47,7 +47,9 @@ for body, rate, batch in ((baseline, 1e-3, 128), (enhanced, 1e-3, 128), (enhance
     model = keras.Sequential(
         [layers.Input((28, 28, 1)), *body(), layers.Dense(10, activation="softmax")]
     )
-    model.compile(keras.optimizers.Adam(rate), "sparse_categorical_crossentropy", ["accuracy"])
+    model.compile(
+        keras.optimizers.Adam(rate), "sparse_categorical_crossentropy", metrics=["accuracy"]
+    )
     model.fit(
         images[:54000],
         labels[:54000],
