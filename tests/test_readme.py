@@ -51,7 +51,11 @@ def test_every_make_target_exists(text):
 
 def test_make_help_lists_every_target():
     printed = subprocess.run(
-        ["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True
+        ["make", "--no-print-directory", "help"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
     ).stdout
     targets = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.M)
     assert [line.split()[0] for line in printed.splitlines()] == targets
