@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import json
 import logging
-import subprocess
 import sys
 from contextlib import nullcontext
 from pathlib import Path
@@ -18,7 +17,7 @@ from typing import Any
 from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
 
-from pipeline import dataset, environment, gates, paths, registry, table, tracking
+from pipeline import dataset, environment, gates, git, paths, registry, table, tracking
 from pipeline.config import PipelineError
 from pipeline.files import sha256
 from pipeline.registry import CHAMPION
@@ -104,10 +103,9 @@ def _tags(champion: dict[str, Any]) -> dict[str, str]:
 
 def _commit() -> str:
     """The commit that is checked out; nothing where there is no Git."""
-    command = ["git", "rev-parse", "HEAD"]
     try:
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()  # noqa: S603  nothing in it comes from outside
-    except (OSError, subprocess.CalledProcessError):
+        return git.git("rev-parse", "HEAD")
+    except git.GitError:
         return ""
 
 

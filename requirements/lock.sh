@@ -2,8 +2,10 @@
 # Writes the lock files from pyproject.toml. Arguments go to uv, such as --upgrade.
 set -eu
 cd "$(dirname "$0")/.."
-for extra in serve train gpu dev; do
+# The widest first: the others hold to its versions, so that what is tested is what is deployed.
+for extra in dev train serve gpu; do
   extras="--extra $extra"
+  [ "$extra" = dev ] || extras="$extras --constraint requirements/dev.txt"
   : > requirements/.override
   # Both builds of TensorFlow own the same files, so the GPU's lock leaves the CPU's out. It is
   # installed in place of dev's, so it holds that too.
