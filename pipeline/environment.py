@@ -42,3 +42,8 @@ def experiment() -> dict[str, str]:
     """The DVC experiment that runs this stage, as tags; empty under plain `dvc repro`."""
     names = ("DVC_EXP_NAME", "DVC_EXP_BASELINE_REV")
     return {name: os.environ[name] for name in names if os.environ.get(name)}
+
+
+def sweep_job() -> tuple[str | None, str]:
+    """For a job of a sweep the id of its parent run in MLflow, and what sets the job apart."""
+    return os.environ.get("SWEEP_PARENT") or None, os.environ.get("SWEEP_LABEL", "")

@@ -26,6 +26,7 @@ from pipeline.files import sha256
 logger = logging.getLogger(__name__)
 
 DIGEST = "model.digest"
+PARENT = "mlflow.parentRunId"  # as MLflow's page reads it
 COMPLETE = "complete"
 _LIBRARIES = ("tensorflow", "tensorflow-cpu", "keras", "numpy", "ai-edge-litert", "mlflow", "dvc")
 
@@ -68,22 +69,39 @@ def digest(run: int) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
-def ensure_tracked(client: MlflowClient, run: int, parent: str | None = None) -> Run:
+def ensure_tracked(
+    client: MlflowClient, run: int, parent: str | None = None, label: str = ""
+) -> Run:
     """The finished MLflow run of the model in `models/runs/<run>/`; makes it if there is none.
 
-    `parent`: id of the MLflow run to hang a new one under.
+    `parent`: id of the MLflow run whose child it must be; a sweep's record is its own, so a model
+    that is known elsewhere is logged again there. `label` is appended to the name.
     """
     description = _json(paths.model(run) / "model.json")
     with lock():
-        experiment = _experiment(client, description["data"]["name"])
-        for found in client.search_runs([experiment], f"tags.`{DIGEST}` = '{digest(run)}'"):
+        place = experiment(client, description["data"]["name"])
+        for found in tracked(client, place, digest(run), parent):
             if found.info.status == "FINISHED" and COMPLETE in found.data.tags:
                 return found
             if found.info.status == "RUNNING" and environment.artifact_location():
                 # Only this machine writes to the store, and whoever was filling the run held the
                 # lock that we hold now: it was killed.
                 client.set_terminated(found.info.run_id, "FAILED")
-        return _fill(client, experiment, run, description, parent)
+        return _fill(client, place, run, description, parent, label)
+
+
+def tracked(
+    client: MlflowClient, place: str, identity: str, parent: str | None = None
+) -> list[Run]:
+    """The runs of that digest, under `parent` if there is one; finished or not."""
+    under = f" AND tags.`{PARENT}` = '{parent}'" if parent else ""
+    found: list[Run] = client.search_runs([place], f"tags.`{DIGEST}` = '{identity}'{under}")
+    return found
+
+
+def run_name(run: int, name: str, label: str) -> str:
+    """What a run is called in MLflow; `label` says what sets it apart in a sweep."""
+    return f"run-{run}-{name} {label}".rstrip()
 
 
 def _json(path: Path) -> dict[str, Any]:
@@ -94,7 +112,25 @@ def _json(path: Path) -> dict[str, Any]:
     return content
 
 
-def _experiment(client: MlflowClient, name: str) -> str:
+def mark_half_filled(client: MlflowClient) -> list[str]:
+    """Ends the runs that were being filled when their process was killed; their names.
+
+    Whoever fills a run holds the lock that we hold meanwhile; not so on another machine, so where
+    a server is shared nothing is marked.
+    """
+    if not environment.artifact_location():
+        return []
+    with lock():
+        every = [found.experiment_id for found in client.search_experiments()]
+        running = f"attributes.status = 'RUNNING' AND tags.`{DIGEST}` != ''"
+        left = client.search_runs(every, running, max_results=1000)
+        for run in left:
+            client.set_terminated(run.info.run_id, "FAILED")
+    return [str(run.info.run_name) for run in left]
+
+
+def experiment(client: MlflowClient, name: str) -> str:
+    """Id of the MLflow experiment of a data set; makes it if there is none."""
     found = client.get_experiment_by_name(name)
     if not found:
         return client.create_experiment(name, environment.artifact_location())
@@ -105,13 +141,18 @@ def _experiment(client: MlflowClient, name: str) -> str:
 
 
 def _fill(
-    client: MlflowClient, experiment: str, run: int, description: dict[str, Any], parent: str | None
+    client: MlflowClient,
+    place: str,
+    run: int,
+    description: dict[str, Any],
+    parent: str | None,
+    label: str,
 ) -> Run:
-    name = f"run-{run}-{description['name']}"
+    name = run_name(run, description["name"], label)
     tags = {DIGEST: digest(run), **_tags(run, description)}
     if parent:
-        tags["mlflow.parentRunId"] = parent
-    created = client.create_run(experiment, run_name=name, tags=tags)
+        tags[PARENT] = parent
+    created = client.create_run(place, run_name=name, tags=tags)
     with mlflow.start_run(run_id=created.info.run_id):
         mlflow.log_params(flat(description["settings"]) | {"run": run, "name": description["name"]})
         client.log_batch(created.info.run_id, metrics=list(_metrics(run)))

@@ -1,0 +1,165 @@
+"""The door of `python train.py …`: Hydra's jobs become DVC experiments."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, OmegaConf
+
+from pipeline import config, environment, git, tracking
+from pipeline.config import CONF, PipelineError
+from pipeline.files import write_json
+from pipeline.sweep import board, job, overrides, record
+from pipeline.sweep.overrides import Job
+
+_PLAN = "sweep.json"
+_SWEEP_FLAGS = ("-m", "--multirun")
+
+
+def main(arguments: list[str]) -> int:
+    """Runs the jobs that the arguments of `train.py` describe; the exit code."""
+    typed = config.arguments(arguments, OmegaConf.create())
+    if any(argument.startswith("-") and argument not in _SWEEP_FLAGS for argument in typed):
+        _hydra(typed)  # --help, --cfg and such
+        return 0
+    settings = [argument for argument in typed if argument not in _SWEEP_FLAGS]
+    swept = len(settings) < len(typed)
+    _require_repository()
+    found = overrides.jobs(settings)
+    if len(found) > 1 and not swept:
+        raise PipelineError(
+            f"several values make a sweep: python train.py -m {' '.join(arguments)}"
+        )
+    _require_tracked(found)
+    say_what_is_seen()
+    return _run(found, arguments, typed, swept=swept)
+
+
+def _run(found: list[Job], arguments: list[str], typed: list[str], *, swept: bool) -> int:
+    folder = environment.root() / "logs" / "sweeps" / time.strftime("%Y-%m-%d_%H-%M-%S")
+    folder.mkdir(parents=True)
+    client = tracking.connect()
+    for name in record.mark_dead(client):
+        print(f"MLflow: {name} was left running by a crash; now it is marked")
+    with record.lock(folder):
+        words = [argument for argument in arguments if argument not in _SWEEP_FLAGS]
+        parent = record.open_parent(client, found, words, folder) if swept else None
+        write_json(folder / _PLAN, {"parent": parent, "jobs": overrides.plans(found)})
+        interrupted = _launch(found, folder, typed)
+        outcomes = board.outcomes(found, folder)
+        for one, state in outcomes:
+            if state:
+                record.complete(client, one, state, parent, job.log_of(folder, one))
+        if parent:
+            record.close_parent(client, parent, outcomes, interrupted=interrupted)
+    board.show_results(outcomes, folder)
+    _say_next(outcomes)
+    if interrupted:
+        return 130
+    return 0 if all(state and state.state == "done" for _, state in outcomes) else 1
+
+
+def _launch(found: list[Job], folder: Path, typed: list[str]) -> bool:
+    """Lets Hydra run the jobs; whether somebody stopped it."""
+    signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        with board.shown(found, folder):
+            _hydra([*typed, *_placed(folder), *_launcher(typed, found)])
+    except KeyboardInterrupt:
+        return True
+    return False
+
+
+def _interrupt(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
+def _placed(folder: Path) -> list[str]:
+    return [f"hydra.run.dir={folder}", f"hydra.sweep.dir={folder}", "hydra.sweep.subdir=."]
+
+
+def _launcher(typed: list[str], found: list[Job]) -> list[str]:
+    """What each launcher must know of the threads that a job takes; what was typed wins."""
+    threads = max(one.threads for one in found)
+    launcher = next((a.partition("=")[2] for a in typed if a.startswith("hydra/launcher=")), "")
+    known = {
+        "joblib": {"n_jobs": max(1, (os.cpu_count() or 1) // threads)},
+        "ray": {"+ray.remote.num_cpus": threads},
+        "submitit_local": {"cpus_per_task": threads},
+        "submitit_slurm": {"cpus_per_task": threads},
+    }
+    keys = {argument.partition("=")[0].lstrip("+") for argument in typed}
+    return [
+        f"{'+' if key.startswith('+') else ''}hydra.launcher.{key.lstrip('+')}={value}"
+        for key, value in known.get(launcher, {}).items()
+        if f"hydra.launcher.{key.lstrip('+')}" not in keys
+    ]
+
+
+def _hydra(arguments: list[str]) -> None:
+    sys.argv[1:] = arguments
+    config.register_schema()
+    for chatty in ("hydra", "hydra_plugins"):  # a sweep's board says what its launcher would
+        logging.getLogger(chatty).setLevel(logging.WARNING)
+    hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(_job)()
+
+
+def _job(_: DictConfig) -> None:
+    """What Hydra's launcher runs, here or on another core or machine."""
+    settings = HydraConfig.get()
+    folder = Path(settings.runtime.output_dir)
+    os.chdir(settings.runtime.cwd)  # the repository, which lies at the same path everywhere
+    plan: dict[str, Any] = OmegaConf.to_container(OmegaConf.load(folder / _PLAN))  # type: ignore[assignment]
+    mine = set(settings.overrides.task)
+    one = next(j for j in map(overrides.job_of, plan["jobs"]) if set(j.overrides) == mine)
+    job.run(one, folder, plan["parent"])
+
+
+def _require_repository() -> None:
+    try:
+        git.git("rev-parse", "--verify", "HEAD")
+    except git.GitError as error:
+        raise PipelineError(
+            f"DVC keeps experiments in Git, and here is none: {error}\n"
+            "A stage alone does without: python -m pipeline.train run=1"
+        ) from None
+
+
+def _require_tracked(found: list[Job]) -> None:
+    """Copies hold what Git tracks, so a run's file must be tracked."""
+    for number in sorted({one.run for one in found}):
+        file = f"conf/run/{number}.yaml"
+        if not git.git("ls-files", file):
+            raise PipelineError(f"Git does not track {file}, so no copy has it: git add {file}")
+
+
+def say_what_is_seen() -> None:
+    """Says which uncommitted files go along and which untracked ones do not."""
+    changed: list[str] = []
+    untracked: list[str] = []
+    for line in git.git("status", "--porcelain", "--untracked-files=normal").splitlines():
+        (untracked if line.startswith("??") else changed).append(line[3:])
+    if changed:
+        print(f"not committed, but part of the experiments: {', '.join(changed)}")
+    if untracked:
+        print(f"not in Git, so no experiment sees it: {', '.join(untracked)}")
+
+
+def _say_next(outcomes: record.Outcomes) -> None:
+    best = record.best_of(outcomes)
+    print("\nNext:")
+    if best:
+        print(f"  python -m pipeline.adopt {best.experiment}   its settings, into conf/run/")
+        print("  dvc exp show   or in few columns   make exps")
+        print("  make compare   a page that sets the experiments beside each other")
+    if any(not state or state.state != "done" for _, state in outcomes):
+        print("  the same command again: what is done is not trained again")
+    print(f"  mlflow ui --backend-store-uri {environment.tracking_uri()}")

@@ -1,0 +1,243 @@
+"""One job: a DVC experiment in a temporary copy of the repository, and what became of it."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
+
+from pipeline import environment, experiments, paths
+from pipeline.config import PARAMS
+from pipeline.experiments import Experiment
+from pipeline.files import write_json
+from pipeline.sweep.overrides import Job
+
+# DVC waits 3 s for a lock that another of its processes holds, and then gives up.
+_BUSY = "Unable to acquire lock"
+_ATTEMPTS = 20
+_STARTED = re.compile(r"^(Running stage|Stage) '", re.MULTILINE)
+_PATIENCE = 20.0  # seconds until a process that was asked to stop is killed
+_CAUSE = re.compile(
+    r"^(error: .+|(?:\w+\.)*\w*(?:Error|Exception|Interrupt)\b.*|ERROR: .+)$", re.MULTILINE
+)
+_KILLED = re.compile(r"failed to reproduce '(\S+)'.*exited with -(\d+)")
+
+
+@dataclass(frozen=True)
+class State:
+    """What is known of a job: `running`, `done`, `failed` or `stopped`; times in seconds.
+
+    `reused`: an earlier experiment had all of it already.
+    """
+
+    state: str
+    started: float
+    experiment: str = ""
+    reused: bool = False
+    seconds: float = 0.0
+    val_accuracy: float | None = None
+    val_loss: float | None = None
+    reason: str = ""
+
+    def rank(self) -> tuple[float, float]:
+        """The better of what is done comes first: validation accuracy, then loss."""
+        assert self.val_accuracy is not None
+        assert self.val_loss is not None
+        return -self.val_accuracy, self.val_loss
+
+
+def log_of(folder: Path, job: Job) -> Path:
+    """Where a job's output goes."""
+    return folder / f"{job.name}.log"
+
+
+def read(folder: Path, job: Job) -> State | None:
+    """The state that the job wrote last, if it has begun."""
+    file = _state_file(folder, job)
+    return State(**json.loads(file.read_bytes())) if file.exists() else None
+
+
+def write(folder: Path, job: Job, state: State) -> None:
+    """Writes the state for whoever watches."""
+    write_json(_state_file(folder, job), asdict(state))
+
+
+def _state_file(folder: Path, job: Job) -> Path:
+    return folder / f"{job.name}.json"
+
+
+def run(job: Job, folder: Path, parent: str | None) -> None:
+    """Makes the experiment, unless there is one already, and writes down how it went.
+
+    `parent`: id of the MLflow run to hang the job's under. Raises nothing but `KeyboardInterrupt`.
+    """
+    started = time.time()
+    write(folder, job, State("running", started))
+    try:
+        with _alone(job) as held:
+            found = existing(job)
+            reason = "" if found else _experiment(job, log_of(folder, job), parent, held)
+    except KeyboardInterrupt:
+        write(folder, job, State("stopped", started, seconds=time.time() - started))
+        raise
+    seconds = time.time() - started
+    if reason:
+        write(folder, job, State("failed", started, seconds=seconds, reason=reason))
+        return
+    made = found or existing(job)
+    assert made is not None, "DVC said that it had made the experiment"
+    figures = experiments.figures(made)
+    write(
+        folder,
+        job,
+        State(
+            "done",
+            started,
+            experiment=made.name,
+            reused=found is not None,
+            seconds=seconds,
+            val_accuracy=figures["val_accuracy"],
+            val_loss=figures["val_loss"],
+        ),
+    )
+
+
+def existing(job: Job) -> Experiment | None:
+    """The experiment that has all of the job's settings, whichever of them its name mentions."""
+    same = re.compile(rf"run{job.run}-(.+-)?{job.digest}")
+    return next((e for e in experiments.of_head() if same.fullmatch(e.name)), None)
+
+
+@contextmanager
+def _alone(job: Job) -> Iterator[int]:
+    """Waits for another sweep's process that is at the same job; gives the lock's descriptor.
+
+    The experiment's process inherits it, and so holds the lock even if this one is killed.
+    """
+    lock = FileLock(_locks() / f"{job.name}.lock")
+    with lock:
+        held = lock._context.lock_file_fd
+        assert held is not None
+        yield held
+
+
+def _locks() -> Path:
+    folder = environment.root() / ".checkpoints" / "jobs"
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def _experiment(job: Job, log: Path, parent: str | None, held: int) -> str:
+    """Why it failed, or nothing."""
+    for _ in range(_ATTEMPTS):
+        with log.open("wb") as file:
+            code = _run_dvc(job, file.fileno(), log, parent, held)
+        if not code or _BUSY not in log.read_text(errors="replace"):
+            break
+    return _reason(code, log) if code else ""
+
+
+def _run_dvc(job: Job, output: int, log: Path, parent: str | None, held: int) -> int:
+    command = [sys.executable, "-m", "dvc", "exp", "run", "--temp", "--name", job.name]
+    # Starting takes DVC's lock, so one starts after the other.
+    starting = FileLock(_locks() / "start.lock")
+    with starting:
+        process = subprocess.Popen(  # noqa: S603  a list, no shell
+            command + job.settings(),
+            cwd=environment.root(),
+            env=_environment(job, parent),
+            stdout=output,
+            stderr=output,
+            # Ctrl-C must end the job in an order that we choose.
+            start_new_session=True,
+            pass_fds=(held,),
+        )
+        with _stopping(process):
+            while process.poll() is None and not _STARTED.search(log.read_text(errors="replace")):
+                time.sleep(0.1)
+    with _stopping(process):
+        return process.wait()
+
+
+def _environment(job: Job, parent: str | None) -> dict[str, str]:
+    here = Path(sys.executable).parent  # `python` of dvc.yaml, also where .venv is not activated
+    return {
+        **os.environ,
+        "PATH": f"{here}{os.pathsep}{os.environ['PATH']}",
+        "PYTHONUNBUFFERED": "1",  # so that the log says at once how far the training is
+        "SWEEP_PARENT": parent or "",
+        "SWEEP_LABEL": job.label,
+    }
+
+
+@contextmanager
+def _stopping(process: subprocess.Popen[bytes]) -> Iterator[None]:
+    """Ends the process and all that it started when the block is interrupted."""
+    try:
+        yield
+    except BaseException:
+        for ask in (signal.SIGINT, signal.SIGTERM, signal.SIGKILL):
+            try:
+                os.killpg(process.pid, ask)
+                process.wait(_PATIENCE)
+                break
+            except ProcessLookupError:
+                break
+            except subprocess.TimeoutExpired:
+                continue
+        raise
+
+
+def _reason(code: int, log: Path) -> str:
+    """One line: the first error of the stage that failed, else DVC's own."""
+    text = log.read_text(errors="replace")
+    if killed := _KILLED.search(text):
+        name = signal.Signals(int(killed[2])).name
+        memory = ", perhaps for want of memory" if name == "SIGKILL" else ""
+        return f"{killed[1]} was killed by {name}{memory}"
+    if code < 0:
+        return f"dvc was killed by {signal.Signals(-code).name}"
+    causes = [line for line in _CAUSE.findall(text) if not line.startswith("ERROR: failed to repr")]
+    return str(causes[-1]) if causes else f"dvc ended with {code}"
+
+
+def track(job: Job, made: Experiment, parent: str | None) -> None:
+    """Makes the MLflow run of an experiment whose `track` stage came out of DVC's cache."""
+    with tempfile.TemporaryDirectory() as copy:
+        folder = Path(copy)
+        experiments.checkout(
+            made, folder, *(of(job.run) for of in (paths.model, paths.evaluation, paths.curves))
+        )
+        for name in (PARAMS, Path("dvc.lock")):
+            (folder / name).write_bytes(experiments.read(made, name))
+        subprocess.run(  # noqa: S603  a list, no shell
+            [sys.executable, "-m", "pipeline.track", f"data={job.data}"],
+            cwd=folder,
+            env=_environment(job, parent)
+            | {
+                "DVC_ROOT": str(environment.root()),
+                "PYTHONPATH": str(environment.root()),
+                "DVC_EXP_NAME": made.name,
+                "DVC_EXP_BASELINE_REV": made.baseline,
+            },
+            check=True,
+            capture_output=True,
+        )
+
+
+def digests(made: Experiment) -> dict[str, str]:
+    """What identifies the MLflow runs of the experiment's models."""
+    found: dict[str, Any] = json.loads(experiments.read(made, paths.TRACKED))
+    return found

@@ -1,0 +1,16 @@
+"""Trains runs as DVC experiments: `python train.py run=2 epochs=3`, `python train.py -m run=1,2,3`.
+
+Each job is one experiment in a temporary copy; the workspace stays as it is. Settings are the keys
+of `conf/run/<n>.yaml`, those of `params.yaml`, and `data.*`; `--help` lists them.
+"""
+
+import sys
+
+from pipeline.config import PipelineError
+from pipeline.sweep import door
+
+if __name__ == "__main__":
+    try:
+        sys.exit(door.main(sys.argv[1:]))
+    except PipelineError as error:
+        sys.exit(f"error: {error}")
