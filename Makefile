@@ -1,9 +1,10 @@
 # Each target is a line or two that you could type yourself, with .venv activated.
 .DEFAULT_GOAL := help
-.PHONY: help setup lock repro demo test test-all lint bench system
+.PHONY: help setup lock repro demo sweep exps compare test test-all lint bench system
 
 PYTHON ?= python3
 LOCK ?= dev
+SWEEP ?= run=1,2,3
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 UV = $(or $(shell command -v uv 2>/dev/null),.venv/bin/uv)
 
@@ -33,6 +34,15 @@ demo: setup  ## The same on scikit-learn's digits, without network; champion in 
 	dvc exp run --temp --name demo -S data=digits $(foreach run,1 2 3,-S conf/run/$(run).yaml:epochs=60)
 	rm -rf .demo && dvc get --quiet . models/champion --rev demo --out .demo/champion
 	@echo "The champion is in .demo/champion; 'dvc exp show' has the figures, 'dvc exp remove demo' forgets it."
+
+sweep: setup  ## Runs 1, 2 and 3 as experiments (SWEEP='run=3 batch_size=64,128' for another)
+	python train.py -m $(SWEEP)
+
+exps: setup  ## The experiments of this commit, the best first
+	@python -m pipeline.exps
+
+compare: setup  ## Experiments on one page, reports/experiments.html (EXPS='NAME main' for some alone)
+	@python -m pipeline.compare_experiments $(EXPS)
 
 test: setup  ## The tests, but for those marked slow
 	python -m pytest -m "not slow"

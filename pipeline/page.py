@@ -1,8 +1,9 @@
-"""The comparison page: one HTML file that needs no other, no script and no network."""
+"""Pages: each one HTML file that needs no other, no script and no network."""
 
 from __future__ import annotations
 
 from base64 import b64encode
+from collections.abc import Callable, Mapping
 from io import BytesIO
 from typing import Any
 
@@ -23,17 +24,11 @@ def render(
     drawings: dict[str, str],
     data: dict[str, Any],
 ) -> str:
-    """The page as HTML.
+    """The comparison of runs as HTML.
 
     `drawings` are SVGs that show all runs: `accuracy`, `curves_accuracy`, `curves_loss`. `data`
     may hold `statistics` and the PNG `samples` of the data set's report.
     """
-    filters = {
-        "percent": lambda share: f"{table.hundredths(share)}\N{NO-BREAK SPACE}%",
-        "svg": lambda drawing: _uri("image/svg+xml", drawing.encode()),
-        "png": lambda content: _uri("image/png", content),
-        "digit": lambda pixels: _uri("image/png", picture(pixels)),
-    }
     content = {
         "best": comparison["best"],
         # The best one first: it is what the reader came for.
@@ -45,11 +40,21 @@ def render(
         "drawings": drawings,
         "samples": data.get("samples"),
         "counts": class_counts(data.get("statistics", {})),
-        "colours": theme.css(),
         "colour": theme.name_of,
+    }
+    return filled("page.html.j2", content)
+
+
+def filled(template: str, content: dict[str, Any]) -> str:
+    """A template that extends `base.html.j2`, with what such templates write pictures with."""
+    filters: dict[str, Callable[..., Any]] = {
+        "percent": lambda share: f"{table.hundredths(share)}\N{NO-BREAK SPACE}%",
+        "svg": lambda drawing: _uri("image/svg+xml", drawing.encode()),
+        "png": lambda content: _uri("image/png", content),
+        "digit": lambda pixels: _uri("image/png", picture(pixels)),
         "confused": confused,
     }
-    return templates.fill("page.html.j2", content, **filters)
+    return templates.fill(template, {"colours": theme.css(), **content}, **filters)
 
 
 def verdicts(comparison: dict[str, Any]) -> list[tuple[bool, str, str]]:
@@ -67,13 +72,13 @@ def verdicts(comparison: dict[str, Any]) -> list[tuple[bool, str, str]]:
         )
         grounds = (
             f"{only[better]} images only run {better} reads right, "
-            f"{only[worse]} only run {worse}; p {_equals(found['p'])}"
+            f"{only[worse]} only run {worse}; p {table.equals(found['p'])}"
         )
         said.append((differ, finding, grounds))
     return said
 
 
-def settings(of_runs: dict[int, dict[str, Any]]) -> dict[bool, dict[str, list[str]]]:
+def settings(of_runs: Mapping[Any, dict[str, Any]]) -> dict[bool, dict[str, list[str]]]:
     """Settings by dotted name, a value per run: under True those that differ, under False not."""
     plain = {
         run: {key: str(value) for key, value in flat(tree).items()} for run, tree in of_runs.items()
@@ -112,8 +117,3 @@ def picture(pixels: NDArray[np.uint8]) -> bytes:
 
 def _uri(kind: str, content: bytes) -> str:
     return f"data:{kind};base64,{b64encode(content).decode()}"
-
-
-def _equals(p: float) -> str:
-    value = table.p_value(p)
-    return value if value.startswith("<") else f"= {value}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
 import matplotlib
@@ -10,7 +11,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
-from matplotlib.ticker import MaxNLocator, PercentFormatter
+from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, PercentFormatter
 
 from pipeline import theme
 from pipeline.dataset import Images
@@ -20,7 +21,9 @@ Curves = Mapping[str, Sequence[float]]
 
 _WIDTH = 4.2  # inches: two side by side on a desk, one on a phone
 _MARKERS = "os^Dvp"
+_COLOURS = sum(name.startswith("run-") for name in theme.COLOURS)
 _ACROSS = 8
+FEW = 3  # experiments whose curves stay apart also with twice as many lines
 
 
 @matplotlib.rc_context(theme.STYLE)
@@ -110,6 +113,80 @@ def learning_curves(runs: Mapping[int, Curves], *metrics: str) -> Figure:
         if metric == "accuracy":
             axes.yaxis.set_major_formatter(PercentFormatter(1, symbol=" %"))
     return figure
+
+
+@matplotlib.rc_context(theme.STYLE)
+def lettered_curves(experiments: Mapping[str, Curves], metric: str) -> Figure:
+    """Validation curves of many, each with its letter at the end; of few the training's too."""
+    figure, axes = _figure(_WIDTH, 3.4)
+    for place, curves in enumerate(experiments.values()):
+        if len(experiments) <= FEW:
+            axes.plot(curves["step"], curves[f"train_{metric}"], "--", lw=1, **shade(place))
+        axes.plot(curves["step"], curves[f"val_{metric}"], lw=1.6, **shade(place))
+        axes.plot(curves["step"][-1], curves[f"val_{metric}"][-1], "o", ms=5, mew=0, **shade(place))
+    axes.set(title=metric, xlabel="epoch")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8))
+    if metric == "accuracy":
+        # From where most of it is learned: the first epochs would leave the others no room.
+        later = [min(c["val_accuracy"][len(c["step"]) // 4 :]) for c in experiments.values()]
+        axes.set_ylim(bottom=min(later) - 0.1 * (1 - min(later)))
+        axes.yaxis.set_major_formatter(PercentFormatter(1, symbol=" %"))
+    else:
+        axes.set_yscale("log")
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.yaxis.set_major_formatter("{x:g}")
+        axes.yaxis.set_minor_formatter(NullFormatter())
+    _letter(axes, {letter: (c["step"], c[f"val_{metric}"]) for letter, c in experiments.items()})
+    return figure
+
+
+def shade(place: int) -> dict[str, Any]:
+    """How the line at a place among many is drawn: six colours, and the same six pale."""
+    return {"color": theme.colour(place + 1), "alpha": 0.5 if is_pale(place) else 1.0}
+
+
+def is_pale(place: int) -> bool:
+    """Whether the place has a colour that an earlier one has in full."""
+    return place % (2 * _COLOURS) >= _COLOURS
+
+
+def _letter(axes: Axes, lines: Mapping[str, tuple[Sequence[float], Sequence[float]]]) -> None:
+    """Writes each letter beside the end of its line, apart from those of lines as long."""
+    to_axes = axes.transData + axes.transAxes.inverted()
+    ends = {letter: tuple(to_axes.transform((x[-1], y[-1]))) for letter, (x, y) in lines.items()}
+    of_length: dict[float, list[str]] = {}
+    for letter, (x, _) in lines.items():
+        of_length.setdefault(x[-1], []).append(letter)
+    heights = {
+        letter: height
+        for letters in of_length.values()
+        for letter, height in zip(letters, _apart([ends[n][1] for n in letters]), strict=True)
+    }
+    for place, (letter, end) in enumerate(ends.items()):
+        axes.annotate(
+            letter,
+            end,
+            (end[0] + 0.06, heights[letter]),
+            "axes fraction",
+            va="center",
+            weight="bold",
+            color=theme.colour(place + 1),
+            bbox={"pad": 0.5, "lw": 0, "color": theme.SURFACE, "alpha": 0.8},
+            arrowprops={"arrowstyle": "-", "lw": 0.6, "shrinkA": 1, "shrinkB": 3, **shade(place)},
+            annotation_clip=False,
+        )
+
+
+def _apart(wanted: Sequence[float], gap: float = 0.055, top: float = 1.0) -> list[float]:
+    """Heights near the wanted ones and in their order, a gap between each two, none over `top`."""
+    order = np.argsort(wanted, kind="stable")
+    heights = np.array(wanted, dtype=float)
+    for below, above in pairwise(order):
+        heights[above] = max(heights[above], heights[below] + gap)
+    for place in order[::-1]:
+        heights[place] = min(heights[place], top)
+        top = heights[place] - gap
+    return [float(height) for height in heights]
 
 
 @matplotlib.rc_context(theme.STYLE)

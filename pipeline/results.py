@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 
 from pipeline import paths
 from pipeline.config import PipelineError
+from pipeline.dataset import Labels
+from pipeline.statistics import Probabilities
 
 METRICS = ("train_loss", "train_accuracy", "val_loss", "val_accuracy", "learning_rate")
 
@@ -25,40 +27,55 @@ class Result:
     """One run.
 
     `figures` and `model` are `metrics.json` of its evaluation and `model.json` of its bundle.
-    `curves` holds `step` and each of `METRICS`, one value per epoch. `right`: (n,) bool, where
-    the test image is read right. `mistakes` holds the arrays that `evaluate` wrote, the worst
-    first; `drawings` its pictures as SVG text, by name.
+    `curves` holds `step` and each of `METRICS`, one value per epoch. `probabilities` and `labels`
+    are of the test images. `mistakes` holds the arrays that `evaluate` wrote, the worst first;
+    `drawings` its pictures as SVG text, by name.
     """
 
     figures: dict[str, Any]
     model: dict[str, Any]
     curves: Curves
-    right: NDArray[np.bool_]
+    probabilities: Probabilities
+    labels: Labels
     mistakes: dict[str, NDArray[Any]]
     drawings: dict[str, str]
 
+    @property
+    def answers(self) -> NDArray[np.int64]:
+        """(n,) the digit that each test image is read as."""
+        answers: NDArray[np.int64] = self.probabilities.argmax(axis=1)
+        return answers
 
-def read(runs: Iterable[int], data: str) -> dict[int, Result]:
+    @property
+    def right(self) -> NDArray[np.bool_]:
+        """(n,) where the test image is read right."""
+        right: NDArray[np.bool_] = self.answers == self.labels
+        return right
+
+
+def read(runs: Iterable[int], data: str, root: Path = Path()) -> dict[int, Result]:
     """The results of `runs` on the data set `data`, in the order of their numbers.
+
+    They lie under `root` as they do in the repository.
 
     Raises:
         PipelineError: a run is not evaluated, or its evaluation is of another model or data set.
     """
-    return {run: _read(run, data) for run in sorted(set(runs))}
+    return {run: _read(run, data, root) for run in sorted(set(runs))}
 
 
-def _read(run: int, data: str) -> Result:
+def _read(run: int, data: str, root: Path) -> Result:
     again = f"python -m pipeline.evaluate run={run} data={data}"
-    folder = paths.evaluation(run)
+    folder = root / paths.evaluation(run)
     try:
         figures = json.loads((folder / "metrics.json").read_bytes())
-        model = json.loads((paths.model(run) / "model.json").read_bytes())
+        model = json.loads((root / paths.model(run) / "model.json").read_bytes())
         with np.load(folder / "predictions.npz", allow_pickle=False) as arrays:
-            right = arrays["probabilities"].argmax(axis=1) == arrays["labels"]
+            probabilities, labels = arrays["probabilities"], arrays["labels"]
         with np.load(folder / "mistakes.npz", allow_pickle=False) as arrays:
             mistakes = dict(arrays)
         drawings = {path.stem: path.read_text() for path in sorted(folder.glob("*.svg"))}
-        curves = _curves(paths.curves(run) / "plots" / "metrics")
+        curves = _curves(root / paths.curves(run) / "plots" / "metrics")
     except FileNotFoundError as error:
         raise PipelineError(f"run {run}: {error.filename} is missing: {again}") from None
     if figures["sha256"] != model["sha256"]:
@@ -66,7 +83,7 @@ def _read(run: int, data: str) -> Result:
     if model["data"]["name"] != data:
         fix = f"python -m pipeline.train run={run} data={data}"
         raise PipelineError(f"run {run} was trained on {model['data']['name']}: {fix}")
-    return Result(figures, model, curves, right, mistakes, drawings)
+    return Result(figures, model, curves, probabilities, labels, mistakes, drawings)
 
 
 def _curves(folder: Path) -> Curves:

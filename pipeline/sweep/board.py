@@ -87,12 +87,11 @@ def _doing(job: Job, state: State | None, folder: Path) -> str:
         return "done before" if state.reused else state.state
     log = jobs.log_of(folder, job)
     text = _tail(log) if log.exists() else ""
-    stages = _STAGE.findall(text)
-    if not stages:
-        return "starts"
     epochs = _EPOCH.findall(text)
-    training = stages[-1].startswith("train") and epochs
-    return f"{stages[-1]}, epoch {epochs[-1]}" if training else str(stages[-1])
+    # After many epochs their stage's name is out of sight.
+    stage = (_STAGE.findall(text) or [f"train@{job.run}" if epochs else "starts"])[-1]
+    training = stage.startswith("train") and epochs
+    return f"{stage}, epoch {epochs[-1]}" if training else str(stage)
 
 
 def _tail(log: Path) -> str:

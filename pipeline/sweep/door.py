@@ -44,8 +44,7 @@ def main(arguments: list[str]) -> int:
 
 
 def _run(found: list[Job], arguments: list[str], typed: list[str], *, swept: bool) -> int:
-    folder = environment.root() / "logs" / "sweeps" / time.strftime("%Y-%m-%d_%H-%M-%S")
-    folder.mkdir(parents=True)
+    folder = _new_folder()
     client = tracking.connect()
     for name in record.mark_dead(client):
         print(f"MLflow: {name} was left running by a crash; now it is marked")
@@ -54,6 +53,9 @@ def _run(found: list[Job], arguments: list[str], typed: list[str], *, swept: boo
         parent = record.open_parent(client, found, words, folder) if swept else None
         write_json(folder / _PLAN, {"parent": parent, "jobs": overrides.plans(found)})
         interrupted = _launch(found, folder, typed)
+        for one, state in board.outcomes(found, folder):
+            if state and state.state == "running":
+                job.orphaned(folder, one, state)
         outcomes = board.outcomes(found, folder)
         for one, state in outcomes:
             if state:
@@ -67,6 +69,18 @@ def _run(found: list[Job], arguments: list[str], typed: list[str], *, swept: boo
     return 0 if all(state and state.state == "done" for _, state in outcomes) else 1
 
 
+def _new_folder() -> Path:
+    """Named by the second, and a second has one sweep."""
+    while True:
+        folder = environment.root() / "logs" / "sweeps" / time.strftime("%Y-%m-%d_%H-%M-%S")
+        try:
+            folder.mkdir(parents=True)
+        except FileExistsError:
+            time.sleep(0.1)
+        else:
+            return folder
+
+
 def _launch(found: list[Job], folder: Path, typed: list[str]) -> bool:
     """Lets Hydra run the jobs; whether somebody stopped it."""
     signal.signal(signal.SIGTERM, _interrupt)
@@ -75,6 +89,8 @@ def _launch(found: list[Job], folder: Path, typed: list[str]) -> bool:
             _hydra([*typed, *_placed(folder), *_launcher(typed, found)])
     except KeyboardInterrupt:
         return True
+    except SystemExit:
+        pass  # Hydra has printed why its launcher gave up; the jobs show how far it came
     return False
 
 
@@ -90,9 +106,10 @@ def _launcher(typed: list[str], found: list[Job]) -> list[str]:
     """What each launcher must know of the threads that a job takes; what was typed wins."""
     threads = max(one.threads for one in found)
     launcher = next((a.partition("=")[2] for a in typed if a.startswith("hydra/launcher=")), "")
-    known = {
+    known: dict[str, dict[str, object]] = {
         "joblib": {"n_jobs": max(1, (os.cpu_count() or 1) // threads)},
-        "ray": {"+ray.remote.num_cpus": threads},
+        # Without the second, the plugin sets the memory, which a cluster that runs refuses.
+        "ray": {"+ray.remote.num_cpus": threads, "+ray.init.object_store_memory": "null"},
         "submitit_local": {"cpus_per_task": threads},
         "submitit_slurm": {"cpus_per_task": threads},
     }
@@ -118,8 +135,10 @@ def _job(_: DictConfig) -> None:
     folder = Path(settings.runtime.output_dir)
     os.chdir(settings.runtime.cwd)  # the repository, which lies at the same path everywhere
     plan: dict[str, Any] = OmegaConf.to_container(OmegaConf.load(folder / _PLAN))  # type: ignore[assignment]
+    planned = [overrides.job_of(one) for one in plan["jobs"]]
+    # A job alone has its overrides as they were typed, `1e-3` and all; there is no other to take.
     mine = set(settings.overrides.task)
-    one = next(j for j in map(overrides.job_of, plan["jobs"]) if set(j.overrides) == mine)
+    one = planned[0] if len(planned) == 1 else next(j for j in planned if set(j.overrides) == mine)
     job.run(one, folder, plan["parent"])
 
 

@@ -11,8 +11,8 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -39,11 +39,13 @@ _KILLED = re.compile(r"failed to reproduce '(\S+)'.*exited with -(\d+)")
 class State:
     """What is known of a job: `running`, `done`, `failed` or `stopped`; times in seconds.
 
-    `reused`: an earlier experiment had all of it already.
+    `pid` is of DVC's process, which leads a session of its own; `reused`: an earlier experiment
+    had all of it already.
     """
 
     state: str
     started: float
+    pid: int = 0
     experiment: str = ""
     reused: bool = False
     seconds: float = 0.0
@@ -88,7 +90,7 @@ def run(job: Job, folder: Path, parent: str | None) -> None:
     try:
         with _alone(job) as held:
             found = existing(job)
-            reason = "" if found else _experiment(job, log_of(folder, job), parent, held)
+            reason = "" if found else _experiment(job, folder, parent, held)
     except KeyboardInterrupt:
         write(folder, job, State("stopped", started, seconds=time.time() - started))
         raise
@@ -122,11 +124,11 @@ def existing(job: Job) -> Experiment | None:
 
 @contextmanager
 def _alone(job: Job) -> Iterator[int]:
-    """Waits for another sweep's process that is at the same job; gives the lock's descriptor.
+    """Waits for another process that is at the same settings; gives the lock's descriptor.
 
     The experiment's process inherits it, and so holds the lock even if this one is killed.
     """
-    lock = FileLock(_locks() / f"{job.name}.lock")
+    lock = FileLock(_locks() / f"run{job.run}-{job.digest}.lock")
     with lock:
         held = lock._context.lock_file_fd
         assert held is not None
@@ -139,21 +141,21 @@ def _locks() -> Path:
     return folder
 
 
-def _experiment(job: Job, log: Path, parent: str | None, held: int) -> str:
+def _experiment(job: Job, folder: Path, parent: str | None, held: int) -> str:
     """Why it failed, or nothing."""
+    log = log_of(folder, job)
     for _ in range(_ATTEMPTS):
-        with log.open("wb") as file:
-            code = _run_dvc(job, file.fileno(), log, parent, held)
+        code = _run_dvc(job, folder, parent, held)
         if not code or _BUSY not in log.read_text(errors="replace"):
             break
     return _reason(code, log) if code else ""
 
 
-def _run_dvc(job: Job, output: int, log: Path, parent: str | None, held: int) -> int:
+def _run_dvc(job: Job, folder: Path, parent: str | None, held: int) -> int:
     command = [sys.executable, "-m", "dvc", "exp", "run", "--temp", "--name", job.name]
+    log = log_of(folder, job)
     # Starting takes DVC's lock, so one starts after the other.
-    starting = FileLock(_locks() / "start.lock")
-    with starting:
+    with FileLock(_locks() / "start.lock"), log.open("wb") as output:
         process = subprocess.Popen(  # noqa: S603  a list, no shell
             command + job.settings(),
             cwd=environment.root(),
@@ -164,11 +166,16 @@ def _run_dvc(job: Job, output: int, log: Path, parent: str | None, held: int) ->
             start_new_session=True,
             pass_fds=(held,),
         )
-        with _stopping(process):
+        with _ended_with_us(process.pid):
+            write(folder, job, State("running", time.time(), pid=process.pid))
             while process.poll() is None and not _STARTED.search(log.read_text(errors="replace")):
                 time.sleep(0.1)
-    with _stopping(process):
-        return process.wait()
+    with _ended_with_us(process.pid):
+        code = process.wait()
+    if code < 0:
+        with suppress(ProcessLookupError):  # a stage outlives a DVC that is killed
+            os.killpg(process.pid, signal.SIGKILL)
+    return code
 
 
 def _environment(job: Job, parent: str | None) -> dict[str, str]:
@@ -183,21 +190,42 @@ def _environment(job: Job, parent: str | None) -> dict[str, str]:
 
 
 @contextmanager
-def _stopping(process: subprocess.Popen[bytes]) -> Iterator[None]:
+def _ended_with_us(pid: int) -> Iterator[None]:
     """Ends the process and all that it started when the block is interrupted."""
     try:
         yield
     except BaseException:
-        for ask in (signal.SIGINT, signal.SIGTERM, signal.SIGKILL):
-            try:
-                os.killpg(process.pid, ask)
-                process.wait(_PATIENCE)
-                break
-            except ProcessLookupError:
-                break
-            except subprocess.TimeoutExpired:
-                continue
+        _end(pid)
         raise
+
+
+def _end(leader: int) -> None:
+    """Ends a session on this machine: asks, asks again, and then does not ask."""
+    for ask in (signal.SIGINT, signal.SIGTERM, signal.SIGKILL):
+        with suppress(ProcessLookupError):
+            os.killpg(leader, ask)
+        for _ in range(int(_PATIENCE / 0.1)):
+            with suppress(ChildProcessError):  # a worker's child is not ours
+                os.waitpid(leader, os.WNOHANG)
+            if not _lives(leader):
+                return
+            time.sleep(0.1)
+
+
+def _lives(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def orphaned(folder: Path, job: Job, state: State) -> None:
+    """Ends what a launcher's worker left running when it went away."""
+    if state.pid:
+        _end(state.pid)
+    seconds = time.time() - state.started
+    write(folder, job, replace(state, state="stopped", seconds=seconds, reason="its worker ended"))
 
 
 def _reason(code: int, log: Path) -> str:

@@ -13,7 +13,7 @@ from typing import Any
 
 from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
+from hydra.core.override_parser.types import Override, Quote, QuotedString, ValueType
 from hydra.errors import HydraException
 from omegaconf import OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
@@ -25,6 +25,7 @@ PICKS = ("data", "seed", "threads")  # of params.yaml; `runs` follows from `run`
 # Besides settings, what decides a result: another experiment is due when one of these has changed.
 _CODE = ("dvc.yaml", "pipeline", "requirements/train.txt", "serve")
 _LONGEST_NAME = 72
+_RUN = re.compile(r"run='\d+'")
 
 
 @dataclass(frozen=True)
@@ -87,7 +88,7 @@ def jobs(typed: list[str]) -> list[Job]:
         varied = {o.key_or_group: _values(o) for o in parsed if not o.is_hydra_override()}
         code = _code()
         found = [_job(overrides, code) for overrides in itertools.product(*varied.values())]
-    except (HydraException, OmegaConfBaseException) as error:
+    except (HydraException, OmegaConfBaseException, ValueError) as error:
         raise PipelineError(_readable(error)) from None
     if twice := _repeated(job.name for job in found):
         raise PipelineError(f"two jobs of the sweep are the same: {twice}")
@@ -101,10 +102,15 @@ def _values(override: Override) -> list[str]:
     if key == "runs":
         raise PipelineError("a job trains one run: type run=1,2,3, not runs")
     if not override.is_sweep_override():
-        return [f"{key}={override.get_value_element_as_str()}"]
-    if not override.is_discrete_sweep():
+        values = [f"{key}={override.get_value_element_as_str()}"]
+    elif override.is_discrete_sweep() and override.value_type is not ValueType.GLOB_CHOICE_SWEEP:
+        values = [f"{key}={value}" for value in override.sweep_string_iterator()]
+    else:
         raise PipelineError(f"{override.input_line}: list the values, with commas between them")
-    return [f"{key}={value}" for value in override.sweep_string_iterator()]
+    # Hydra refuses a number as a choice, also one that comes out of `range(1,4)`.
+    if key == "run" and not all(_RUN.fullmatch(value) for value in values):
+        raise PipelineError(f"{override.input_line}: list the runs by number: run=1,2,3")
+    return values
 
 
 def _job(overrides: tuple[str, ...], code: str) -> Job:
@@ -178,7 +184,7 @@ def _short(settings: dict[str, Any]) -> dict[str, Any]:
 def _written(value: object) -> str:
     """A value in Hydra's grammar, which DVC reads too."""
     if isinstance(value, str):
-        return "'" + value.replace("\\", "\\\\").replace("'", "\\'") + "'"
+        return QuotedString(value, Quote.single).with_quotes()
     return "null" if value is None else str(value)
 
 

@@ -74,7 +74,7 @@ def complete(client: MlflowClient, job: Job, state: State, parent: str | None, l
     if state.state == "done":
         made = experiments.find(state.experiment)
         digest = jobs.digests(made)[str(job.run)]
-        if not tracking.tracked(client, place, digest, parent):
+        if not any(map(_whole, tracking.tracked(client, place, digest, parent))):
             jobs.track(job, made, parent)
         return
     name = tracking.run_name(job.run, job.run_name, job.label)
@@ -85,6 +85,10 @@ def complete(client: MlflowClient, job: Job, state: State, parent: str | None, l
     for key, value in ({"run": job.run} | job.typed).items():
         client.log_param(run.info.run_id, key, value)
     client.set_terminated(run.info.run_id, "FAILED" if state.state == "failed" else "KILLED")
+
+
+def _whole(run: Run) -> bool:
+    return run.info.status == "FINISHED" and tracking.COMPLETE in run.data.tags
 
 
 def close_parent(

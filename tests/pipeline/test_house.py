@@ -12,7 +12,7 @@ from pipeline import paths
 ROOT = Path(__file__).parents[2]
 DVC = yaml.safe_load((ROOT / "dvc.yaml").read_text())
 STAGES = list(DVC["stages"])
-COMMANDS = ["register"]
+COMMANDS = ["register", "compare_experiments", "exps"]
 LOCKS = {
     extra: (ROOT / f"requirements/{extra}.txt").read_text()
     for extra in ("serve", "train", "gpu", "dev")
@@ -63,9 +63,19 @@ def test_a_stage_that_computes_depends_on_the_libraries(stage):
     assert "requirements/train.txt" in DVC["stages"][stage]["deps"]
 
 
-def test_compare_depends_on_its_templates():
-    templates = {f"pipeline/{path.name}" for path in (ROOT / "pipeline").glob("*.j2")}
-    assert templates <= set(DVC["stages"]["compare"]["deps"])
+def test_compare_depends_on_its_templates(imports):
+    """Those that the code it runs names, and those that these extend or import."""
+    modules = imports.find_upstream_modules("pipeline.compare") | {"pipeline.compare"}
+    found = [f"{module.replace('.', '/')}.py" for module in modules - {"pipeline", "serve"}]
+    needed = set()
+    while found:
+        names = re.findall(r'"(\w+\.\w+\.j2)"', (ROOT / found.pop()).read_text())
+        new = {f"pipeline/{name}" for name in names} - needed
+        needed |= new
+        found += new
+    assert {"pipeline/page.html.j2", "pipeline/base.html.j2"} < needed
+    declared = {dep for dep in DVC["stages"]["compare"]["deps"] if dep.endswith(".j2")}
+    assert declared == needed
 
 
 @pytest.mark.parametrize("stage", STAGES)

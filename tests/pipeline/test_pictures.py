@@ -1,5 +1,6 @@
 import re
 import xml.etree.ElementTree as ElementTree
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -42,7 +43,15 @@ def intervals():
     return pictures.accuracy_intervals({1: FIGURES, 2: FIGURES, 3: FIGURES})
 
 
-ALL = pytest.mark.parametrize("draw", [confusion, reliability, mistakes, curves, intervals])
+def lettered(*letters, metric="loss", **of_letter):
+    return pictures.lettered_curves(
+        dict.fromkeys(letters or "ABCDEFGH", CURVES) | of_letter, metric
+    )
+
+
+ALL = pytest.mark.parametrize(
+    "draw", [confusion, reliability, mistakes, curves, intervals, lettered]
+)
 
 
 @ALL
@@ -98,3 +107,54 @@ def test_drawing_leaves_the_settings_of_matplotlib_alone():
     before = dict(matplotlib.rcParams)
     theme.svg(confusion())
     assert dict(matplotlib.rcParams) == before
+
+
+def heights(figure):
+    """Where the letters stand, of the panel's height."""
+    return {text.get_text(): text.xyann[1] for text in figure.axes[0].texts}
+
+
+@pytest.mark.parametrize("metric", ["accuracy", "loss"])
+def test_letters_of_equal_curves_do_not_cover_each_other(metric):
+    found = heights(lettered(*"ABCDEFGHIJKL", metric=metric))
+    assert list(found) == list("ABCDEFGHIJKL")
+    places = sorted(found.values())
+    assert min(after - before for before, after in pairwise(places)) > 0.05
+    assert places[-1] <= 1
+    assert places[0] > 0
+
+
+def test_letters_stand_in_the_order_of_their_curves_ends():
+    worse = CURVES | {"val_accuracy": [0.8, 0.85, 0.929]}
+    found = heights(lettered("A", metric="accuracy", B=worse, C=worse))
+    assert found["A"] > max(found["B"], found["C"])
+
+
+def test_each_of_twelve_looks_different():
+    styles = {tuple(pictures.shade(place).items()) for place in range(12)}
+    assert len(styles) == 12
+    assert [pictures.is_pale(place) for place in (0, 5, 6, 11)] == [False, False, True, True]
+
+
+def test_of_few_experiments_the_training_is_shown_too():
+    def dashed(figure):
+        return [line for line in figure.axes[0].lines if line.get_linestyle() == "--"]
+
+    assert len(dashed(lettered(*"ABC"))) == 3
+    assert dashed(lettered(*"ABCD")) == []
+
+
+def test_one_epoch_and_a_perfect_score_can_be_drawn():
+    perfect = {"step": [1], "val_accuracy": [1.0], "train_accuracy": [1.0]}
+    theme.svg(pictures.lettered_curves({"A": perfect, "B": CURVES}, "accuracy"))
+    theme.svg(pictures.lettered_curves({"A": perfect}, "accuracy"))
+
+
+def test_the_first_epochs_leave_the_others_room():
+    steep = {
+        "step": list(range(8)),
+        "val_accuracy": [0.1] + [0.97] * 7,
+        "train_accuracy": [0.9] * 8,
+    }
+    figure = pictures.lettered_curves({"A": steep}, "accuracy")
+    assert 0.9 < figure.axes[0].get_ylim()[0] < 0.97

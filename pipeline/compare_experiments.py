@@ -1,0 +1,221 @@
+"""Compares experiments, branches or commits on one page: `python -m pipeline.compare_experiments`.
+
+Each stands for its best run. What DVC tracks of it is taken from the cache into a temporary
+folder; the workspace stays as it is.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from pipeline import dataset, duels, experiments, page, paths, pictures, results, table, theme
+from pipeline.config import PipelineError
+from pipeline.dataset import Split
+from pipeline.duels import Contender, Duel
+from pipeline.experiments import Experiment
+from pipeline.files import replacing
+
+logger = logging.getLogger(__name__)
+
+PAGE = Path("reports/experiments.html")
+
+_DISPUTED = 10  # images of each side of a duel
+
+
+def main(arguments: list[str]) -> None:
+    """Writes the page, prints the table and where the page lies."""
+    options = _options(arguments)
+    chosen = named(options.names) if options.names else of_head()
+    with TemporaryDirectory(prefix="experiments-") as folder:
+        groups = duels.ranked(read(chosen, Path(folder), strict=bool(options.names)))
+    fought = duels.fought(groups)
+    with replacing(options.out) as temporary:
+        temporary.write_text(rendered(groups, fought, options.names))
+    show(groups)
+    for duel in fought:
+        finding, grounds = duels.verdict(duel)
+        logger.info("%s: %s", finding, grounds)
+    logger.info("\n%s", options.out)
+
+
+def _options(arguments: list[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m pipeline.compare_experiments")
+    parser.description = "Compares experiments, branches or commits on one HTML page."
+    parser.add_argument(
+        "names", nargs="*", metavar="NAME", help="without any: all experiments of this commit"
+    )
+    parser.add_argument(
+        "--out", type=Path, default=PAGE, metavar="FILE", help=f"the page; by default {PAGE}"
+    )
+    return parser.parse_args(arguments)
+
+
+def named(names: Sequence[str]) -> list[Experiment]:
+    """The experiments of these names, each once."""
+    return _best([experiments.find(name) for name in dict.fromkeys(names)])
+
+
+def of_head() -> list[Experiment]:
+    """All experiments of the commit that is checked out.
+
+    Raises:
+        PipelineError: there is none.
+    """
+    if found := experiments.of_head():
+        return _best(found)
+    raise PipelineError(
+        "this commit has no experiments yet: python train.py -m run=1,2,3\n"
+        "Those of other commits can be named: make compare EXPS='main NAME', "
+        "and `python -m pipeline.exps --all` lists them"
+    )
+
+
+def _best(chosen: list[Experiment]) -> list[Experiment]:
+    """As many as a page can hold, those with the highest validation accuracy."""
+    if len(chosen) <= duels.MOST:
+        return chosen
+    logger.warning("Only the best %d of %d experiments are compared.", duels.MOST, len(chosen))
+    reached = {e: experiments.figures(e)["val_accuracy"] for e in chosen}
+    return sorted(chosen, key=lambda experiment: -reached[experiment])[: duels.MOST]
+
+
+def read(chosen: Sequence[Experiment], folder: Path, *, strict: bool) -> list[Contender]:
+    """The experiments as DVC's cache has them, by way of `folder`.
+
+    Raises:
+        PipelineError: one is not in the cache; unless `strict`, only if it is so of all.
+    """
+    tests: dict[str, Split] = {}
+    contenders = []
+    for number, experiment in enumerate(chosen):
+        try:
+            contenders.append(_read(experiment, folder / str(number), tests))
+        except PipelineError as error:
+            if strict:
+                raise
+            logger.warning("left out: %s", error)
+    if not contenders:
+        raise PipelineError("none of this commit's experiments can be read")
+    return contenders
+
+
+def _read(experiment: Experiment, folder: Path, tests: dict[str, Split]) -> Contender:
+    """The experiment's best run; `tests` keeps the test images by the hash of their data set."""
+    run: int = experiments.figures(experiment)["run"]
+    data: str = experiments.picks(experiment)["data"]
+    files = (paths.model(run) / "model.json", paths.curves(run), paths.evaluation(run))
+    experiments.checkout(experiment, folder, *files)
+    result = results.read([run], data, folder)[run]
+    split = result.model["data"]["sha256"]
+    if split not in tests:
+        experiments.checkout(experiment, folder, paths.processed(data))
+        tests[split] = dataset.load(folder / paths.processed(data), "test")
+    return Contender(experiment, result, tests[split])
+
+
+def rendered(
+    groups: Sequence[Sequence[Contender]], fought: Sequence[Duel], names: Sequence[str]
+) -> str:
+    """The page as HTML; `names` are those that were typed."""
+    everyone = [contender for group in groups for contender in group]
+    settings = {c.letter: {"run": c.result.model["run"], **_settings(c)} for c in everyone}
+    labelled = dict(zip(duels.labels(groups), groups, strict=True))
+    content = {
+        "groups": labelled,
+        "everyone": everyone,
+        "columns": [title for title in table.COLUMNS.items() if title[0] in _COLUMNS],
+        "cells": {c.letter: table.cells(c.result.figures) for c in everyone},
+        "roughly": [label for label, group in labelled.items() if not duels.validated_alike(group)],
+        "duels": [(duel, *duels.verdict(duel), sides(duel)) for duel in fought],
+        "twins": duels.twins(everyone),
+        "settings": page.settings(settings),
+        "drawings": drawings(everyone),
+        "dashed": len(everyone) <= pictures.FEW,
+        "colour": colour,
+        "command": shlex.join(["python", "-m", "pipeline.compare_experiments", *names]),
+    }
+    return page.filled("experiments.html.j2", content)
+
+
+_COLUMNS = ("val %", "test % (95 %)", "loss", "ECE %", "params", "size")
+
+
+def _settings(contender: Contender) -> dict[str, Any]:
+    settings: dict[str, Any] = contender.result.model["settings"]
+    return settings
+
+
+def sides(duel: Duel) -> list[dict[str, Any]]:
+    """For each of the two, what it alone reads right: how many, and some of the images."""
+    return [
+        {
+            "right": one,
+            "wrong": other,
+            "number": len(places := duels.disputed(one, other)),
+            "images": [_image(place, one, other) for place in places[:_DISPUTED].tolist()],
+        }
+        for one, other in ((duel.best, duel.other), (duel.other, duel.best))
+    ]
+
+
+def _image(place: int, right: Contender, wrong: Contender) -> dict[str, Any]:
+    """A test image and what the two say of it: digit and confidence."""
+    said = {}
+    for name, contender in (("right", right), ("wrong", wrong)):
+        probabilities = contender.result.probabilities[place]
+        said[name] = int(probabilities.argmax()), float(probabilities.max())
+    test = right.test
+    return {"pixels": test.images[place], "index": int(test.index[place]), **said}
+
+
+def drawings(everyone: Sequence[Contender]) -> dict[str, str]:
+    """The learning curves of all in one picture, as SVG by metric."""
+    curves = {contender.letter: contender.result.curves for contender in everyone}
+    return {
+        metric: theme.svg(pictures.lettered_curves(curves, metric))
+        for metric in ("accuracy", "loss")
+    }
+
+
+def colour(contender: Contender) -> str:
+    """Its colour in CSS: that of its curve."""
+    full = f"var(--{theme.name_of(contender.place + 1)})"
+    pale = f"color-mix(in srgb, {full} 50%, var(--surface))"
+    return pale if pictures.is_pale(contender.place) else full
+
+
+def show(groups: Sequence[Sequence[Contender]]) -> None:
+    """Prints the table, the best of each group bold."""
+    everyone = [contender for group in groups for contender in group]
+    rows = [table.cells(contender.result.figures) for contender in everyone]
+    columns = [
+        table.Column("run", [row["run"] for row in rows]),
+        *(
+            table.Column(title, [row[title] for row in rows], spare=max(0, place - 1))
+            for place, title in enumerate(_COLUMNS)
+        ),
+    ]
+    if len(groups) > 1:
+        labelled = zip(duels.labels(groups), groups, strict=True)
+        labels = [label for label, group in labelled for _ in group]
+        columns.insert(0, table.Column("test images", labels))
+    best = {group[0].letter for group in groups}
+    styles = ["bold green" if contender.letter in best else "" for contender in everyone]
+    names = [f"{contender.letter} {contender.name}" for contender in everyone]
+    room = table.room()
+    table.show_named(names, table.fitting(names, columns, room), styles, room)
+
+
+if __name__ == "__main__":
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
+    try:
+        main(sys.argv[1:])
+    except PipelineError as error:
+        sys.exit(f"error: {error}")

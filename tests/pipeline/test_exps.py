@@ -1,0 +1,156 @@
+from datetime import datetime
+from types import SimpleNamespace
+
+import pytest
+from laboratory import Laboratory
+
+from pipeline import exps, table
+from pipeline.config import PipelineError
+from pipeline.exps import Row
+
+NOW = datetime(2026, 11, 23, 12, 0)
+NONE = "\N{EN DASH}"
+
+
+@pytest.fixture
+def laboratory(workspace, evaluated):
+    return Laboratory(workspace, evaluated)
+
+
+@pytest.fixture
+def printed(capsys, monkeypatch, caplog):
+    """What the command prints in a terminal so wide, and what it logs."""
+
+    def run(*arguments, room=1000):
+        monkeypatch.setattr(table, "room", lambda: room)
+        capsys.readouterr()
+        caplog.clear()
+        with caplog.at_level("INFO", "pipeline.exps"):
+            exps.main(list(arguments))
+        return capsys.readouterr().out, "".join(caplog.messages)
+
+    return run
+
+
+def test_head_comes_first_then_its_experiments_the_best_on_top(laboratory, printed):
+    laboratory.experiment("fair", val_accuracy=0.91, wrong=[1, 2])
+    laboratory.experiment("good", val_accuracy=0.95, wrong=[1], settings={"epochs": 7})
+    laboratory.experiment("bad", val_accuracy=0.5)
+    lines = printed()[0].splitlines()
+    assert lines[0].split()[:5] == ["name", "val", "%", "test", "%"]
+    assert [line.split()[0] for line in lines[1:]] == ["main", "good", "fair", "bad"]
+    assert lines[2].split()[1:4] == ["95.00", "99.50", "7"]
+    assert lines[1].split()[1:3] == [NONE, NONE]
+
+
+def test_only_what_differs_is_a_column(laboratory, printed):
+    laboratory.experiment("one")
+    laboratory.experiment("two", run=3, split=1, settings={"epochs": 7})
+    head = printed()[0].splitlines()[0].split()
+    assert head == [
+        *("name", "val", "%", "test", "%"),
+        "run",
+        "seed",
+        "filters",
+        "epochs",
+        "created",
+    ]
+
+
+def test_other_commits_are_shown_when_asked_for(laboratory, printed):
+    laboratory.experiment("old")
+    laboratory.commit("between")
+    laboratory.commit("now")
+    table_, log = printed()
+    assert "old" not in table_
+    assert "--all" in log
+    assert "train.py -m run=1,2,3" in log
+    table_, log = printed("--all")
+    assert [line.split()[0] for line in table_.splitlines()[1:]] == [
+        "main",
+        laboratory.git("rev-parse", "HEAD~2")[:7],
+        "old",
+    ]
+    assert log == ""
+
+
+@pytest.mark.parametrize("room", [80, 100, 120, 1000])
+def test_no_name_and_no_number_is_cut_off(laboratory, printed, room):
+    tried = {"a_long_setting": 1, "another_long_setting": 2, "yet_another_setting": 3}
+    laboratory.experiment("run1-epochs=3-learning_rate=0.001-ab12cd", settings=tried)
+    different = {name: value + 0.5 for name, value in tried.items()}
+    laboratory.experiment("run3-with-a-name-of-more-than-28-letters", run=3, settings=different)
+    output, log = printed(room=room)
+    assert "\N{HORIZONTAL ELLIPSIS}" not in output
+    assert max(map(len, output.splitlines())) <= room
+    assert ("more settings differ; `dvc exp show` has them all" in log) == (room < 120)
+
+
+def test_what_was_tried_comes_before_what_follows_from_the_run():
+    settings = [
+        {"run": "1", "dense": "0", "epochs": "5", "seed": "1"},
+        {"run": "2", "dense": "64", "epochs": "5", "seed": "1"},
+        {"run": "3", "dense": "128", "epochs": "6", "seed": "2"},
+        {"run": "3", "dense": "128", "epochs": "5", "seed": "2"},
+        {"seed": "1", "epochs": "5"},
+    ]
+    assert exps.varying(settings) == ["run", "seed", "epochs", "dense"]
+    assert exps.varying(settings[:1]) == []
+
+
+def test_keys_are_short_where_that_is_clear():
+    among = {"optimizer.name", "optimizer.learning_rate", "model.size", "batch.size"}
+    assert exps.short(sorted(among), among) == {
+        "optimizer.name": "optimizer.name",
+        "optimizer.learning_rate": "learning_rate",
+        "model.size": "model.size",
+        "batch.size": "batch.size",
+    }
+
+
+def made(state):
+    """An experiment as DVC shows it, with the files of the commit it started from."""
+    data = SimpleNamespace(
+        timestamp=NOW,
+        metrics={"reports/metrics.json": {"data": {"val_accuracy": 0.9, "test_accuracy": 0.8}}},
+        params={
+            "params.yaml": {"data": {"seed": 7, "runs": [1]}},
+            "reports/best.yaml": {"data": {"run": 3, "name": "n", "model": {"dense": 64}}},
+        },
+    )
+    executor = SimpleNamespace(state=state) if state else None
+    revision = SimpleNamespace(name="it", rev="ab" * 20, data=data)
+    return SimpleNamespace(revs=[revision], executor=executor)
+
+
+@pytest.mark.parametrize("state", ["queued", "running", "failed"])
+def test_what_is_not_finished_shows_its_picks_and_no_stale_figures(state):
+    commit = SimpleNamespace(**vars(made(None).revs[0]), experiments=[made(state), made("success")])
+    head, finished, unfinished = exps.rows_of(commit)
+    assert head.settings == finished.settings == {"seed": "7", "run": "3", "model.dense": "64"}
+    assert (finished.state, unfinished.state) == ("", state)
+    assert unfinished.settings == {"seed": "7"}
+    assert unfinished.figures == {}
+    columns = {c.title: c.cells for c in exps.columns_of([head, finished, unfinished], NOW)}
+    assert columns["state"] == ["", "", state]
+    assert columns["val %"] == ["90.00", "90.00", NONE]
+    assert "state" not in {c.title for c in exps.columns_of([head, finished], NOW)}
+
+
+def test_an_unreadable_commit_is_a_row_too():
+    commit = SimpleNamespace(name=None, rev="ab" * 20, data=None, experiments=None)
+    assert list(exps.rows_of(commit)) == [Row("abababa", 0, None, {}, {}, "unreadable")]
+
+
+def test_dates_are_as_short_as_they_are_clear():
+    cells = [
+        Row("n", 0, created, {}, {})
+        for created in (datetime(2026, 11, 23, 9, 5), datetime(2026, 3, 1), datetime(2025, 3, 1))
+    ]
+    *_, created = exps.columns_of([*cells, Row("n", 0, None, {}, {})], NOW)
+    assert created.cells == ["09:05", "01 Mar", "01 Mar 2025", NONE]
+
+
+def test_outside_of_dvc_it_says_so(workspace):
+    with pytest.raises(PipelineError, match="DVC repository"):
+        exps.main([])
