@@ -26,14 +26,15 @@ def main(arguments: list[str]) -> None:
     run = experiments.figures(experiment)["run"]
     file = Path(f"conf/run/{run}.yaml")
     adopted = experiments.read(experiment, file)
-    present = (environment.root() / file).read_bytes()
+    place = environment.root() / file
+    present = place.read_bytes() if place.exists() else b""
     for line in different_picks(experiment):
         print(line)
     if adopted == present:
         print(f"{file} has these settings already.")
         return
     _require_committed(file)
-    with replacing(environment.root() / file) as temporary:
+    with replacing(place) as temporary:
         temporary.write_bytes(adopted)
     print(diff(file, present.decode(), adopted.decode()))
     print(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 
 from pipeline.config import PipelineError
@@ -47,3 +48,13 @@ def experiment() -> dict[str, str]:
 def sweep_job() -> tuple[str | None, str]:
     """For a job of a sweep the id of its parent run in MLflow, and what sets the job apart."""
     return os.environ.get("SWEEP_PARENT") or None, os.environ.get("SWEEP_LABEL", "")
+
+
+def for_program(**variables: str) -> dict[str, str]:
+    """This process's variables and `variables`, for a program of ours that it starts.
+
+    `python` is the one that runs here, also where .venv is not activated, and says at once what it
+    prints, so that its log can be followed.
+    """
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    return {**os.environ, "PATH": path, "PYTHONUNBUFFERED": "1", **variables}

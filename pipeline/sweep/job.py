@@ -166,11 +166,11 @@ def _run_dvc(job: Job, folder: Path, parent: str | None, held: int) -> int:
             start_new_session=True,
             pass_fds=(held,),
         )
-        with _ended_with_us(process.pid):
+        with _ended_with_us(process):
             write(folder, job, State("running", time.time(), pid=process.pid))
             while process.poll() is None and not _STARTED.search(log.read_text(errors="replace")):
                 time.sleep(0.1)
-    with _ended_with_us(process.pid):
+    with _ended_with_us(process):
         code = process.wait()
     if code < 0:
         with suppress(ProcessLookupError):  # a stage outlives a DVC that is killed
@@ -178,24 +178,18 @@ def _run_dvc(job: Job, folder: Path, parent: str | None, held: int) -> int:
     return code
 
 
-def _environment(job: Job, parent: str | None) -> dict[str, str]:
-    here = Path(sys.executable).parent  # `python` of dvc.yaml, also where .venv is not activated
-    return {
-        **os.environ,
-        "PATH": f"{here}{os.pathsep}{os.environ['PATH']}",
-        "PYTHONUNBUFFERED": "1",  # so that the log says at once how far the training is
-        "SWEEP_PARENT": parent or "",
-        "SWEEP_LABEL": job.label,
-    }
+def _environment(job: Job, parent: str | None, **variables: str) -> dict[str, str]:
+    return environment.for_program(SWEEP_PARENT=parent or "", SWEEP_LABEL=job.label, **variables)
 
 
 @contextmanager
-def _ended_with_us(pid: int) -> Iterator[None]:
+def _ended_with_us(process: subprocess.Popen[bytes]) -> Iterator[None]:
     """Ends the process and all that it started when the block is interrupted."""
     try:
         yield
     except BaseException:
-        _end(pid)
+        _end(process.pid)
+        process.poll()  # so that it knows
         raise
 
 
@@ -253,13 +247,14 @@ def track(job: Job, made: Experiment, parent: str | None) -> None:
         subprocess.run(  # noqa: S603  a list, no shell
             [sys.executable, "-m", "pipeline.track", f"data={job.data}"],
             cwd=folder,
-            env=_environment(job, parent)
-            | {
-                "DVC_ROOT": str(environment.root()),
-                "PYTHONPATH": str(environment.root()),
-                "DVC_EXP_NAME": made.name,
-                "DVC_EXP_BASELINE_REV": made.baseline,
-            },
+            env=_environment(
+                job,
+                parent,
+                DVC_ROOT=str(environment.root()),
+                PYTHONPATH=str(environment.root()),
+                DVC_EXP_NAME=made.name,
+                DVC_EXP_BASELINE_REV=made.baseline,
+            ),
             check=True,
             capture_output=True,
         )

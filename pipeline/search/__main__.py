@@ -1,0 +1,5 @@
+"""`python -m pipeline.search`."""
+
+from pipeline.search import command
+
+command.door()

@@ -1,0 +1,150 @@
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+import sweeping
+
+from pipeline import adopt
+from pipeline.config import CONF, PipelineError
+
+FILE = "conf/run/3.yaml"
+NAME = "run3-epochs=9-abc123"
+
+
+@pytest.fixture
+def repository(workspace):
+    return sweeping.Repository(workspace)
+
+
+def as_dvc_left_it(repository):
+    """Run 3 with other settings; the comments are there."""
+    text = (repository.folder / FILE).read_text()
+    assert "epochs: 6" in text
+    return text.replace("epochs: 6", "epochs: 9").replace("rate: 2e-3", "rate: 0.001")
+
+
+def tried(repository, name=NAME, run=3, picks="data: mnist\nruns: [3]\nseed: 42\nthreads: 2\n"):
+    """An experiment with those settings."""
+    changed = {
+        FILE: as_dvc_left_it(repository),
+        "conf/run/1.yaml": "name: another\n",
+        "params.yaml": picks,
+        "reports/metrics.json": json.dumps({"run": run, "val_accuracy": 0.99}),
+    }
+    return repository.experiment(name, changed)
+
+
+def test_its_file_is_taken_over_to_the_byte_and_nothing_else(repository, capsys):
+    tried(repository)
+    expected = as_dvc_left_it(repository)
+    adopt.main([NAME])
+    assert (repository.folder / FILE).read_text() == expected
+    assert "# Optimized" in expected
+    assert repository.git("status", "--porcelain") == f"M {FILE}"
+    shown = capsys.readouterr().out
+    assert f"--- a/{FILE}\n+++ b/{FILE}\n" in shown
+    changes = [line for line in shown.splitlines() if line[0] in "+-"][2:]
+    assert [line.split("#")[0].rstrip() for line in changes] == [
+        "-  learning_rate: 2e-3",
+        "+  learning_rate: 0.001",
+        "-epochs: 6",
+        "+epochs: 9",
+    ]
+    assert "dvc repro   builds run 3" in shown
+    assert "note:" not in shown
+
+
+def test_a_branch_or_a_commit_does_as_well(repository):
+    commit = tried(repository)
+    expected = as_dvc_left_it(repository)
+    for name in (commit, "better"):
+        repository.git("branch", "--force", "better", commit)
+        adopt.main([name])
+        assert (repository.folder / FILE).read_text() == expected
+        repository.git("checkout", "-q", FILE)
+
+
+def test_the_settings_of_its_best_run_are_meant(repository):
+    tried(repository, run=1)
+    adopt.main([NAME])
+    assert (repository.folder / "conf" / "run" / "1.yaml").read_text() == "name: another\n"
+    assert repository.git("status", "--porcelain") == "M conf/run/1.yaml"
+
+
+def test_changes_that_would_be_lost_are_refused(repository):
+    tried(repository)
+    repository.edit(FILE, "batch_size: 128", "batch_size: 64")
+    mine = (repository.folder / FILE).read_text()
+    with pytest.raises(PipelineError, match=f"{FILE} has changes .* git restore {FILE}"):
+        adopt.main([NAME])
+    assert (repository.folder / FILE).read_text() == mine
+
+
+def test_changes_elsewhere_are_no_hindrance(repository):
+    tried(repository)
+    expected = as_dvc_left_it(repository)
+    repository.edit("conf/run/2.yaml", "epochs: 5", "epochs: 7")
+    adopt.main([NAME])
+    assert (repository.folder / FILE).read_text() == expected
+    assert "epochs: 7" in (repository.folder / "conf" / "run" / "2.yaml").read_text()
+
+
+def test_picks_that_differ_are_noted_and_stay(repository, capsys):
+    tried(repository, picks="data: digits\nruns: [3]\nseed: 7\nthreads: 2\n")
+    adopt.main([NAME])
+    notes = [line for line in capsys.readouterr().out.splitlines() if line.startswith("note")]
+    assert notes == [
+        "note: the experiment had data=digits, params.yaml has mnist: another model",
+        "note: the experiment had seed=7, params.yaml has 42: another model",
+    ]
+    assert "params.yaml" not in repository.git("status", "--porcelain")
+
+
+def test_what_is_there_already_is_left_alone(repository, capsys):
+    tried(repository)
+    adopt.main([NAME])
+    capsys.readouterr()
+    changed = (repository.folder / FILE).stat().st_mtime_ns
+    adopt.main([NAME])
+    assert capsys.readouterr().out == f"{FILE} has these settings already.\n"
+    assert (repository.folder / FILE).stat().st_mtime_ns == changed
+
+
+def test_a_run_that_is_not_here_is_a_new_file(repository, capsys):
+    new = "conf/run/4.yaml"
+    changed = {
+        new: "name: fourth\n",
+        "reports/metrics.json": json.dumps({"run": 4}),
+    }
+    repository.experiment("fourth", changed)
+    adopt.main(["fourth"])
+    assert (repository.folder / new).read_text() == "name: fourth\n"
+    assert "+name: fourth" in capsys.readouterr().out
+    assert repository.git("status", "--porcelain") == f"?? {new}"
+
+
+def test_an_unknown_name_is_told_with_the_nearest(repository):
+    tried(repository)
+    with pytest.raises(PipelineError, match=f"run3-epoch=9-abc123; did you mean {NAME}"):
+        adopt.main(["run3-epoch=9-abc123"])
+    assert repository.git("status", "--porcelain") == ""
+
+
+def test_what_is_no_experiment_has_no_figures(repository):
+    with pytest.raises(PipelineError, match=r"main has no reports/metrics\.json"):
+        adopt.main(["main"])
+
+
+def test_as_typed_an_error_is_one_line_and_exit_code_1(repository):
+    done = subprocess.run(
+        [sys.executable, "-m", "pipeline.adopt", "nothing"],
+        cwd=repository.folder,
+        env={**os.environ, "PYTHONPATH": str(CONF.parent)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: there is no experiment or commit nothing")
+    assert "Traceback" not in done.stderr
