@@ -67,6 +67,39 @@ def test_a_run_can_hang_under_another(client):
     assert child.data.tags["mlflow.parentRunId"] == parent.info.run_id
 
 
+def sweep(client):
+    place = client.get_experiment_by_name("mnist")
+    place = place.experiment_id if place else client.create_experiment("mnist")
+    return client.create_run(place).info.run_id
+
+
+def test_a_model_that_is_known_elsewhere_is_logged_again_under_a_sweep_once(client):
+    alone = tracking.ensure_tracked(client, 3)
+    parent = sweep(client)
+    child = tracking.ensure_tracked(client, 3, parent, "epochs=2 seed=7")
+    assert child.info.run_id != alone.info.run_id
+    assert child.info.run_name == "run-3-optimized epochs=2 seed=7"
+    assert child.data.tags[tracking.PARENT] == parent
+    assert child.data.metrics == alone.data.metrics
+    again = tracking.ensure_tracked(client, 3, parent, "epochs=2 seed=7")
+    assert again.info.run_id == child.info.run_id
+    before = len(runs(client))
+    tracking.ensure_tracked(client, 3)
+    assert len(runs(client)) == before
+
+
+def test_the_stage_hangs_its_runs_under_the_sweep_that_it_is_a_job_of(
+    built, configured, monkeypatch
+):
+    parent = sweep(tracking.connect())
+    monkeypatch.setenv("SWEEP_PARENT", parent)
+    monkeypatch.setenv("SWEEP_LABEL", "seed=7")
+    track.main(configured(1, "runs=[3]"))
+    (child,) = (run for run in runs(tracking.connect()) if run.info.run_id != parent)
+    assert child.data.tags[tracking.PARENT] == parent
+    assert child.info.run_name == "run-3-optimized seed=7"
+
+
 def test_new_figures_of_the_same_model_are_another_run(client):
     first = tracking.ensure_tracked(client, 3)
     path = paths.evaluation(3) / "metrics.json"
