@@ -14,3 +14,5 @@ if __name__ == "__main__":
         sys.exit(door.main(sys.argv[1:]))
     except PipelineError as error:
         sys.exit(f"error: {error}")
+    except KeyboardInterrupt:
+        sys.exit(130)

@@ -18,6 +18,7 @@ from pipeline import environment, experiments, git
 from pipeline.config import PARAMS, PipelineError
 from pipeline.experiments import Experiment
 from pipeline.files import replacing
+from pipeline.sweep.overrides import DECIDING_CODE
 
 
 def main(arguments: list[str]) -> None:
@@ -28,7 +29,7 @@ def main(arguments: list[str]) -> None:
     adopted = experiments.read(experiment, file)
     place = environment.root() / file
     present = place.read_bytes() if place.exists() else b""
-    for line in different_picks(experiment):
+    for line in (*different_picks(experiment), *different_files(experiment)):
         print(line)
     if adopted == present:
         print(f"{file} has these settings already.")
@@ -56,6 +57,15 @@ def different_picks(experiment: Experiment) -> list[str]:
         for key, value in experiments.picks(experiment).items()
         if key != "runs" and here.get(key) != value
     ]
+
+
+def different_files(experiment: Experiment) -> list[str]:
+    """Data definitions and code that decide a model too, and are not taken over either."""
+    data = experiments.picks(experiment)["data"]
+    listed = git.git(
+        "diff", "--name-only", experiment.commit, "--", f"conf/data/{data}.yaml", *DECIDING_CODE
+    )
+    return [f"note: the experiment had another {file}: another model" for file in listed.split()]
 
 
 def _require_committed(file: Path) -> None:

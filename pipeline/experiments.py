@@ -107,4 +107,5 @@ def checkout(experiment: Experiment, folder: Path, *outputs: Path) -> None:
             files.get(output.as_posix(), str(folder / output), recursive=True)
         except (FileNotFoundError, DataIndexDirError):
             lost = f"{experiment.name}: {output} is not in DVC's cache"
-            raise PipelineError(f"{lost}; repeat the experiment, or dvc pull") from None
+            again = f"dvc pull, or dvc exp remove {experiment.name} and repeat it"
+            raise PipelineError(f"{lost}: {again}") from None

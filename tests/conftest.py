@@ -2,11 +2,17 @@
 
 import os
 import shutil
+import signal
 
 import pytest
 from hydra import compose, initialize_config_dir
 
 from pipeline import config, determinism
+
+
+def pytest_configure():
+    """Tests interrupt programs; one that runs in a shell's background ignores that, and its own."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_runtest_setup(item):

@@ -183,11 +183,15 @@ def _checked(composed: DictConfig, run: int, field: str) -> Config:
 
 
 def _name(name: str, search: Search, base: Config, space: dict[str, BaseDistribution]) -> str:
-    """Another space, run or data set is another study; more trials are not."""
+    """Another space, run or data set is another study; more trials are not.
+
+    Nor is another start: what the run says of the keys that the space varies.
+    """
+    fixed = {key: value for key, value in flat(settings(base)).items() if key not in space}
     deciding = [
         search.run,
         search.metric.value,
-        settings(base),
+        fixed,
         _plain(OmegaConf.structured(base.data)),
         {key: repr(dimension) for key, dimension in space.items()},
     ]

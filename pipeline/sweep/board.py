@@ -17,7 +17,7 @@ from pipeline.sweep import job as jobs
 from pipeline.sweep.job import State
 from pipeline.sweep.overrides import Job
 from pipeline.sweep.record import Outcomes
-from pipeline.table import hundredths
+from pipeline.table import Column, hundredths, room, show_named
 
 _STAGE = re.compile(r"^Running stage '([\w@]+)'", re.MULTILINE)
 _EPOCH = re.compile(r"^epoch (\d+/\d+) ", re.MULTILINE)
@@ -115,25 +115,21 @@ def show_results(found: Outcomes, folder: Path) -> None:
     """The jobs by validation accuracy, and what ended the others."""
     done = [state for _, state in found if state and state.state == "done"]
     done.sort(key=State.rank)
-    console = _console()
     if done:
-        table = _table("experiment", "validation %", "loss", "time")
-        for place, best in enumerate(done):
-            assert best.val_accuracy is not None
-            table.add_row(
-                best.experiment,
-                hundredths(best.val_accuracy),
-                f"{best.val_loss:.4f}",
-                "before" if best.reused else _duration(best.seconds),
-                style="bold green" if not place else None,
-            )
-        console.print(table)
+        names = [state.experiment for state in done]
+        columns = [
+            Column("validation %", [hundredths(-state.rank()[0]) for state in done]),
+            Column("loss", [f"{state.val_loss:.4f}" for state in done]),
+            Column("time", ["before" if s.reused else _duration(s.seconds) for s in done]),
+        ]
+        show_named(names, columns, ["bold green", *[""] * (len(done) - 1)], room())
+    console = Console(highlight=False, soft_wrap=True)
     for job, state in found:
         if not state or state.state != "done":
             title = f"run {job.run} {job.label}".rstrip()
             what = _sentence(state, folder) if state else "did not begin"
             log = f"\n  {jobs.log_of(folder, job)}" if state else ""
-            console.print(f"{title} {what}{log}", style="red", markup=False, soft_wrap=True)
+            console.print(f"{title} {what}{log}", style="red", markup=False)
 
 
 def _table(*columns: str) -> Table:
@@ -143,12 +139,6 @@ def _table(*columns: str) -> Table:
             column, justify="left" if place == 0 or not column else "right", no_wrap=True
         )
     return table
-
-
-def _console() -> Console:
-    """As wide as it needs to be in a file or a pipe."""
-    console = Console(highlight=False)
-    return console if console.is_terminal else Console(highlight=False, width=160)
 
 
 def _elapsed(state: State) -> float:

@@ -12,6 +12,7 @@ from typing import Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
+from mlflow import MlflowClient
 from omegaconf import DictConfig, OmegaConf
 
 from pipeline import config, environment, git, tracking
@@ -22,15 +23,18 @@ from pipeline.sweep.overrides import Job
 
 _PLAN = "sweep.json"
 _SWEEP_FLAGS = ("-m", "--multirun")
+_PRINTING_FLAGS = ("-h", "--help", "--hydra-help", "--version", "-c", "--cfg", "-i", "--info")
 
 
 def main(arguments: list[str]) -> int:
     """Runs the jobs that the arguments of `train.py` describe; the exit code."""
     typed = config.arguments(arguments, OmegaConf.create())
-    if any(argument.startswith("-") and argument not in _SWEEP_FLAGS for argument in typed):
-        _hydra(typed)  # --help, --cfg and such
+    if any(argument.partition("=")[0] in _PRINTING_FLAGS for argument in typed):
+        _hydra(typed)
         return 0
     settings = [argument for argument in typed if argument not in _SWEEP_FLAGS]
+    if flags := [argument for argument in settings if argument.startswith("-")]:
+        raise PipelineError(f"{flags[0]}: only -m (a sweep), --help, --cfg and --info are known")
     swept = len(settings) < len(typed)
     _require_repository()
     found = overrides.jobs(settings)
@@ -57,16 +61,31 @@ def _run(found: list[Job], arguments: list[str], typed: list[str], *, swept: boo
             if state and state.state == "running":
                 job.orphaned(folder, one, state)
         outcomes = board.outcomes(found, folder)
-        for one, state in outcomes:
-            if state:
-                record.complete(client, one, state, parent, job.log_of(folder, one))
+        unrecorded = _recorded(client, outcomes, folder, parent)
         if parent:
             record.close_parent(client, parent, outcomes, interrupted=interrupted)
     board.show_results(outcomes, folder)
+    for error in unrecorded:
+        print(error)
     _say_next(outcomes)
     if interrupted:
         return 130
-    return 0 if all(state and state.state == "done" for _, state in outcomes) else 1
+    done = all(state and state.state == "done" for _, state in outcomes)
+    return 0 if done and not unrecorded else 1
+
+
+def _recorded(
+    client: MlflowClient, outcomes: record.Outcomes, folder: Path, parent: str | None
+) -> list[str]:
+    """Why MLflow could not be told of a job; what is trained is not lost by it."""
+    errors = []
+    for one, state in outcomes:
+        try:
+            if state:
+                record.complete(client, one, state, parent, job.log_of(folder, one))
+        except PipelineError as error:
+            errors.append(f"error: {error}")
+    return errors
 
 
 def _new_folder() -> Path:
@@ -107,7 +126,7 @@ def _launcher(typed: list[str], found: list[Job]) -> list[str]:
     threads = max(one.threads for one in found)
     launcher = next((a.partition("=")[2] for a in typed if a.startswith("hydra/launcher=")), "")
     known: dict[str, dict[str, object]] = {
-        "joblib": {"n_jobs": max(1, (os.cpu_count() or 1) // threads)},
+        "joblib": {"n_jobs": max(1, _cores() // threads)},
         # Without the second, the plugin sets the memory, which a cluster that runs refuses.
         "ray": {"+ray.remote.num_cpus": threads, "+ray.init.object_store_memory": "null"},
         "submitit_local": {"cpus_per_task": threads},
@@ -119,6 +138,12 @@ def _launcher(typed: list[str], found: list[Job]) -> list[str]:
         for key, value in known.get(launcher, {}).items()
         if f"hydra.launcher.{key.lstrip('+')}" not in keys
     ]
+
+
+def _cores() -> int:
+    """Those that this process may use; macOS does not say."""
+    allowed = getattr(os, "sched_getaffinity", None)
+    return len(allowed(0)) if allowed else os.cpu_count() or 1
 
 
 def _hydra(arguments: list[str]) -> None:
@@ -153,9 +178,9 @@ def _require_repository() -> None:
 
 
 def _require_tracked(found: list[Job]) -> None:
-    """Copies hold what Git tracks, so a run's file must be tracked."""
-    for number in sorted({one.run for one in found}):
-        file = f"conf/run/{number}.yaml"
+    """Copies hold what Git tracks, so the files of runs and data sets must be tracked."""
+    runs = {f"conf/run/{one.run}.yaml" for one in found}
+    for file in sorted(runs | {f"conf/data/{one.data}.yaml" for one in found}):
         if not git.git("ls-files", file):
             raise PipelineError(f"Git does not track {file}, so no copy has it: git add {file}")
 
@@ -181,4 +206,5 @@ def _say_next(outcomes: record.Outcomes) -> None:
         print("  make compare   a page that sets the experiments beside each other")
     if any(not state or state.state != "done" for _, state in outcomes):
         print("  the same command again: what is done is not trained again")
-    print(f"  mlflow ui --backend-store-uri {environment.tracking_uri()}")
+    uri = environment.tracking_uri()
+    print(f"  {uri}" if uri.startswith("http") else f"  mlflow ui --backend-store-uri {uri}")

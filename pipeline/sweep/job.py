@@ -6,9 +6,11 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -19,7 +21,7 @@ from typing import Any
 from filelock import FileLock
 
 from pipeline import environment, experiments, paths
-from pipeline.config import PARAMS
+from pipeline.config import PARAMS, PipelineError
 from pipeline.experiments import Experiment
 from pipeline.files import write_json
 from pipeline.sweep.overrides import Job
@@ -28,6 +30,7 @@ from pipeline.sweep.overrides import Job
 _BUSY = "Unable to acquire lock"
 _ATTEMPTS = 20
 _STARTED = re.compile(r"^(Running stage|Stage) '", re.MULTILINE)
+HOST = socket.gethostname()
 _PATIENCE = 20.0  # seconds until a process that was asked to stop is killed
 _CAUSE = re.compile(
     r"^(error: .+|(?:\w+\.)*\w*(?:Error|Exception|Interrupt)\b.*|ERROR: .+)$", re.MULTILINE
@@ -39,12 +42,13 @@ _KILLED = re.compile(r"failed to reproduce '(\S+)'.*exited with -(\d+)")
 class State:
     """What is known of a job: `running`, `done`, `failed` or `stopped`; times in seconds.
 
-    `pid` is of DVC's process, which leads a session of its own; `reused`: an earlier experiment
-    had all of it already.
+    `pid` is of DVC's process on `host`, which leads a session of its own; `reused`: an earlier
+    experiment had all of it already.
     """
 
     state: str
     started: float
+    host: str = ""
     pid: int = 0
     experiment: str = ""
     reused: bool = False
@@ -167,7 +171,7 @@ def _run_dvc(job: Job, folder: Path, parent: str | None, held: int) -> int:
             pass_fds=(held,),
         )
         with _ended_with_us(process):
-            write(folder, job, State("running", time.time(), pid=process.pid))
+            write(folder, job, State("running", time.time(), HOST, process.pid))
             while process.poll() is None and not _STARTED.search(log.read_text(errors="replace")):
                 time.sleep(0.1)
     with _ended_with_us(process):
@@ -195,15 +199,29 @@ def _ended_with_us(process: subprocess.Popen[bytes]) -> Iterator[None]:
 
 def _end(leader: int) -> None:
     """Ends a session on this machine: asks, asks again, and then does not ask."""
-    for ask in (signal.SIGINT, signal.SIGTERM, signal.SIGKILL):
-        with suppress(ProcessLookupError):
-            os.killpg(leader, ask)
-        for _ in range(int(_PATIENCE / 0.1)):
-            with suppress(ChildProcessError):  # a worker's child is not ours
-                os.waitpid(leader, os.WNOHANG)
-            if not _lives(leader):
-                return
-            time.sleep(0.1)
+    with _uninterrupted():
+        for ask in (signal.SIGINT, signal.SIGTERM, signal.SIGKILL):
+            with suppress(ProcessLookupError):
+                os.killpg(leader, ask)
+            for _ in range(int(_PATIENCE / 0.1)):
+                with suppress(ChildProcessError):  # a worker's child is not ours
+                    os.waitpid(leader, os.WNOHANG)
+                if not _lives(leader):
+                    return
+                time.sleep(0.1)
+
+
+@contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """Another Ctrl-C must not leave behind what the first one is ending."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # which gets no signals
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _lives(pid: int) -> bool:
@@ -215,11 +233,14 @@ def _lives(pid: int) -> bool:
 
 
 def orphaned(folder: Path, job: Job, state: State) -> None:
-    """Ends what a launcher's worker left running when it went away."""
-    if state.pid:
+    """Ends what a launcher's worker left running when it went away, if it ran on this machine."""
+    reason = "its worker ended"
+    if state.pid and state.host == HOST:
         _end(state.pid)
+    elif state.pid:
+        reason = f"its worker ended; it may go on as process {state.pid} of {state.host}"
     seconds = time.time() - state.started
-    write(folder, job, replace(state, state="stopped", seconds=seconds, reason="its worker ended"))
+    write(folder, job, replace(state, state="stopped", seconds=seconds, reason=reason))
 
 
 def _reason(code: int, log: Path) -> str:
@@ -244,7 +265,7 @@ def track(job: Job, made: Experiment, parent: str | None) -> None:
         )
         for name in (PARAMS, Path("dvc.lock")):
             (folder / name).write_bytes(experiments.read(made, name))
-        subprocess.run(  # noqa: S603  a list, no shell
+        done = subprocess.run(  # noqa: S603  a list, no shell
             [sys.executable, "-m", "pipeline.track", f"data={job.data}"],
             cwd=folder,
             env=_environment(
@@ -255,9 +276,13 @@ def track(job: Job, made: Experiment, parent: str | None) -> None:
                 DVC_EXP_NAME=made.name,
                 DVC_EXP_BASELINE_REV=made.baseline,
             ),
-            check=True,
+            check=False,
             capture_output=True,
+            text=True,
         )
+    if done.returncode:
+        said = (done.stderr or done.stdout).strip().splitlines()[-1:]
+        raise PipelineError(f"MLflow has no run of {made.name}: {''.join(said)}")
 
 
 def digests(made: Experiment) -> dict[str, str]:

@@ -23,7 +23,7 @@ from pipeline.config import Config, PipelineError, flat
 
 PICKS = ("data", "seed", "threads")  # of params.yaml; `runs` follows from `run`
 # Besides settings, what decides a result: another experiment is due when one of these has changed.
-_CODE = ("dvc.yaml", "pipeline", "requirements/train.txt", "serve")
+DECIDING_CODE = ("dvc.yaml", "pipeline", "requirements/train.txt", "serve")
 _LONGEST_NAME = 72
 _RUN = re.compile(r"run='\d+'")
 
@@ -162,13 +162,15 @@ def nearest(key: str, known: Iterable[str]) -> str:
         last = candidate.rpartition(".")[2]
         initials = "".join(word[0] for word in last.split("_"))
         meant |= {initials: candidate, last: candidate} if "_" in last else {last: candidate}
+    if exact := meant.get(key.rpartition(".")[2]):
+        return exact
     meant |= {candidate: candidate for candidate in known}
     return meant[difflib.get_close_matches(key, meant, n=1, cutoff=0.0)[0]]
 
 
 def _code() -> str:
     """Changes with every commit, and with every uncommitted change of what computes."""
-    head, changed = git.git("rev-parse", "HEAD"), git.git("diff", "HEAD", "--", *_CODE)
+    head, changed = git.git("rev-parse", "HEAD"), git.git("diff", "HEAD", "--", *DECIDING_CODE)
     return head + changed
 
 

@@ -19,6 +19,7 @@ Outcomes = list[tuple[Job, State | None]]
 
 _SWEEP = "sweep"  # tag: which jobs
 _FOLDER = "sweep.folder"  # tag: where the sweep writes, and holds its lock
+_HOST = "sweep.host"
 
 
 def lock(folder: Path) -> FileLock:
@@ -30,7 +31,7 @@ def open_parent(client: MlflowClient, found: list[Job], typed: list[str], folder
     """Id of the sweep's run, now RUNNING; the same jobs have the same run."""
     place = tracking.experiment(client, found[0].data)
     identity = hashlib.sha256(" ".join(job.name for job in found).encode()).hexdigest()
-    tags = {_SWEEP: identity, _FOLDER: str(folder), "command": _command(typed)}
+    tags = {_SWEEP: identity, _FOLDER: str(folder), _HOST: jobs.HOST, "command": _command(typed)}
     with tracking.lock("sweep"):
         before = client.search_runs([place], f"tags.{_SWEEP} = '{identity}'")
         parent: Run = (
@@ -51,8 +52,10 @@ def mark_dead(client: MlflowClient) -> list[str]:
     every = [found.experiment_id for found in client.search_experiments()]
     marked = []
     for parent in client.search_runs(every, "attributes.status = 'RUNNING'", max_results=1000):
+        # Of a store that others use too, only what was started here can be judged.
+        here = parent.data.tags.get(_HOST) == jobs.HOST
         folder = parent.data.tags.get(_FOLDER)
-        if folder and not _alive(Path(folder)):
+        if here and folder and not _alive(Path(folder)):
             client.set_terminated(parent.info.run_id, "KILLED")
             marked.append(str(parent.info.run_name))
     return marked + tracking.mark_half_filled(client)

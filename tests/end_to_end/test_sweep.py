@@ -76,7 +76,7 @@ def wait_for(evidence, what, seconds=300):
     deadline = time.monotonic() + seconds
     while not (found := evidence()):
         assert time.monotonic() < deadline, f"waited in vain for {what}"
-        time.sleep(0.02)
+        time.sleep(0.2)
     return found
 
 
@@ -163,7 +163,7 @@ def lone(workshop):
     """After a job alone, where the environment is not activated."""
     python = Path(sys.executable).parent / "python"
     command = [str(python), "train.py", "run=2", "epochs=1", "data=digits"]
-    workshop.lone = workshop.run(*command, PATH="/usr/bin:/bin")
+    workshop.lone = workshop.run(*command, PATH=f"{Path(shutil.which('git')).parent}:/usr/bin:/bin")
     (workshop.only,) = mlflow_runs(workshop)
     return workshop
 
@@ -269,7 +269,7 @@ def test_a_sweep_leaves_the_workspace_as_it_was(swept):
 
 
 def test_the_results_come_sorted_with_what_to_type_next(swept):
-    shown = swept.swept.partition("experiment  ")[2]
+    shown = swept.swept.partition("\nname  ")[2]
     best, *others = sorted(
         swept.results.values(), key=lambda job: (-job.val_accuracy, job.val_loss)
     )
@@ -321,7 +321,7 @@ def test_a_job_that_raises_or_is_killed_does_not_stop_the_others(failed):
 
 
 def test_the_table_names_the_culprits_and_their_logs(failed):
-    table = failed.failed.partition("experiment  ")[2].splitlines()
+    table = failed.failed.partition("\nname  ")[2].splitlines()
     for job in failed.failed_jobs[:2]:
         kernel = job.typed["model.kernel"]
         (place,) = (

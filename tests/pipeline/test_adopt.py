@@ -21,8 +21,8 @@ def repository(workspace):
 def as_dvc_left_it(repository):
     """Run 3 with other settings; the comments are there."""
     text = (repository.folder / FILE).read_text()
-    assert "epochs: 6" in text
-    return text.replace("epochs: 6", "epochs: 9").replace("rate: 2e-3", "rate: 0.001")
+    assert "epochs: 12" in text
+    return text.replace("epochs: 12", "epochs: 9").replace("rate: 0.0021", "rate: 0.001")
 
 
 def tried(repository, name=NAME, run=3, picks="data: mnist\nruns: [3]\nseed: 42\nthreads: 2\n"):
@@ -47,9 +47,9 @@ def test_its_file_is_taken_over_to_the_byte_and_nothing_else(repository, capsys)
     assert f"--- a/{FILE}\n+++ b/{FILE}\n" in shown
     changes = [line for line in shown.splitlines() if line[0] in "+-"][2:]
     assert [line.split("#")[0].rstrip() for line in changes] == [
-        "-  learning_rate: 2e-3",
+        "-  learning_rate: 0.0021",
         "+  learning_rate: 0.001",
-        "-epochs: 6",
+        "-epochs: 12",
         "+epochs: 9",
     ]
     assert "dvc repro   builds run 3" in shown

@@ -29,6 +29,13 @@ def done(accuracy, loss=0.5, **known):
     return State("done", 0.0, val_accuracy=accuracy, val_loss=loss, **state)
 
 
+@pytest.fixture(autouse=True)
+def pipe(monkeypatch):
+    """Whoever runs the tests may have asked for colours."""
+    for name in ("FORCE_COLOR", "TTY_COMPATIBLE", "TTY_INTERACTIVE", "COLUMNS"):
+        monkeypatch.delenv(name, raising=False)
+
+
 class Screen:
     """What was printed so far."""
 
@@ -127,7 +134,7 @@ def test_the_results_are_sorted_by_accuracy_and_then_loss(found, folder, screen)
     board.show_results(list(zip(found, states, strict=True)), folder)
     lines = [line.split() for line in screen.read().splitlines()]
     assert lines == [
-        ["experiment", "validation", "%", "loss", "time"],
+        ["name", "validation", "%", "loss", "time"],
         ["exp-0.95-0.3", "95.00", "0.3000", "before"],
         ["exp-0.95-0.4", "95.00", "0.4000", "30", "s"],
         ["exp-0.9-0.2", "90.00", "0.2000", "30", "s"],

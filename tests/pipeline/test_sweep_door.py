@@ -47,7 +47,7 @@ def train(folder, *typed):
     inherited = {
         name: value
         for name, value in os.environ.items()
-        if not name.startswith(("DVC_", "MLFLOW_", "SWEEP_"))
+        if not name.startswith(("DVC_", "MLFLOW_", "SWEEP_", "FORCE_COLOR", "TTY_"))
     }
     return subprocess.run(
         [sys.executable, str(ROOT / "train.py"), *typed],
@@ -100,7 +100,7 @@ def test_its_table_and_what_to_type_next(swept):
     found = swept.repository.git("for-each-ref", "--format=%(refname:lstrip=4)", "refs/exps")
     names = re.findall(r"^run3-\S+$", found, re.M)
     best, worse = sorted(names, key=lambda name: "epochs=4" not in name)
-    table = swept.done.stdout.partition("experiment  ")[2].splitlines()
+    table = swept.done.stdout.partition("\nname  ")[2].splitlines()
     assert table[1].split()[:2] == [best, "90.40"]
     assert table[2].split()[:2] == [worse, "90.30"]
     assert table[3].startswith("run 3 data=digits epochs=40 failed")
@@ -230,7 +230,7 @@ def parents():
 def test_a_launcher_is_told_how_many_threads_a_job_takes(
     repository, launched, monkeypatch, typed, told
 ):
-    monkeypatch.setattr(os, "cpu_count", lambda: 8)
+    monkeypatch.setattr(door, "_cores", lambda: 8)
     door.main(["-m", "run=1", *typed.split()])
     assert launched.settings() == told
     assert launched.arguments[:2] == ["-m", "run='1'"]
@@ -284,7 +284,9 @@ def test_what_a_lost_worker_was_at_is_ended(repository, launched, capsys):
 
     def lose_worker():
         (job, _) = sweeping.jobs("run=1,2")
-        sweep_job.write(launched.folder(), job, State("running", time.time(), pid=left.pid))
+        sweep_job.write(
+            launched.folder(), job, State("running", time.time(), sweep_job.HOST, left.pid)
+        )
 
     launched.then = lose_worker
     with left:
@@ -298,7 +300,8 @@ def test_what_a_lost_worker_was_at_is_ended(repository, launched, capsys):
 
 def test_what_a_crash_left_running_is_said_and_marked(repository, launched, capsys):
     client = tracking.connect()
-    tags = {"sweep.folder": str(repository.folder / "logs" / "gone")}
+    gone = str(repository.folder / "logs" / "gone")
+    tags = {"sweep.folder": gone, "sweep.host": sweep_job.HOST}
     place = tracking.experiment(client, "mnist")
     dead = client.create_run(place, run_name="sweep run=7", tags=tags)
     door.main(["-m", "run=1"])

@@ -1,5 +1,6 @@
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -71,7 +72,7 @@ class Made:
 def made(tmp_path_factory):
     folder = tmp_path_factory.mktemp("made")
     with sweeping.inside(folder) as repository, pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PATH", "/usr/bin:/bin")
+        patch.setenv("PATH", f"{Path(shutil.which('git')).parent}:/usr/bin:/bin")
         yield Made(repository)
 
 
@@ -334,7 +335,7 @@ def test_what_a_worker_left_running_is_ended(repository, tmp_path, monkeypatch, 
     with left:
         assert left.stdout.readline() == b"ready\n"
         (job,) = jobs("run=1")
-        running = State("running", time.time() - 5, pid=left.pid)
+        running = State("running", time.time() - 5, sweep_job.HOST, left.pid)
         sweep_job.orphaned(tmp_path, job, running)
         assert not lives(left.pid)
     state = sweep_job.read(tmp_path, job)
@@ -342,6 +343,16 @@ def test_what_a_worker_left_running_is_ended(repository, tmp_path, monkeypatch, 
         running, state="stopped", seconds=0.0, reason="its worker ended"
     )
     assert state.seconds >= 5
+
+
+def test_a_process_of_another_machine_is_not_taken_for_one_here(repository, tmp_path):
+    (job,) = jobs("run=1")
+    with subprocess.Popen(["sleep", "600"], start_new_session=True) as unrelated:
+        running = State("running", time.time(), "elsewhere", unrelated.pid)
+        sweep_job.orphaned(tmp_path, job, running)
+        assert lives(unrelated.pid)
+        unrelated.kill()
+    assert f"process {unrelated.pid} of elsewhere" in sweep_job.read(tmp_path, job).reason
 
 
 def test_a_worker_that_ended_before_dvc_began_leaves_nothing_to_end(repository, tmp_path):

@@ -56,8 +56,8 @@ def test_each_setting_goes_where_it_is_defined(typed, written):
 
 
 def test_what_the_files_say_already_is_not_written():
-    assert settings("run=3", "batch_size=128", "optimizer.learning_rate=2e-3", "seed=42") == []
-    assert settings("run=2", "optimizer.learning_rate=2e-3") != []
+    assert settings("run=3", "batch_size=128", "optimizer.learning_rate=2.1e-3", "seed=42") == []
+    assert settings("run=2", "optimizer.learning_rate=2.1e-3") != []
 
 
 def test_without_a_run_it_is_run_1():
@@ -130,9 +130,9 @@ def test_other_code_is_another_job(repository):
 def test_an_edited_run_is_another_job(repository, monkeypatch):
     monkeypatch.setattr(config, "CONF", repository.folder / "conf")
     first = one("run=3").digest
-    repository.edit("conf/run/3.yaml", "epochs: 6", "epochs: 9")
+    repository.edit("conf/run/3.yaml", "epochs: 12", "epochs: 9")
     assert one("run=3").digest != first
-    assert one("run=3", "epochs=6").digest == first
+    assert one("run=3", "epochs=12").digest == first
     assert settings("run=3", "epochs=9") == []
 
 
@@ -141,6 +141,7 @@ def test_an_edited_run_is_another_job(repository, monkeypatch):
     [
         ("epoch", "epochs"),
         ("lr", "optimizer.learning_rate"),
+        ("optimizer.lr", "optimizer.learning_rate"),
         ("learning_rate", "optimizer.learning_rate"),
         ("optimizer.learnin_rate", "optimizer.learning_rate"),
         ("bs", "batch_size"),
@@ -211,7 +212,7 @@ def test_dvc_writes_numbers_as_they_were_meant(repository):
 
 
 def test_a_plan_survives_json():
-    found = jobs("run=1,3", "optimizer.learning_rate=1e-3,2e-3", "data=digits")
+    found = jobs("run=1,3", "optimizer.learning_rate=1e-3,2.1e-3", "data=digits")
     plan = json.loads(json.dumps(overrides.plans(found)))
     assert [overrides.job_of(one) for one in plan] == found
 
@@ -221,7 +222,7 @@ def test_a_plan_survives_json():
     [
         "run=3,1 epochs=2,1 seed=5",
         "epochs=1,2 run=2 epochs=3,4",
-        "seed=range(1,4) optimizer.learning_rate=1e-3,2e-3",
+        "seed=range(1,4) optimizer.learning_rate=1e-3,2.1e-3",
         "hydra/launcher=joblib run=1,2 hydra.launcher.n_jobs=2",
     ],
 )
