@@ -1,5 +1,6 @@
 """A small repository to sweep in: Git and DVC are real, one quick stage stands for the pipeline."""
 
+import re
 import shutil
 import subprocess
 from contextlib import chdir, contextmanager
@@ -83,12 +84,10 @@ class Repository:
         self.git("add", "-A")
         self.git("commit", "-q", "--allow-empty", "-m", message)
 
-    def edit(self, name, old, new):
-        """Replaces `old` in a file, where it must be."""
+    def edit(self, name, key, value):
+        """Gives a setting of a file another value, wherever the key stands."""
         path = self.folder / name
-        text = path.read_text()
-        assert old in text, f"{name} has no {old!r}"
-        path.write_text(text.replace(old, new))
+        path.write_text(edited(path.read_text(), key, value))
 
     def with_dvc(self):
         """Adds the stage."""
@@ -112,6 +111,18 @@ class Repository:
         commit = self.git("commit-tree", tree, "-p", base, "-m", name)
         self.git("update-ref", f"refs/exps/{base[:2]}/{base[2:]}/{name}", commit)
         return commit
+
+
+def edited(text, key, value):
+    """The text of a settings file with another value for that key."""
+    changed, count = re.subn(rf"^(\s*{key}:) *[^\s#]+", rf"\1 {value}", text, flags=re.M)
+    assert count == 1, f"{key} stands there {count} times"
+    return changed
+
+
+def conf(run, key):
+    """What `conf/run/<run>.yaml` says."""
+    return OmegaConf.select(OmegaConf.load(CONF / "run" / f"{run}.yaml"), key)
 
 
 @contextmanager

@@ -5,6 +5,7 @@ import sys
 
 import pytest
 import sweeping
+from sweeping import conf, edited
 
 from pipeline import adopt
 from pipeline.config import CONF, PipelineError
@@ -20,9 +21,8 @@ def repository(workspace):
 
 def as_dvc_left_it(repository):
     """Run 3 with other settings; the comments are there."""
-    text = (repository.folder / FILE).read_text()
-    assert "epochs: 12" in text
-    return text.replace("epochs: 12", "epochs: 9").replace("rate: 0.0021", "rate: 0.001")
+    text = repository.git("show", f"HEAD:{FILE}") + "\n"
+    return edited(edited(text, "epochs", 97), "learning_rate", 0.123)
 
 
 def tried(repository, name=NAME, run=3, picks="data: mnist\nruns: [3]\nseed: 42\nthreads: 2\n"):
@@ -41,17 +41,18 @@ def test_its_file_is_taken_over_to_the_byte_and_nothing_else(repository, capsys)
     expected = as_dvc_left_it(repository)
     adopt.main([NAME])
     assert (repository.folder / FILE).read_text() == expected
-    assert "# Optimized" in expected
+    assert "  # " in expected
     assert repository.git("status", "--porcelain") == f"M {FILE}"
     shown = capsys.readouterr().out
     assert f"--- a/{FILE}\n+++ b/{FILE}\n" in shown
     changes = [line for line in shown.splitlines() if line[0] in "+-"][2:]
-    assert [line.split("#")[0].rstrip() for line in changes] == [
-        "-  learning_rate: 0.0021",
-        "+  learning_rate: 0.001",
-        "-epochs: 12",
-        "+epochs: 9",
+    assert [line[1:].split("#")[0].strip() for line in changes] == [
+        f"learning_rate: {conf(3, 'optimizer.learning_rate')}",
+        "learning_rate: 0.123",
+        f"epochs: {conf(3, 'epochs')}",
+        "epochs: 97",
     ]
+    assert "".join(line[0] for line in changes) == "-+-+"
     assert "dvc repro   builds run 3" in shown
     assert "note:" not in shown
 
@@ -75,7 +76,7 @@ def test_the_settings_of_its_best_run_are_meant(repository):
 
 def test_changes_that_would_be_lost_are_refused(repository):
     tried(repository)
-    repository.edit(FILE, "batch_size: 128", "batch_size: 64")
+    repository.edit(FILE, "batch_size", 64)
     mine = (repository.folder / FILE).read_text()
     with pytest.raises(PipelineError, match=f"{FILE} has changes .* git restore {FILE}"):
         adopt.main([NAME])
@@ -85,10 +86,10 @@ def test_changes_that_would_be_lost_are_refused(repository):
 def test_changes_elsewhere_are_no_hindrance(repository):
     tried(repository)
     expected = as_dvc_left_it(repository)
-    repository.edit("conf/run/2.yaml", "epochs: 5", "epochs: 7")
+    repository.edit("conf/run/2.yaml", "epochs", 98)
     adopt.main([NAME])
     assert (repository.folder / FILE).read_text() == expected
-    assert "epochs: 7" in (repository.folder / "conf" / "run" / "2.yaml").read_text()
+    assert "epochs: 98" in (repository.folder / "conf" / "run" / "2.yaml").read_text()
 
 
 def test_picks_that_differ_are_noted_and_stay(repository, capsys):
@@ -100,6 +101,18 @@ def test_picks_that_differ_are_noted_and_stay(repository, capsys):
         "note: the experiment had seed=7, params.yaml has 42: another model",
     ]
     assert "params.yaml" not in repository.git("status", "--porcelain")
+
+
+@pytest.mark.parametrize("file", ["pipeline/train.py", "conf/data/mnist.yaml", "dvc.yaml"])
+def test_files_that_decide_a_model_too_are_noted(repository, capsys, file):
+    tried(repository)
+    (repository.folder / file).parent.mkdir(exist_ok=True)
+    (repository.folder / file).write_text("newer")
+    (repository.folder / "README.md").write_text("this does not")
+    repository.commit("go on")
+    adopt.main([NAME])
+    notes = [line for line in capsys.readouterr().out.splitlines() if line.startswith("note")]
+    assert notes == [f"note: the experiment had another {file}: another model"]
 
 
 def test_what_is_there_already_is_left_alone(repository, capsys):

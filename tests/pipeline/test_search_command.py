@@ -23,6 +23,8 @@ from pipeline.search import command as search
 from pipeline.search import trial
 from pipeline.search.plan import Search
 
+pytestmark = pytest.mark.slow  # a process for each trial
+
 # The stand-in's val_loss is the learning rate, of which a trial has three digits.
 PRESENT = float(f"{OmegaConf.load(CONF / 'run/3.yaml').optimizer.learning_rate:.3g}")
 SEARCH = f"""

@@ -155,7 +155,7 @@ def test_help_lists_the_settings(workspace):
     done = train(workspace, "--help")
     assert done.returncode == 0
     assert "run: 1, 2, 3" in done.stdout
-    assert "learning_rate: 0.001" in done.stdout
+    assert f"learning_rate: {float(sweeping.conf(1, 'optimizer.learning_rate'))}" in done.stdout
     assert not (workspace / "logs").exists()
 
 
@@ -290,8 +290,11 @@ def test_what_a_lost_worker_was_at_is_ended(repository, launched, capsys):
 
     launched.then = lose_worker
     with left:
-        assert door.main(["-m", "run=1,2"]) == 1
-    assert left.returncode is not None
+        try:
+            assert door.main(["-m", "run=1,2"]) == 1
+            assert not sweep_job._lives(left.pid)
+        finally:
+            left.kill()
     assert "run 1 stopped after 0 s: its worker ended" in capsys.readouterr().out
     child, parent = sorted(parents(), key=lambda run: run.info.run_name)
     assert (child.info.status, parent.info.status) == ("KILLED", "FAILED")
@@ -308,6 +311,36 @@ def test_what_a_crash_left_running_is_said_and_marked(repository, launched, caps
     said = "MLflow: sweep run=7 was left running by a crash; now it is marked\n"
     assert said in capsys.readouterr().out
     assert client.get_run(dead.info.run_id).info.status == "KILLED"
+
+
+def test_what_mlflow_refuses_costs_no_table(repository, launched, capsys, monkeypatch):
+    def finish():
+        for job in sweeping.jobs("run=1,2"):
+            made = State("done", 0.0, experiment=job.name, val_accuracy=0.9, val_loss=0.1)
+            sweep_job.write(launched.folder(), job, made)
+
+    def refuse(*_):
+        raise PipelineError("the disk is full")
+
+    launched.then = finish
+    monkeypatch.setattr(door.record, "complete", refuse)
+    assert door.main(["-m", "run=1,2"]) == 1
+    shown = capsys.readouterr().out
+    assert shown.count("error: the disk is full") == 2
+    assert shown.partition("\nname ")[2].count(" 90.00 ") == 2
+    assert [parent.info.status for parent in parents()] == ["FINISHED"]
+
+
+def test_a_server_is_named_by_its_address(repository, launched, capsys, monkeypatch):
+    door.main(["run=1"])
+    assert f"\n  mlflow ui --backend-store-uri sqlite:///{repository.folder}" in (
+        capsys.readouterr().out
+    )
+    client = tracking.connect()
+    monkeypatch.setattr(tracking, "connect", lambda: client)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://mlflow:5000")
+    door.main(["run=1"])
+    assert capsys.readouterr().out.endswith("\n  http://mlflow:5000\n")
 
 
 def test_sweeps_of_one_second_have_folders_of_their_own(repository, launched, monkeypatch):
@@ -327,6 +360,8 @@ def test_sweeps_of_one_second_have_folders_of_their_own(repository, launched, mo
         ("run=1,2 epochs=3", r"several values make a sweep: python train.py -m run=1,2 epochs=3"),
         ("-m run=1,2 epoch=3", "the nearest is epochs"),
         ("-m runs=[1,2]", "a job trains one run"),
+        ("-cn=other run=1", "-cn=other: only -m (a sweep), --help, --cfg and --info are known"),
+        ("--run run=1", "--run: only -m"),
     ],
 )
 def test_what_it_refuses_leaves_no_trace(repository, launched, typed, why):
@@ -349,19 +384,21 @@ def test_without_a_commit_it_says_so(workspace, launched):
         door.main(["run=1"])
 
 
-def test_a_run_that_git_does_not_track_is_refused(repository, launched):
-    repository.git("rm", "-q", "--cached", "conf/run/3.yaml")
-    with pytest.raises(PipelineError, match=r"so no copy has it: git add conf/run/3\.yaml"):
-        door.main(["-m", "run=1,3"])
+@pytest.mark.parametrize("file", ["conf/run/3.yaml", "conf/data/digits.yaml"])
+def test_a_run_or_data_set_that_git_does_not_track_is_refused(repository, launched, file):
+    repository.git("rm", "-q", "--cached", file)
+    with pytest.raises(PipelineError, match=f"so no copy has it: git add {file}"):
+        door.main(["-m", "run=1,3", "data=mnist,digits"])
     assert not (repository.folder / "logs").exists()
     assert door.main(["-m", "run=1,2"]) == 1
+    assert launched.arguments[:2] == ["-m", "run='1','2'"]
 
 
 def test_what_experiments_see_is_said_first(repository, capsys):
     door.say_what_is_seen()
     assert capsys.readouterr().out == ""
-    repository.edit("params.yaml", "seed: 42", "seed: 43")
-    repository.edit("conf/run/1.yaml", "epochs: 5", "epochs: 6")
+    repository.edit("params.yaml", "seed", 43)
+    repository.edit("conf/run/1.yaml", "epochs", 97)
     repository.git("add", "conf")
     (repository.folder / "notes").mkdir()
     (repository.folder / "notes" / "one.txt").touch()

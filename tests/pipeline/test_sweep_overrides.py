@@ -8,11 +8,13 @@ from dvc.utils.hydra import apply_overrides
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
-from sweeping import jobs
+from sweeping import conf, jobs
 
 from pipeline import config
 from pipeline.config import PipelineError
 from pipeline.sweep import overrides
+
+RUN_2 = "conf/run/2.yaml"
 
 
 @pytest.fixture(autouse=True)
@@ -41,8 +43,9 @@ def settings(*typed):
         ("seed=7", ["seed=7"]),
         ("threads=1", ["threads=1"]),
         ("data=digits", ["data='digits'"]),
-        ("run=3 epochs=9", ["conf/run/3.yaml:epochs=9"]),
-        ("run=2 model.dropout=0", ["conf/run/2.yaml:model.dropout=0.0"]),
+        ("run=3 epochs=97", ["conf/run/3.yaml:epochs=97"]),
+        ("run=2 model.filters=7 epochs=97", [f"{RUN_2}:model.filters=7", f"{RUN_2}:epochs=97"]),
+        ("run=2 augmentation.shear=9", [f"{RUN_2}:augmentation.shear=9.0"]),
         ("optimizer.name=sgd", ["conf/run/1.yaml:optimizer.name='sgd'"]),
         ("data.split.validation=9", ["conf/data/mnist.yaml:split.validation=9"]),
         (
@@ -56,8 +59,10 @@ def test_each_setting_goes_where_it_is_defined(typed, written):
 
 
 def test_what_the_files_say_already_is_not_written():
-    assert settings("run=3", "batch_size=128", "optimizer.learning_rate=2.1e-3", "seed=42") == []
-    assert settings("run=2", "optimizer.learning_rate=2.1e-3") != []
+    rate, size = conf(3, "optimizer.learning_rate"), conf(3, "batch_size")
+    typed = [f"batch_size={size}", f"optimizer.learning_rate={float(rate):e}"]
+    assert settings("run=3", *typed, "seed=42") == []
+    assert settings("run=3", *typed, "seed=43") == ["seed=43"]
 
 
 def test_without_a_run_it_is_run_1():
@@ -100,8 +105,9 @@ def test_git_takes_every_name(repository, value):
 
 def test_settings_are_the_same_typed_or_not():
     third = one("run=3")
-    assert third.digest == one("run=3", "batch_size=128", "seed=42").digest
-    assert third.digest != one("run=3", "batch_size=64").digest
+    same = one("run=3", f"batch_size={conf(3, 'batch_size')}", "seed=42")
+    assert (same.digest, same.name == third.name) == (third.digest, False)
+    assert third.digest != one("run=3", "batch_size=97").digest
     assert third.digest != one("run=2").digest
 
 
@@ -130,10 +136,10 @@ def test_other_code_is_another_job(repository):
 def test_an_edited_run_is_another_job(repository, monkeypatch):
     monkeypatch.setattr(config, "CONF", repository.folder / "conf")
     first = one("run=3").digest
-    repository.edit("conf/run/3.yaml", "epochs: 12", "epochs: 9")
+    repository.edit("conf/run/3.yaml", "epochs", 97)
     assert one("run=3").digest != first
-    assert one("run=3", "epochs=12").digest == first
-    assert settings("run=3", "epochs=9") == []
+    assert one("run=3", f"epochs={conf(3, 'epochs')}").digest == first
+    assert settings("run=3", "epochs=97") == []
 
 
 @pytest.mark.parametrize(

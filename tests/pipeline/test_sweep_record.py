@@ -229,6 +229,14 @@ def test_a_dead_sweep_is_marked_and_a_living_one_is_not(client, found, folder):
     assert status(client, alive) == "KILLED"
 
 
+def test_a_sweep_of_another_machine_cannot_be_judged(client, found, folder, monkeypatch):
+    with monkeypatch.context() as elsewhere:
+        elsewhere.setattr(sweep_job, "HOST", "elsewhere")
+        theirs = opened(client, found, folder)
+    assert record.mark_dead(client) == []
+    assert status(client, theirs) == "RUNNING"
+
+
 def test_runs_of_others_are_not_marked(client):
     run = client.create_run(tracking.experiment(client, "digits"))
     assert record.mark_dead(client) == []
