@@ -160,7 +160,7 @@ def test_a_constant_rate_is_constant(training, configured):
 
 
 def test_a_cosine_goes_from_the_peak_to_nothing(training, configured):
-    values = rates(training, configured(3))
+    values = rates(training, configured(3, "optimizer.learning_rate=2e-3"))
     assert values[0] == pytest.approx(2e-3)
     assert values[len(values) // 2] == pytest.approx(1e-3, rel=1e-3)
     assert values[-1] == pytest.approx(0, abs=1e-8)
@@ -170,7 +170,7 @@ def test_a_cosine_goes_from_the_peak_to_nothing(training, configured):
 @pytest.mark.parametrize("schedule", ["constant", "cosine"])
 def test_a_warm_up_rises_to_the_peak(training, configured, schedule):
     warm = ("optimizer.warmup_epochs=0.5", f"optimizer.schedule={schedule}")
-    values = rates(training, configured(3, *warm))
+    values = rates(training, configured(3, "optimizer.learning_rate=2e-3", *warm))
     assert values[0] == 0
     assert values[25] == pytest.approx(1e-3)
     assert values[50] == max(values) == pytest.approx(2e-3)
