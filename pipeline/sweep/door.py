@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
 import signal
 import sys
 import time
@@ -37,18 +38,21 @@ def main(arguments: list[str]) -> int:
         raise PipelineError(f"{flags[0]}: only -m (a sweep), --help, --cfg and --info are known")
     swept = len(settings) < len(typed)
     _require_repository()
-    found = overrides.jobs(settings)
-    if len(found) > 1 and not swept:
-        raise PipelineError(
-            f"several values make a sweep: python train.py -m {' '.join(arguments)}"
-        )
-    _require_tracked(found)
-    say_what_is_seen()
+    with job.starting():
+        found = overrides.jobs(settings)
+        if len(found) > 1 and not swept:
+            raise PipelineError(
+                f"several values make a sweep: python train.py -m {' '.join(arguments)}"
+            )
+        _require_tracked(found)
+        say_what_is_seen()
     return _run(found, arguments, typed, swept=swept)
 
 
 def _run(found: list[Job], arguments: list[str], typed: list[str], *, swept: bool) -> int:
     folder = _new_folder()
+    with job.starting():  # Hydra composes each job, also while another is being started
+        shutil.copytree(CONF, folder / "conf")
     client = tracking.connect()
     for name in record.mark_dead(client):
         print(f"MLflow: {name} was left running by a crash; now it is marked")
@@ -105,7 +109,7 @@ def _launch(found: list[Job], folder: Path, typed: list[str]) -> bool:
     signal.signal(signal.SIGTERM, _interrupt)
     try:
         with board.shown(found, folder):
-            _hydra([*typed, *_placed(folder), *_launcher(typed, found)])
+            _hydra([*typed, *_placed(folder), *_launcher(typed, found)], folder / "conf")
     except KeyboardInterrupt:
         return True
     except SystemExit:
@@ -146,12 +150,12 @@ def _cores() -> int:
     return len(allowed(0)) if allowed else os.cpu_count() or 1
 
 
-def _hydra(arguments: list[str]) -> None:
+def _hydra(arguments: list[str], conf: Path = CONF) -> None:
     sys.argv[1:] = arguments
     config.register_schema()
     for chatty in ("hydra", "hydra_plugins"):  # a sweep's board says what its launcher would
         logging.getLogger(chatty).setLevel(logging.WARNING)
-    hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(_job)()
+    hydra.main(version_base="1.3", config_path=str(conf), config_name="config")(_job)()
 
 
 def _job(_: DictConfig) -> None:

@@ -35,7 +35,8 @@ _PATIENCE = 20.0  # seconds until a process that was asked to stop is killed
 _CAUSE = re.compile(
     r"^(error: .+|(?:\w+\.)*\w*(?:Error|Exception|Interrupt)\b.*|ERROR: .+)$", re.MULTILINE
 )
-_KILLED = re.compile(r"failed to reproduce '(\S+)'.*exited with -(\d+)")
+# A shell that does not give way to its only command (dash) says 128 + the signal.
+_KILLED = re.compile(r"failed to reproduce '(\S+)'.*exited with (-\d+|1(?:29|[3-5]\d))\b")
 
 
 @dataclass(frozen=True)
@@ -145,6 +146,15 @@ def _locks() -> Path:
     return folder
 
 
+def starting() -> FileLock:
+    """Held while DVC starts an experiment.
+
+    That takes DVC's own lock, and for a moment the workspace has other files: DVC puts aside what
+    is not committed, writes the job's settings, and takes both back.
+    """
+    return FileLock(_locks() / "start.lock")
+
+
 def _experiment(job: Job, folder: Path, parent: str | None, held: int) -> str:
     """Why it failed, or nothing."""
     log = log_of(folder, job)
@@ -158,8 +168,7 @@ def _experiment(job: Job, folder: Path, parent: str | None, held: int) -> str:
 def _run_dvc(job: Job, folder: Path, parent: str | None, held: int) -> int:
     command = [sys.executable, "-m", "dvc", "exp", "run", "--temp", "--name", job.name]
     log = log_of(folder, job)
-    # Starting takes DVC's lock, so one starts after the other.
-    with FileLock(_locks() / "start.lock"), log.open("wb") as output:
+    with starting(), log.open("wb") as output:
         process = subprocess.Popen(  # noqa: S603  a list, no shell
             command + job.settings(),
             cwd=environment.root(),
@@ -247,7 +256,8 @@ def _reason(code: int, log: Path) -> str:
     """One line: the first error of the stage that failed, else DVC's own."""
     text = log.read_text(errors="replace")
     if killed := _KILLED.search(text):
-        name = signal.Signals(int(killed[2])).name
+        said = int(killed[2])
+        name = signal.Signals(-said if said < 0 else said - 128).name
         memory = ", perhaps for want of memory" if name == "SIGKILL" else ""
         return f"{killed[1]} was killed by {name}{memory}"
     if code < 0:

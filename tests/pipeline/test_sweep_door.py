@@ -148,7 +148,37 @@ def test_a_misspelt_setting_ends_it_before_anything_is_made(workspace):
     assert done.returncode == 1
     assert done.stderr == "error: no run has the setting epoch; the nearest is epochs\n"
     assert done.stdout == ""
-    assert repository.git("status", "--porcelain", "--ignored") == ""
+    assert repository.git("status", "--porcelain", "--ignored") == "!! .checkpoints/"
+
+
+# `job.run` as DVC starts an experiment, at its worst: files of the workspace vanish.
+VANISH = """\
+import sys
+from pathlib import Path
+from pipeline.sweep import door, job
+
+def run(one, folder, parent):
+    print("job of run", one.run, flush=True)
+    for file in Path("conf/run").glob("*.yaml"):
+        file.unlink()
+
+job.run = run
+sys.exit(door.main(["-m", "run=1,2,3"]))
+"""
+
+
+def test_what_dvc_does_to_the_workspace_does_not_disturb_the_next_job(repository):
+    for package in ("pipeline", "serve"):  # so that its `conf/` is the one beside it
+        shutil.copytree(ROOT / package, repository.folder / package)
+    done = subprocess.run(
+        [sys.executable, "-c", VANISH],
+        cwd=repository.folder,
+        env={**os.environ, "PYTHONPATH": ""},
+        capture_output=True,
+        text=True,
+    )
+    ran = [line for line in done.stdout.splitlines() if line.startswith("job of run")]
+    assert ran == ["job of run 1", "job of run 2", "job of run 3"], done.stderr
 
 
 def test_help_lists_the_settings(workspace):
@@ -165,7 +195,7 @@ class Launched:
     def __init__(self):
         self.arguments, self.then = [], lambda: None
 
-    def __call__(self, arguments):
+    def __call__(self, arguments, _):
         self.arguments = arguments
         self.then()
 

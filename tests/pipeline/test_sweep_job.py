@@ -1,5 +1,6 @@
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -16,6 +17,7 @@ from omegaconf import OmegaConf
 from sweeping import conf, jobs
 
 from pipeline import experiments
+from pipeline.config import PipelineError
 from pipeline.sweep import job as sweep_job
 from pipeline.sweep.job import State
 
@@ -148,18 +150,23 @@ def test_what_identifies_its_models_is_known(made):
     assert sweep_job.digests(made.experiment) == {"3": "digest-3-7-3"}
 
 
+def in_place_of_track(repository, code):
+    package = repository.folder / "pipeline"
+    package.mkdir(exist_ok=True)
+    (package / "__init__.py").touch()
+    (package / "track.py").write_text(code)
+
+
 def test_its_outputs_are_given_to_track_with_its_place_in_mlflow(made, monkeypatch):
     """`pipeline.track` is replaced by one that notes what it is given."""
-    package = made.repository.folder / "pipeline"
-    package.mkdir()
-    (package / "__init__.py").touch()
-    (package / "track.py").write_text(
+    in_place_of_track(
+        made.repository,
         "import json, os, pathlib, sys\n"
         "names = 'SWEEP_PARENT', 'SWEEP_LABEL', 'DVC_EXP_NAME', 'DVC_EXP_BASELINE_REV'\n"
         "given = {name: os.environ[name] for name in names} | {'arguments': sys.argv[1:]}\n"
         "given['files'] = sorted(str(p) for p in pathlib.Path().rglob('*') if p.is_file())\n"
         "given['picks'] = pathlib.Path('params.yaml').read_text()\n"
-        "pathlib.Path(os.environ['DVC_ROOT'], 'logs', 'given').write_text(json.dumps(given))\n"
+        "pathlib.Path(os.environ['DVC_ROOT'], 'logs', 'given').write_text(json.dumps(given))\n",
     )
     sweep_job.track(made.job, made.experiment, "the parent")
     given = json.loads((made.repository.folder / "logs" / "given").read_bytes())
@@ -176,6 +183,13 @@ def test_its_outputs_are_given_to_track_with_its_place_in_mlflow(made, monkeypat
         "reports/evaluate/3/made",
         "reports/train/3/made",
     ]
+
+
+def test_a_model_that_mlflow_did_not_get_is_named_with_the_reason(made):
+    in_place_of_track(made.repository, "import sys; sys.exit('error: no space left')")
+    said = f"MLflow has no run of {made.job.name}: error: no space left"
+    with pytest.raises(PipelineError, match=re.escape(said)):
+        sweep_job.track(made.job, made.experiment, None)
 
 
 def test_ctrl_c_ends_the_job_and_all_that_it_started(repository):
@@ -212,7 +226,9 @@ def test_a_stage_does_not_outlive_a_dvc_that_is_killed(repository):
     thread = threading.Thread(target=sweep_job.run, args=(job, folder, None))
     thread.start()
     wait_for(waits.exists, "the stage")
-    os.kill(sweep_job.read(folder, job).pid, signal.SIGKILL)
+    dvc = sweep_job.read(folder, job).pid
+    assert lives(dvc)
+    os.kill(dvc, signal.SIGKILL)
     thread.join(60)
     state = sweep_job.read(folder, job)
     assert (state.state, state.reason) == ("failed", "dvc was killed by SIGKILL")
@@ -270,12 +286,17 @@ FAILED = "ERROR: failed to reproduce 'train@3': failed to run: python -m x, exit
             "train@3 was killed by SIGKILL, perhaps for want of memory",
         ),
         (FAILED.format(-15), "sys.exit(255)", "train@3 was killed by SIGTERM"),
+        (FAILED.format(143), "sys.exit(255)", "train@3 was killed by SIGTERM"),
+        (FAILED.format(128), "sys.exit(255)", "dvc ended with 255"),
         ("ERROR: no space left\n", "sys.exit(255)", "ERROR: no space left"),
         ("", "os.kill(os.getpid(), signal.SIGSEGV)", "dvc was killed by SIGSEGV"),
         ("epoch 1/2  train 0.5", "sys.exit(3)", "dvc ended with 3"),
         (FAILED.format(1), "sys.exit(255)", "dvc ended with 255"),
     ],
-    ids=["raised", "memory", "dotted", "ours", "killed", "ended", "dvc", "crash", "mute", "bare"],
+    ids=[
+        *("raised", "memory", "dotted", "ours", "killed", "ended", "dash", "status"),
+        *("dvc", "crash", "mute", "bare"),
+    ],
 )
 def test_the_reason_is_the_first_thing_to_know(repository, log, ending, reason):
     with_stub(repository, log, ending)
@@ -353,6 +374,40 @@ def test_what_a_worker_left_running_is_ended(repository, tmp_path, monkeypatch, 
         running, state="stopped", seconds=0.0, reason="its worker ended"
     )
     assert state.seconds >= 5
+
+
+def test_another_ctrl_c_leaves_nothing_behind(repository, tmp_path, monkeypatch):
+    monkeypatch.setattr(sweep_job, "_PATIENCE", 1.0)
+    code = (
+        "import signal, time\n"
+        "def ask_again(*_): print('asked', flush=True)\n"
+        "signal.signal(signal.SIGINT, ask_again)\n"
+        "print('ready', flush=True)\n"
+        "while True: time.sleep(1)"
+    )
+    stubborn = subprocess.Popen(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, start_new_session=True
+    )
+    (job,) = jobs("run=1")
+
+    def press_again():
+        if stubborn.stdout.readline() == b"asked\n":
+            os.kill(os.getpid(), signal.SIGINT)
+
+    with stubborn:
+        try:
+            assert stubborn.stdout.readline() == b"ready\n"
+            presses = threading.Thread(target=press_again)
+            presses.start()
+            running = State("running", time.time(), sweep_job.HOST, stubborn.pid)
+            sweep_job.orphaned(tmp_path, job, running)
+            presses.join()
+            assert not lives(stubborn.pid)
+        except KeyboardInterrupt:
+            pytest.fail("the second Ctrl-C came through")
+        finally:
+            stubborn.kill()
+    assert sweep_job.read(tmp_path, job).state == "stopped"
 
 
 def test_a_process_of_another_machine_is_not_taken_for_one_here(repository, tmp_path):
