@@ -1,55 +1,58 @@
-"""From a picture of a digit to the 28x28 image that the models know."""
+"""From a picture of a digit to the 28x28 image that the models know.
+
+The one normalisation of every path, made as MNIST was: ink bright on black, its box scaled to 20
+pixels keeping the aspect ratio, its centre of mass at the centre (LeCun et al., "Gradient-Based
+Learning Applied to Document Recognition", 1998, section III.A).
+"""
 
 from __future__ import annotations
 
-import numpy as np
-from numpy.typing import NDArray
-from PIL import Image
+from serve.decode import decode
+from serve.image_errors import (
+    ImageError,
+    NoDigitError,
+    NotAnImageError,
+    TooManyPixelsError,
+    UnsupportedImageError,
+)
+from serve.ink import digit_ink
+from serve.placing import CENTRE, SIDE, Grey, centred, is_placed, placed
+from serve.stroke import usual_stroke
 
-SIDE = 28
-BOX = 20  # longest side of the digit, in pixels
-# Where MNIST's centres of mass lie: all of its training images within half a pixel of it.
-CENTRE = 14
+__all__ = [
+    "CENTRE",
+    "SIDE",
+    "ImageError",
+    "NoDigitError",
+    "NotAnImageError",
+    "TooManyPixelsError",
+    "UnsupportedImageError",
+    "centred",
+    "normalise",
+    "normalise_grey",
+]
 
 
-class NoDigitError(Exception):
-    """The picture is empty."""
-
-
-def centred(grey: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """28x28 of a (height, width) picture, digit bright on black, normalised as MNIST was made.
-
-    The ink's box is scaled to 20 pixels, keeping its aspect ratio, and moved by whole pixels until
-    its centre of mass is the image's (LeCun et al., 1998; an image of MNIST passes unchanged).
+def normalise(content: bytes, *, max_pixels: int) -> Grey:
+    """(28, 28) uint8, as the models know digits, of the bytes of an image file.
 
     Raises:
-        NoDigitError: no pixel has ink, or so little that nothing is left of it at 28x28.
+        NotAnImageError, UnsupportedImageError, TooManyPixelsError: as `decode`.
+        NoDigitError: the picture is empty.
     """
-    digit = _scaled(_cropped(grey))
-    if not digit.any():
-        raise NoDigitError("the picture has no ink")
-    image = np.zeros((SIDE, SIDE), np.uint8)
-    top, left = (_offset(digit, axis) for axis in (0, 1))
-    image[top : top + digit.shape[0], left : left + digit.shape[1]] = digit
-    return image
+    return normalise_grey(decode(content, max_pixels=max_pixels))
 
 
-def _cropped(grey: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    rows, columns = np.nonzero(grey)
-    if not len(rows):
-        raise NoDigitError("the picture has no ink")
-    return grey[rows.min() : rows.max() + 1, columns.min() : columns.max() + 1]
+def normalise_grey(grey: Grey) -> Grey:
+    """(28, 28) uint8 of a (height, width) picture, dark on light or light on dark.
 
+    What is normalised already comes back bit for bit, or inverted.
 
-def _scaled(digit: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    height, width = digit.shape
-    scale = BOX / max(height, width)
-    size = (max(1, round(width * scale)), max(1, round(height * scale)))
-    return np.asarray(Image.fromarray(digit).resize(size, Image.Resampling.LANCZOS))
-
-
-def _offset(digit: NDArray[np.uint8], axis: int) -> int:
-    """First row (axis 0) or column (axis 1) of the digit, so that all of it stays inside."""
-    mass = digit.sum(axis=1 - axis, dtype=np.int64)
-    centre = float(mass @ np.arange(len(mass)) / mass.sum())
-    return int(np.clip(round(CENTRE - centre), 0, SIDE - len(mass)))
+    Raises:
+        NoDigitError: the picture is empty.
+    """
+    if grey.shape == (SIDE, SIDE):
+        bright = grey if grey[0, 0] < 128 else 255 - grey
+        if is_placed(bright):
+            return bright
+    return placed(usual_stroke(digit_ink(grey)))

@@ -1,0 +1,99 @@
+"""The time from an image file to 28x28, as ratios against plain Pillow: `python -m bench.image`.
+
+Baseline and ours in turn, on one thread's processor time, because the machine is shared.
+"""
+
+from __future__ import annotations
+
+import io
+import time
+from collections.abc import Callable
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+from rich.console import Console
+from rich.table import Table
+
+from serve.image import normalise
+
+MAX_PIXELS = 16_000_000
+
+
+def digit(side: int) -> np.ndarray:
+    """A 5, black on white, half as high as the picture."""
+    image = Image.new("L", (side, side), 255)
+    font = ImageFont.load_default(side * 0.7)
+    ImageDraw.Draw(image).text((side / 2, side / 2), "5", 0, font, anchor="mm")
+    return np.asarray(image)
+
+
+def photo(height: int = 3000, width: int = 4000) -> np.ndarray:
+    """Paper in uneven light, with its grain, and a 5 of a tenth of its height."""
+    light = 140 + np.add.outer(np.linspace(0, 70, height), np.linspace(20, 0, width))
+    paper = light + np.random.default_rng(0).normal(0, 4, (height, width))
+    paper[1700:2300, 900:1500] *= 0.3 + 0.7 / 255 * digit(600)
+    grey = np.clip(paper, 0, 255).astype(np.uint8)
+    return np.dstack([grey, grey, grey // 8 * 7])
+
+
+def file(picture: np.ndarray, file_format: str = "PNG", mode: str = "") -> bytes:
+    image = Image.fromarray(picture)
+    content = io.BytesIO()
+    (image.convert(mode) if mode else image).save(content, file_format)
+    return content.getvalue()
+
+
+def plain(content: bytes) -> np.ndarray:
+    """What people write first."""
+    return np.asarray(Image.open(io.BytesIO(content)).convert("L").resize((28, 28)))
+
+
+def ours(content: bytes) -> np.ndarray:
+    return normalise(content, max_pixels=MAX_PIXELS)
+
+
+def seconds(work: Callable[[bytes], np.ndarray], content: bytes) -> float:
+    started = time.thread_time()
+    work(content)
+    return time.thread_time() - started
+
+
+def main() -> None:
+    """Measures each kind of picture and prints one table."""
+    mnist = ours(file(digit(280)))
+    noisy = np.clip(255 - mnist + np.random.default_rng(0).normal(-20, 6, mnist.shape), 0, 255)
+    large = photo()
+    pictures = {
+        "28x28 PNG as in MNIST": (file(mnist), "0.15 ms"),
+        "the same inverted": (file(255 - mnist), "0.15 ms"),
+        "28x28 PNG, noisy": (file(noisy.astype(np.uint8)), ""),
+        "8x8 PNG": (
+            file(np.asarray(Image.fromarray(digit(200)[40:160, 40:160]).resize((8, 8)))),
+            "",
+        ),
+        "280x280 PNG of a canvas": (file(digit(280)), ""),
+        "280x280 PNG, RGBA": (file(digit(280), mode="RGBA"), ""),
+        "1000x1000 PNG": (file(digit(1000)), ""),
+        "12-megapixel JPEG photo": (file(large, "JPEG"), "150 ms"),
+        "12-megapixel WebP photo": (file(large, "WEBP"), ""),
+        "12-megapixel PNG photo": (file(large), ""),
+    }
+    table = Table("what", "bytes", "min", "median", "plain Pillow, min", "ratio", "limit")
+    for name, (content, limit) in pictures.items():
+        rounds = 5 if len(content) > 500_000 else 300
+        times = [(seconds(plain, content), seconds(ours, content)) for _ in range(rounds)]
+        base, best = np.min(times, axis=0) * 1000
+        table.add_row(
+            name,
+            f"{len(content):,}",
+            f"{best:.3f} ms",
+            f"{np.median(times, axis=0)[1] * 1000:.3f} ms",
+            f"{base:.3f} ms",
+            f"{best / base:.2f}",
+            limit,
+        )
+    Console(width=120).print(table)
+
+
+if __name__ == "__main__":
+    main()

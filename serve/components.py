@@ -1,0 +1,81 @@
+"""Connected components of a mask, in plain NumPy: the service has no SciPy and no OpenCV."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Mask = NDArray[np.bool_]  # (height, width)
+
+
+@dataclass(frozen=True)
+class Components:
+    """The parts of a mask of which every two pixels touch, if only at corners.
+
+    `labels`: (height, width) int32, 0 outside the mask, parts from 1. For each of the n parts:
+    `mass`, (n,) float64, the sum of its weights; `boxes`, (n, 4) int64, top, left, bottom, right,
+    the last two outside.
+    """
+
+    labels: NDArray[np.int32]
+    mass: NDArray[np.float64]
+    boxes: NDArray[np.int64]
+
+
+def components(mask: Mask, weights: NDArray[np.float32]) -> Components:
+    """The components of a mask; `weights`: as large as the mask, what each pixel counts.
+
+    Runs of pixels in rows are joined with those they touch in the next row, by a union-find whose
+    steps are taken for all runs at once: the time goes with the runs, not with the pixels.
+    """
+    rows, starts, ends = _runs(mask)
+    parts = _joined(*_touching(rows, starts, ends, mask.shape[1]), len(rows))
+    n = int(parts.max(initial=-1)) + 1
+    labels = np.zeros(mask.shape, np.int32)
+    labels[mask] = np.repeat(parts + 1, ends - starts)
+    mass = np.bincount(labels.ravel(), weights.ravel(), n + 1)[1:].astype(np.float64, copy=False)
+    boxes = np.empty((n, 4), np.int64)
+    boxes[:, :2], boxes[:, 2:] = max(mask.shape), 0
+    np.minimum.at(boxes[:, 0], parts, rows)
+    np.minimum.at(boxes[:, 1], parts, starts)
+    np.maximum.at(boxes[:, 2], parts, rows + 1)
+    np.maximum.at(boxes[:, 3], parts, ends)
+    return Components(labels, mass, boxes)
+
+
+Indices = NDArray[np.intp]
+
+
+def _runs(mask: Mask) -> tuple[Indices, Indices, Indices]:
+    """Row, first column and column after the last of each run of true pixels, in reading order."""
+    padded = np.zeros((mask.shape[0], mask.shape[1] + 2), np.int8)
+    padded[:, 1:-1] = mask
+    change = np.diff(padded, axis=1)
+    rows, starts = np.nonzero(change == 1)
+    return rows, starts, np.nonzero(change == -1)[1]
+
+
+def _touching(rows: Indices, starts: Indices, ends: Indices, width: int) -> tuple[Indices, Indices]:
+    """Pairs of runs in neighbouring rows that touch."""
+    line = width + 2  # so that the end of a row lies before the start of the next
+    first = np.searchsorted(rows * line + ends, (rows + 1) * line + starts)
+    last = np.searchsorted(rows * line + starts, (rows + 1) * line + ends, side="right")
+    count = np.maximum(last - first, 0)
+    above = np.repeat(np.arange(len(rows)), count)
+    within = np.arange(len(above)) - np.repeat(np.cumsum(count) - count, count)
+    return above, first[above] + within
+
+
+def _joined(above: Indices, below: Indices, n: int) -> Indices:
+    """For each of n runs the number of its part, from 0 without gaps."""
+    parent = np.arange(n)
+    while True:
+        lower = np.minimum(parent[above], parent[below])
+        if np.array_equal(parent[above], parent[below]):
+            return np.unique(parent, return_inverse=True)[1]
+        np.minimum.at(parent, parent[above], lower)
+        np.minimum.at(parent, parent[below], lower)
+        while not np.array_equal(parent, parent[parent]):
+            parent = parent[parent]
