@@ -15,6 +15,7 @@ import numpy as np
 from ai_edge_litert.interpreter import Interpreter
 from numpy.typing import NDArray
 
+_SHAPE = (28, 28, 1)
 _BATCH = 256  # images at a time: more is no faster and takes more memory
 
 
@@ -35,37 +36,77 @@ def softmax(logits: NDArray[np.float32], temperature: float = 1.0) -> NDArray[np
 class LogitModel:
     """A LiteRT model from uint8 images to logits; safe to call from several threads.
 
-    An interpreter is not (concurrent calls raise, or answer wrongly), so each thread has its own.
+    An interpreter is not (concurrent calls raise, or answer wrongly), so each thread has its own:
+    one for single images, whose memory is laid out once, and one for any other number.
     """
 
     def __init__(self, content: bytes) -> None:
+        """Builds and warms up the calling thread's interpreter for single images.
+
+        Raises:
+            ValueError: not a LiteRT model, or not one of 28x28 images.
+            RuntimeError: LiteRT cannot run it.
+        """
         self._content = content
         self._local = threading.local()
-        self._interpreter(1)
-
-    def _interpreter(self, batch: int) -> Interpreter:
-        local = self._local
-        if not hasattr(local, "interpreter"):
-            local.interpreter = Interpreter(model_content=self._content, num_threads=1)
-            local.input = local.interpreter.get_input_details()[0]["index"]
-            local.output = local.interpreter.get_output_details()[0]["index"]
-            local.batch = None
-        if local.batch != batch:
-            local.interpreter.resize_tensor_input(local.input, (batch, 28, 28, 1), strict=True)
-            local.interpreter.allocate_tensors()
-            local.batch = batch
-        return local.interpreter
+        self(np.zeros((1, *_SHAPE), np.uint8))
 
     def __call__(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         """(n, classes) float32 logits of (n, 28, 28) or (n, 28, 28, 1) uint8 images."""
+        images = images.reshape(-1, *_SHAPE)
+        if len(images) == 1:
+            return self._session("single").logits(images)
         parts = [images[start : start + _BATCH] for start in range(0, len(images), _BATCH)]
-        return np.concatenate([self._logits(part) for part in parts])
+        return np.concatenate([self._session("several").logits(part) for part in parts])
 
-    def _logits(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
-        interpreter = self._interpreter(len(images))
-        interpreter.set_tensor(self._local.input, images.reshape(-1, 28, 28, 1))
-        interpreter.invoke()
-        return interpreter.get_tensor(self._local.output)  # type: ignore[no-any-return]
+    def _session(self, use: str) -> _Session:
+        sessions: dict[str, _Session] = self._local.__dict__
+        if use not in sessions:
+            sessions[use] = _Session(self._content)
+        return sessions[use]
+
+
+class _Session:
+    """An interpreter for one thread, and the number types of its model."""
+
+    def __init__(self, content: bytes) -> None:
+        self._interpreter = Interpreter(model_content=content, num_threads=1)
+        (self._input,) = self._interpreter.get_input_details()
+        (self._output,) = self._interpreter.get_output_details()
+        if tuple(self._input["shape"][1:]) != _SHAPE:
+            raise ValueError(f"the model takes {self._input['shape'][1:]}, not {_SHAPE}")
+        self._batch = 0
+
+    def logits(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """(n, classes) of (n, 28, 28, 1)."""
+        if len(images) != self._batch:
+            size = (len(images), *_SHAPE)
+            self._interpreter.resize_tensor_input(self._input["index"], size, strict=True)
+            self._interpreter.allocate_tensors()
+            self._batch = len(images)
+        self._interpreter.set_tensor(self._input["index"], _stored(images, self._input))
+        self._interpreter.invoke()
+        return _real(self._interpreter.get_tensor(self._output["index"]), self._output)
+
+
+def _stored(images: NDArray[np.uint8], tensor: dict[str, Any]) -> NDArray[Any]:
+    """Pixels, 0 to 255, as the input tensor holds numbers: as they are, or quantised."""
+    scale, zero = tensor["quantization"]
+    if not scale:  # not quantised
+        return images.astype(tensor["dtype"], copy=False)
+    limits = np.iinfo(tensor["dtype"])
+    levels = np.rint(images / np.float32(scale)) + zero
+    stored: NDArray[Any] = np.clip(levels, limits.min, limits.max).astype(tensor["dtype"])
+    return stored
+
+
+def _real(values: NDArray[Any], tensor: dict[str, Any]) -> NDArray[np.float32]:
+    """What the numbers of the output tensor stand for."""
+    scale, zero = tensor["quantization"]
+    if not scale:
+        return values.astype(np.float32, copy=False)
+    real: NDArray[np.float32] = (values.astype(np.float32) - zero) * np.float32(scale)
+    return real
 
 
 class Predictor:
@@ -78,8 +119,8 @@ class Predictor:
         """Loads and checks the bundle.
 
         Raises:
-            BundleError: a file is missing or unreadable, or `model.tflite` is not the one that
-                `model.json` describes.
+            BundleError: a file is missing or unreadable, `model.tflite` is not the one that
+                `model.json` describes, or is no model of 28x28 images.
         """
         try:
             self.description: dict[str, Any] = json.loads((bundle / "model.json").read_bytes())
@@ -93,7 +134,10 @@ class Predictor:
         if hashlib.sha256(content).hexdigest() != digest:
             raise BundleError(f"{bundle}/model.tflite is not the file that model.json describes")
         self.size = sum(file.stat().st_size for file in bundle.iterdir())
-        self._logits = LogitModel(content)
+        try:
+            self._logits = LogitModel(content)
+        except (RuntimeError, ValueError) as error:
+            raise BundleError(f"{bundle}/model.tflite cannot be run: {error}") from error
 
     def probabilities(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         """(n, classes) float32, rows sum to 1; (n, 28, 28) uint8 images, digit bright on dark."""

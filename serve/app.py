@@ -1,0 +1,116 @@
+"""The application: `create_app()` puts the parts together; importing this does nothing."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from fastapi import FastAPI
+from starlette.middleware.cors import CORSMiddleware
+from starlette.types import ASGIApp
+
+from serve import errors, logs, puller, settings
+from serve.guard import Guard, Keys
+from serve.metrics import Metrics
+from serve.observe import Observe
+from serve.routes import direct, feedback, health, pages, predict, stream, v2
+from serve.service import Service
+from serve.settings import Settings
+
+if TYPE_CHECKING:
+    from serve.limiter import Limiter
+
+_DESCRIPTION = 'Reads a picture of a handwritten digit. Every error is `{"detail": …}`.'
+
+
+class Application(FastAPI):
+    """FastAPI, with our layers around all of it: they see what its own never would."""
+
+    service: Service
+    layers: Callable[[ASGIApp], ASGIApp]
+
+    def build_middleware_stack(self) -> ASGIApp:
+        """Called at the first request, when all routes are there."""
+        return self.layers(super().build_middleware_stack())
+
+
+def create_app(given: Settings | None = None, metrics_folder: Path | None = None) -> Application:
+    """A new application with a registry, models and memory of its own.
+
+    `metrics_folder`: where the workers that serve together count (see `metrics.share`).
+    """
+    chosen = given or settings.load()
+    metrics = Metrics(metrics_folder)
+    service = Service(chosen, metrics)
+    keys = Keys(chosen)
+    limiter = _limiter(chosen)
+    app = Application(
+        title="Digit platform",
+        version=health.package_version(),
+        description=_DESCRIPTION,
+        lifespan=_lifespan,
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+        telemetry={"tracing": False, "metrics": False, "logs": False},
+    )
+    app.service = service
+    predict.install(app, service)
+    stream.install(app, service, keys, limiter)
+    feedback.install(app, service)
+    health.install(app, service)
+    v2.install(app, service)
+    pages.install(app)
+    errors.install(app, metrics)
+
+    def layers(inner: ASGIApp) -> ASGIApp:
+        guarded = Guard(inner, chosen, keys, limiter, direct.shortcuts(app))
+        return Observe(
+            _shared(errors.Answers(guarded, metrics), chosen), metrics, logs.requests(chosen)
+        )
+
+    app.layers = layers
+    return app
+
+
+def _limiter(chosen: Settings) -> Limiter | None:
+    if not chosen.rate_limit:
+        return None
+    from serve.limiter import Limiter
+
+    return Limiter(chosen)
+
+
+def _shared(app: ASGIApp, chosen: Settings) -> ASGIApp:
+    """What pages of other origins may use, if any may."""
+    if not chosen.cors_origins:
+        return app
+    return CORSMiddleware(
+        app,
+        allow_origins=chosen.cors_origins,
+        allow_methods=["GET", "POST"],
+        allow_headers=["Authorization", "X-API-Key", "X-Model-Version", "X-Request-ID"],
+        expose_headers=[
+            *("X-Request-ID", "X-Model-Version", "Retry-After"),
+            *("X-RateLimit-Limit", "X-RateLimit-Remaining", "X-RateLimit-Reset"),
+        ],
+    )
+
+
+@asynccontextmanager
+async def _lifespan(app: Application) -> AsyncIterator[None]:
+    """Loads what is there, and follows what comes."""
+    service = app.service
+    service.open()
+    if not service.settings.registered:
+        puller.bring_folder(service.settings, service.metrics.reloaded)
+    service.models.refresh()
+    watching = asyncio.create_task(service.models.watch())
+    yield
+    watching.cancel()
+    with suppress(asyncio.CancelledError):
+        await watching
+    service.close()

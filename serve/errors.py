@@ -1,0 +1,124 @@
+"""Which status each of our exceptions means, and how an error reads."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import orjson
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from pydantic import ValidationError
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
+from starlette.responses import Response
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from serve import feedback, guard, image, inputs, models, service
+from serve.call import Call
+from serve.metrics import Metrics
+
+logger = logging.getLogger(__name__)
+
+STATUS: dict[type[Exception], int] = {
+    image.NotAnImageError: 400,
+    inputs.MalformedError: 400,
+    guard.UnauthorisedError: 401,
+    models.UnknownVersionError: 404,
+    feedback.UnknownRequestError: 404,
+    guard.BodyTooLargeError: 413,
+    image.TooManyPixelsError: 413,
+    inputs.ImageTooLargeError: 413,
+    image.UnsupportedImageError: 415,
+    inputs.UnsupportedTypeError: 415,
+    image.NoDigitError: 422,
+    inputs.InvalidError: 422,
+    RequestValidationError: 422,
+    ValidationError: 422,
+    guard.RateLimitedError: 429,
+    models.NoModelError: 503,
+    service.BusyError: 503,
+}
+_PREDICTS = ("/predict", "/v2/models/")  # paths whose errors are predictions that failed
+
+
+def status(error: Exception) -> int:
+    """The status that the error means; 500 if it is no caller's fault that we know of."""
+    if isinstance(error, HTTPException):
+        return error.status_code
+    return next((STATUS[kind] for kind in type(error).__mro__ if kind in STATUS), 500)
+
+
+def detail(error: Exception) -> str:
+    """What the caller is told: nothing of our insides, nothing of the image."""
+    if isinstance(error, ValidationError | RequestValidationError):
+        return _faults(error.errors())
+    if isinstance(error, HTTPException):
+        return error.detail
+    return str(error) if status(error) != 500 else "internal error; the log has the request's id"
+
+
+def _faults(faults: Iterable[Mapping[str, Any]]) -> str:
+    return "; ".join(
+        ": ".join(filter(None, (".".join(map(str, fault["loc"])), fault["msg"])))
+        for fault in list(faults)[:5]
+    )
+
+
+def response(error: Exception, scope: Scope, metrics: Metrics) -> Response:
+    """The answer to a request that failed; counts it, and logs what is our fault."""
+    code, headers = status(error), {}
+    if code == 500:
+        logger.error("request %s failed", Call.of(scope).id, exc_info=error)
+    if code == 401:
+        headers["WWW-Authenticate"] = "Bearer"
+    if code in (429, 503):
+        headers["Retry-After"] = str(getattr(error, "retry_after", 1))
+    if isinstance(error, HTTPException) and error.headers:
+        headers.update(error.headers)
+    if isinstance(error, guard.BodyTooLargeError):
+        headers["Connection"] = "close"  # whatever is still being sent is not read
+    if scope["path"].startswith(_PREDICTS) and not isinstance(error, HTTPException):
+        metrics.failed(kind(error))
+    body = {"detail": detail(error)}
+    if scope["path"].startswith("/v2/"):
+        body["error"] = body["detail"]  # the Open Inference Protocol's name for it
+    return Response(orjson.dumps(body), code, headers, "application/json")
+
+
+def kind(error: Exception) -> str:
+    """A short name for metrics, such as `no_digit`; there are as many as classes of exceptions."""
+    name = type(error).__name__.removesuffix("Error").removesuffix("Exception")
+    return re.sub(r"(?<!^)(?=[A-Z][a-z])", "_", name).lower()
+
+
+class Answers:
+    """An ASGI layer that answers what goes wrong below it."""
+
+    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
+        self._app, self._metrics = app, metrics
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Passes the request on; the last resort for every exception."""
+        try:
+            await self._app(scope, receive, send)
+        except ClientDisconnect:
+            pass  # nobody to answer
+        except Exception as error:
+            if scope["type"] == "http" and Call.of(scope).status == 500:
+                return  # answered already, below
+            if scope["type"] != "http" or Call.of(scope).status:
+                raise  # half a response cannot be mended
+            await response(error, scope, self._metrics)(scope, receive, send)
+
+
+def install(app: FastAPI, metrics: Metrics) -> None:
+    """Makes the application answer our exceptions, and its own, in our way."""
+
+    async def answer(request: Request, error: Exception) -> Response:
+        return response(error, request.scope, metrics)
+
+    for known in (*STATUS, HTTPException, Exception):
+        app.add_exception_handler(known, answer)

@@ -1,0 +1,85 @@
+"""Logs: one JSON object per line, or lines for people on a terminal."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any
+
+import orjson
+
+from serve.settings import Settings
+
+
+class JsonFormatter(logging.Formatter):
+    """A record as a JSON object; what a message holds cannot break out of its string."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """One line."""
+        entry: dict[str, Any] = {
+            "time": datetime.fromtimestamp(record.created, UTC),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+            "pid": record.process,
+        }
+        if record.exc_info:
+            entry["exception"] = self.formatException(record.exc_info)
+        return orjson.dumps(entry, default=str).decode()
+
+
+def configure(settings: Settings) -> None:
+    """Sends all logging of this process to stdout, in the chosen format."""
+    handler = logging.StreamHandler(sys.stdout)
+    if _format(settings) == "json":
+        handler.setFormatter(JsonFormatter())
+    else:
+        handler.setFormatter(
+            logging.Formatter("%(asctime)s %(levelname)-7s %(message)s", datefmt="%H:%M:%S")
+        )
+    logging.basicConfig(level=settings.log_level, handlers=[handler], force=True)
+    for chatty in ("alembic", "asyncio", "mlflow", "urllib3", "uvicorn"):
+        logging.getLogger(chatty).setLevel(max(logging.WARNING, handler.level))
+
+
+def _format(settings: Settings) -> str:
+    return settings.log_format or ("console" if sys.stdout.isatty() else "json")
+
+
+Request = Callable[[dict[str, Any]], None]
+
+
+def requests(settings: Settings) -> Request | None:
+    """What writes the line of a request; None if INFO is not logged.
+
+    Past `logging`, whose dozen calls per line would be the dearest part of a short request.
+    """
+    if logging.getLevelName(settings.log_level) > logging.INFO:
+        return None
+    try:
+        output = sys.stdout.fileno()
+    except (OSError, ValueError):  # stdout is no file, as under pytest
+        return logging.getLogger("serve.requests").info
+    if _format(settings) == "json":
+
+        def write(entry: dict[str, Any]) -> None:
+            os.write(output, orjson.dumps(entry, default=str, option=orjson.OPT_APPEND_NEWLINE))
+
+    else:
+
+        def write(entry: dict[str, Any]) -> None:
+            os.write(output, _line(entry).encode("utf-8", "replace"))
+
+    return write
+
+
+def _line(entry: dict[str, Any]) -> str:
+    time = entry["time"].astimezone()
+    path = ascii(entry["path"])[1:-1]  # the caller's, who may send line ends and escapes
+    return (
+        f"{time:%H:%M:%S} INFO    {entry['method']} {path} {entry['status']}"
+        f" {entry['duration_ms']} ms {entry['request_id']}\n"
+    )

@@ -1,0 +1,190 @@
+"""The metrics of contract.md: of this process, or of all workers that share a folder."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    disable_created_metrics,
+    values,
+)
+from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.exposition import choose_encoder
+from prometheus_client.multiprocess import MultiProcessCollector
+from prometheus_client.registry import Collector
+
+_LATENCY = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 5)
+_CONFIDENCE = (0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99, 1)
+_METHODS = {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}
+
+
+class Described(NamedTuple):
+    """The labels of `model_info`."""
+
+    model_name: str
+    model_version: str
+    run: str
+    sha256: str
+
+
+def share(folder: Path, process: str) -> None:
+    """Lets this process's metrics count in the folder, under a name that no other has now.
+
+    Before any `Metrics` is made. A process that takes the place of a dead one takes over its name,
+    and so counts on where that ended; the folder does not grow.
+    """
+    os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(folder)
+    values.ValueClass = values.MultiProcessValue(process_identifier=lambda: process)
+
+
+class Metrics:
+    """The collectors of one application, in a registry of their own.
+
+    `folder`: where the processes that serve together count, if `share` was called with it.
+    """
+
+    def __init__(self, folder: Path | None = None) -> None:
+        disable_created_metrics()  # a second series for each
+        own = CollectorRegistry()
+        version = ("model_version",)
+        self._predictions = Counter(
+            "predictions_total", "Answers.", (*version, "predicted_class"), registry=own
+        )
+        self._latency = Histogram(
+            "prediction_latency_seconds",
+            "Time to normalise and read one image.",
+            version,
+            buckets=_LATENCY,
+            registry=own,
+        )
+        self._confidence = Gauge(
+            "prediction_confidence",
+            "Confidence of the latest answer.",
+            version,
+            multiprocess_mode="mostrecent",
+            registry=own,
+        )
+        self._scores = Histogram(
+            "prediction_confidence_score",
+            "Confidence of the answers.",
+            (*version, "predicted_class"),
+            buckets=_CONFIDENCE,
+            registry=own,
+        )
+        self._errors = Counter(
+            "prediction_errors_total", "Images without an answer.", ("error_type",), registry=own
+        )
+        self._requests = Counter(
+            "api_requests_total",
+            "Requests.",
+            ("method", "endpoint", "status_code"),
+            registry=own,
+        )
+        self._durations = Histogram(
+            "request_duration_seconds",
+            "Time from a request to the end of its response.",
+            ("method", "endpoint"),
+            buckets=_LATENCY,
+            registry=own,
+        )
+        self.active = Gauge(
+            "active_requests",
+            "Requests in flight.",
+            multiprocess_mode="sum",
+            registry=own,
+        )
+        self._reloads = Counter(
+            "model_reloads_total", "Attempts to bring a version.", ("outcome",), registry=own
+        )
+        self._feedback = Counter(
+            "feedback_total", "Feedback kept.", (*version, "correct"), registry=own
+        )
+        self.active.set(0)  # a predecessor may have died in the middle of some
+        self._own = self._all = own
+        if folder:
+            self._all = CollectorRegistry()
+            MultiProcessCollector(self._all, str(folder))
+        self._answers: dict[tuple[str, int], Callable[[float, float], None]] = {}
+        self._ends: dict[tuple[str, str, int], Callable[[float], None]] = {}
+
+    def describe_model(self, described: Callable[[], Described | None]) -> None:
+        """Asks for the labels of `model_info` at each scrape."""
+        self._all.register(_ModelInfo(described))
+
+    def predicted(self, version: str, digit: int, confidence: float, seconds: float) -> None:
+        """Counts an answer."""
+        key = version, digit
+        count = self._answers.get(key) or self._answers.setdefault(key, self._answer(*key))
+        count(confidence, seconds)
+
+    def _answer(self, version: str, digit: int) -> Callable[[float, float], None]:
+        # Finding a labelled child costs more than counting: it is done once.
+        predictions = self._predictions.labels(version, digit).inc
+        scores = self._scores.labels(version, digit).observe
+        latency = self._latency.labels(version).observe
+        latest = self._confidence.labels(version).set
+
+        def count(confidence: float, seconds: float) -> None:
+            predictions()
+            scores(confidence)
+            latency(seconds)
+            latest(confidence)
+
+        return count
+
+    def answered(self, method: str, endpoint: str, status: int, seconds: float) -> None:
+        """Counts a request; `endpoint` is a route's template, never a raw path."""
+        key = method, endpoint, status
+        count = self._ends.get(key) or self._ends.setdefault(key, self._end(*key))
+        count(seconds)
+
+    def _end(self, method: str, endpoint: str, status: int) -> Callable[[float], None]:
+        method = method if method in _METHODS else "other"
+        requests = self._requests.labels(method, endpoint, status).inc
+        durations = self._durations.labels(method, endpoint).observe
+
+        def count(seconds: float) -> None:
+            requests()
+            durations(seconds)
+
+        return count
+
+    def failed(self, kind: str) -> None:
+        """Counts an image without an answer."""
+        self._errors.labels(kind).inc()
+
+    def reloaded(self, outcome: str) -> None:
+        """Counts an attempt to bring a version."""
+        self._reloads.labels(outcome).inc()
+
+    def given(self, version: str, *, correct: bool) -> None:
+        """Counts a feedback."""
+        self._feedback.labels(version, str(correct).lower()).inc()
+
+    def render(self, accept: str) -> tuple[bytes, str]:
+        """All metrics in a format that the scraper accepts, and its content type."""
+        encode, content_type = choose_encoder(accept)
+        return encode(self._all), content_type
+
+
+class _ModelInfo(Collector):
+    """Made at each scrape: a gauge that is always 1 cannot forget a version by itself."""
+
+    def __init__(self, described: Callable[[], Described | None]) -> None:
+        self._described = described
+
+    def describe(self) -> Iterable[Metric]:
+        return []
+
+    def collect(self) -> Iterator[Metric]:
+        family = GaugeMetricFamily("model_info", "The model in service.", labels=Described._fields)
+        if labels := self._described():
+            family.add_metric(labels, 1)
+        yield family

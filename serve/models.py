@@ -1,0 +1,116 @@
+"""The models that a worker has loaded: the one in service and the one before it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from serve.bundles import Bundles, Release
+from serve.predictor import BundleError, Predictor
+
+logger = logging.getLogger(__name__)
+
+_WATCH_SECONDS = 0.25  # two calls of stat each time
+
+
+class NoModelError(Exception):
+    """No model is loaded, so nothing can be predicted."""
+
+
+class UnknownVersionError(Exception):
+    """The version that the caller chose is not loaded; the message says which are."""
+
+
+class Model(NamedTuple):
+    """A model that answers, and the version that its answers carry."""
+
+    version: str
+    predictor: Predictor
+
+    @property
+    def description(self) -> dict[str, Any]:
+        """The content of its `model.json`."""
+        return self.predictor.description
+
+
+class Models:
+    """What is loaded. `current` and `previous` change between two requests, never within one."""
+
+    def __init__(self, bundles: Bundles) -> None:
+        self.current: Model | None = None
+        self.previous: Model | None = None
+        self._bundles = bundles
+        self._loaded: dict[Release, Model] = {}
+        self._broken = ""
+
+    @property
+    def failure(self) -> str:
+        """Why the newest version may not be the one in service; empty if it is."""
+        return self._broken or self._bundles.failure()
+
+    @property
+    def loaded(self) -> list[Model]:
+        """What can answer, the model in service first."""
+        return [model for model in (self.current, self.previous) if model]
+
+    def choose(self, version: str | None) -> Model:
+        """The model in service, or the loaded one of that version.
+
+        Raises:
+            NoModelError: nothing is loaded.
+            UnknownVersionError: that version is not loaded.
+        """
+        current, previous = self.current, self.previous
+        if current is None:
+            raise NoModelError("no model is loaded yet")
+        if not version or version == current.version:
+            return current
+        if previous and version == previous.version:
+            return previous
+        loaded = current.version + (f", {previous.version}" if previous else "")
+        raise UnknownVersionError(f"version {version[:40]!r} is not loaded; loaded: {loaded}")
+
+    def refresh(self) -> None:
+        """Loads what the pointer names and swaps it in; keeps what there is on any failure.
+
+        To be called in the thread that predicts: its interpreter is made here, not by a request.
+        """
+        pointer = self._bundles.pointer()
+        if not pointer:
+            return
+        found = {}
+        for release in filter(None, pointer):
+            try:
+                found[release] = self._loaded.get(release) or self._model(release)
+            except (BundleError, OSError, RuntimeError, ValueError) as error:
+                logger.error("version %s cannot be loaded: %s", release.version, error)
+        if pointer.current not in found:
+            self._broken = f"version {pointer.current.version} cannot be loaded"
+            return
+        self._broken, self._loaded = "", found
+        if self.current is not found[pointer.current]:
+            logger.info("version %s is in service", pointer.current.version)
+        self.current = found[pointer.current]
+        self.previous = found.get(pointer.previous) if pointer.previous else None
+
+    async def watch(self) -> None:
+        """Follows the pointer until cancelled; a swap takes milliseconds."""
+        seen = None
+        while True:
+            try:
+                stamp = self._bundles.stamp()
+                if stamp != seen:
+                    seen = stamp
+                    self.refresh()
+            except Exception as error:  # one that nobody thought of must not end the watch
+                logger.exception("the models cannot be followed")
+                self._broken = f"the models cannot be followed: {type(error).__name__}"
+            await asyncio.sleep(_WATCH_SECONDS)
+
+    def _model(self, release: Release) -> Model:
+        model = Model(release.version, Predictor(self._bundles.path(release)))
+        model.predictor.probabilities(np.zeros((1, 28, 28), np.uint8))
+        return model

@@ -1,0 +1,58 @@
+"""`POST /feedback`."""
+
+from __future__ import annotations
+
+import asyncio
+
+from fastapi import FastAPI, Request
+from starlette.responses import Response
+
+from serve import inputs
+from serve.call import Call
+from serve.feedback import Entry, UnknownRequestError
+from serve.routes.direct import Json, post, read
+from serve.schemas import Feedback, FeedbackRequest
+from serve.service import Service
+
+
+def install(app: FastAPI, service: Service) -> None:
+    """Adds the route."""
+
+    @post(
+        app,
+        "/feedback",
+        {"application/json": FeedbackRequest.model_json_schema()},
+        Feedback,
+    )
+    async def give_feedback(request: Request) -> Response:
+        """The true digit of a picture that was answered, or that comes along."""
+        # It must say that it is JSON: other pages' scripts can then not send it unasked.
+        inputs.check_json(Call.of(request.scope).header(b"content-type") or "none")
+        given = FeedbackRequest.model_validate_json(await read(request))
+        entry = await _entry(service, given)
+        changed = await asyncio.to_thread(service.feedback.add, entry)
+        correct = entry.label == entry.prediction
+        if changed:
+            service.metrics.given(entry.model_version, correct=correct)
+        answer = entry._asdict() | {"correct": correct}
+        del answer["image"]
+        return Json(answer)
+
+
+async def _entry(service: Service, given: FeedbackRequest) -> Entry:
+    """What the model saw and said: recent, or kept before, or of the image that came along.
+
+    Recent first: callers use an id again.
+    """
+    seen = await asyncio.to_thread(service.recent.find, given.request_id)
+    if not seen:
+        known = await asyncio.to_thread(service.feedback.find, given.request_id)
+        if known:
+            return known._replace(label=given.label)
+        if given.image is None:
+            raise UnknownRequestError(
+                f"request {given.request_id} is not known any more: send its image too"
+            )
+        content = inputs.image_of_text(given.image, service.settings.max_image_bytes)
+        seen = await service.see(content, service.models.choose(None))
+    return Entry(given.request_id, given.label, seen.prediction, seen.model_version, seen.image)

@@ -1,0 +1,96 @@
+"""`/health`, the probes, `/metrics` and `/api/info`."""
+
+from __future__ import annotations
+
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+from fastapi import FastAPI, Request
+from starlette.responses import JSONResponse, Response
+
+from serve.decode import FORMATS
+from serve.models import Model
+from serve.schemas import Health, Info, Limits, ModelInfo, Probe
+from serve.service import Service
+
+_UNREADY: dict[int | str, dict[str, Any]] = {
+    503: {"model": Probe, "description": "No model is loaded, or the service stops"}
+}
+
+
+def package_version() -> str:
+    """The platform's version; 0 where it is run without being installed."""
+    try:
+        return version("digit-platform")
+    except PackageNotFoundError:
+        return "0"
+
+
+def install(app: FastAPI, service: Service) -> None:
+    """Adds the routes."""
+    settings = service.settings
+
+    @app.get(
+        "/health",
+        response_model=Health,
+        responses={503: {"model": Health, "description": "No model is loaded"}},
+    )
+    async def health() -> Response:
+        """Whether predictions are possible and current."""
+        current, failure = service.models.current, service.models.failure
+        found = Health(
+            status="degraded" if failure or not current else "healthy",
+            model_loaded=bool(current),
+            model_name=settings.model_name,
+            model_version=current.version if current else None,
+            reason=failure or (None if current else "no model is loaded yet"),
+        )
+        return JSONResponse(found.model_dump(), 200 if current else 503)
+
+    @app.get("/health/live")
+    async def live() -> Probe:
+        """The process runs."""
+        return Probe(status="live")
+
+    @app.get("/health/ready", response_model=Probe, responses=_UNREADY)
+    async def ready() -> Response:
+        """The process can predict, and is not about to stop."""
+        if service.ready:
+            return JSONResponse({"status": "ready"})
+        return JSONResponse({"status": "stopping" if service.stopping else "no model"}, 503)
+
+    @app.get("/metrics", response_class=Response, responses={200: {"content": {"text/plain": {}}}})
+    async def metrics(request: Request) -> Response:
+        """Metrics for Prometheus, of all workers."""
+        content, content_type = service.metrics.render(request.headers.get("accept", ""))
+        return Response(content, headers={"Content-Type": content_type})
+
+    @app.get("/api/info")
+    async def info() -> Info:
+        """The service, its models and limits."""
+        return Info(
+            service="digit-platform",
+            version=package_version(),
+            model_name=settings.model_name,
+            models=[_model(model) for model in service.models.loaded],
+            confidence_threshold=settings.confidence_threshold,
+            image_formats=list(FORMATS),
+            limits=Limits(
+                max_image_bytes=settings.max_image_bytes,
+                max_image_pixels=settings.max_image_pixels,
+                max_batch=settings.max_batch,
+                rate_limit=settings.rate_limit or None,
+                api_key_required=bool(settings.api_keys),
+            ),
+        )
+
+
+def _model(model: Model) -> ModelInfo:
+    about = model.description
+    return ModelInfo(
+        version=model.version,
+        name=about.get("name"),
+        run=about.get("run"),
+        sha256=about.get("sha256"),
+        metrics=about.get("metrics", {}),
+    )

@@ -1,0 +1,123 @@
+"""`POST /predict`, `POST /predict/batch`."""
+
+from __future__ import annotations
+
+from typing import Any
+from urllib.parse import parse_qs
+
+from fastapi import FastAPI, Request
+from starlette.requests import ClientDisconnect
+from starlette.responses import Response
+from starlette.types import Scope
+
+from serve import errors, inputs
+from serve.call import Call
+from serve.models import Model
+from serve.routes.direct import Json, post, read
+from serve.schemas import BatchPrediction, BatchRequest, Prediction, PredictRequest
+from serve.service import Answer, Check, Service
+
+_FILE = {"type": "string", "format": "binary"}
+_FORM = {"type": "object", "required": ["file"], "properties": {"file": _FILE}}
+_PREDICT = {
+    "application/json": PredictRequest.model_json_schema(),
+    **dict.fromkeys(("image/png", "image/jpeg", "image/webp", "application/octet-stream"), _FILE),
+    "multipart/form-data": _FORM,
+}
+_VERSION = {"type": "string", "maxLength": 64}
+_SHOW = {
+    "name": "image",
+    "in": "query",
+    "schema": {"type": "boolean", "default": False},
+    "description": "Whether the answer has the 28x28 that the model saw.",
+}
+_CHOICE = {
+    "parameters": [
+        {
+            "name": "version",
+            "in": "query",
+            "schema": _VERSION,
+            "description": "One of the loaded versions (see /api/info); else the one in service.",
+        },
+        {
+            "name": "X-Model-Version",
+            "in": "header",
+            "schema": _VERSION,
+            "description": "The same as a header.",
+        },
+    ]
+}
+_PREDICT_CHOICE = {"parameters": [*_CHOICE["parameters"], _SHOW]}
+
+
+def wants_image(scope: Scope) -> bool:
+    """Whether the answer is to have the image that the model saw: `?image=true`."""
+    query = scope["query_string"]
+    values = parse_qs(query.decode("latin-1")).get("image", [""]) if b"image=" in query else [""]
+    return values[0].lower() in ("true", "1")
+
+
+def chosen(service: Service, request: Request) -> Model:
+    """The model that the caller asks for, or the one in service."""
+    query = request.scope["query_string"]
+    version = parse_qs(query.decode("latin-1")).get("version", [""])[0] if query else ""
+    return service.models.choose(version or Call.of(request.scope).header(b"x-model-version"))
+
+
+def still_there(request: Request) -> Check:
+    """What raises ClientDisconnect once nobody waits for the answer."""
+
+    async def check() -> None:
+        if await request.is_disconnected():
+            raise ClientDisconnect
+
+    return check
+
+
+def install(app: FastAPI, service: Service) -> None:
+    """Adds the routes."""
+    settings = service.settings
+
+    @post(app, "/predict", _PREDICT, Prediction, _PREDICT_CHOICE)
+    async def predict(request: Request) -> Response:
+        """Which digit a picture shows."""
+        call = Call.of(request.scope)
+        model = chosen(service, request)
+        body = await read(request)
+        kind, check = call.header(b"content-type"), still_there(request)
+        content = await service.parsed(
+            body, lambda: inputs.image(body, kind, settings.max_image_bytes), check
+        )
+        show = wants_image(request.scope)
+        answer = await service.answer(content, model, call.id, show=show, check=check)
+        return Json(answer, model.version)
+
+    @post(
+        app,
+        "/predict/batch",
+        {"application/json": BatchRequest.model_json_schema()},
+        BatchPrediction,
+        _CHOICE,
+    )
+    async def predict_batch(request: Request) -> Response:
+        """Which digits some pictures show; a bad one has its error in its place."""
+        call = Call.of(request.scope)
+        model = chosen(service, request)
+        body = await read(request)
+
+        check = still_there(request)
+        contents = await service.parsed(
+            body,
+            lambda: inputs.images(body, settings.max_batch, settings.max_image_bytes),
+            check,
+        )
+        answers = await service.answers(contents, model, call.id, check)
+        shaped = [_shaped(service, answer) for answer in answers]
+        return Json({"predictions": shaped, "model_version": model.version}, model.version)
+
+
+def _shaped(service: Service, answer: Answer | Exception) -> dict[str, Any]:
+    if not isinstance(answer, Exception):
+        return answer
+    service.metrics.failed(errors.kind(answer))
+    return {"detail": errors.detail(answer), "status": errors.status(answer)}

@@ -1,0 +1,103 @@
+"""`WS /predict/stream`: predictions while somebody draws."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+import orjson
+from fastapi import FastAPI, WebSocket, WebSocketDisconnect
+
+from serve import errors, inputs
+from serve.call import Call
+from serve.guard import Keys, UnauthorisedError, count
+from serve.routes.predict import wants_image
+from serve.service import Answer, Service
+
+if TYPE_CHECKING:
+    from serve.limiter import Limiter
+
+_POLICY = 1008  # close code: not allowed
+
+
+def install(app: FastAPI, service: Service, keys: Keys, limiter: Limiter | None) -> None:
+    """Adds the route."""
+    origins = service.settings.cors_origins
+    max_bytes = service.settings.max_image_bytes
+
+    @app.websocket("/predict/stream")
+    async def stream(socket: WebSocket) -> None:
+        """An image file in, as bytes or as the JSON of /predict; the JSON of /predict out.
+
+        With ?image=true the answers have the image that the model saw.
+
+        Where keys are needed and the caller cannot send headers, the first message is
+        {"api_key": "…"}. Errors are {"detail", "status"}, and the connection stays.
+        """
+        call = Call.of(socket.scope)
+        if not _from_here(call, origins):
+            await socket.close(_POLICY, "this origin may not connect")
+            return
+        await socket.accept()
+        try:
+            caller = await _caller(socket, keys, call)
+            number, show = 0, wants_image(socket.scope)
+            while True:
+                message = await socket.receive()
+                if message["type"] == "websocket.disconnect":
+                    return
+                number += 1
+                try:
+                    if limiter:
+                        await count(limiter, caller, call)
+                    text = message.get("text")
+                    body, kind = (
+                        (message["bytes"], "image/*")
+                        if text is None
+                        else (text.encode("utf-8", "replace"), "application/json")
+                    )
+                    content = inputs.image(body, kind, max_bytes)
+                    answer = await service.answer(
+                        content, service.models.choose(None), f"{call.id}.{number}", show=show
+                    )
+                except Exception as error:
+                    answer = _fault(service, error)
+                await socket.send_text(_text(answer))
+        except UnauthorisedError as error:
+            await socket.close(_POLICY, str(error))
+        except WebSocketDisconnect:
+            return
+
+
+def _from_here(call: Call, origins: tuple[str, ...]) -> bool:
+    """Browsers let every page connect, and say which it is: ours, or one that may."""
+    origin = call.header(b"origin")
+    if not origin or origin in origins or "*" in origins:
+        return True
+    try:
+        return urlsplit(origin).netloc == call.header(b"host")
+    except ValueError:
+        return False
+
+
+async def _caller(socket: WebSocket, keys: Keys, call: Call) -> str:
+    try:
+        return keys.caller(socket.scope, call)
+    except UnauthorisedError:
+        try:
+            key = orjson.loads(await socket.receive_text())["api_key"]
+        except (KeyError, TypeError, ValueError):
+            key = ""
+        return keys.check(str(key).encode())
+
+
+def _fault(service: Service, error: Exception) -> Answer:
+    status = errors.status(error)
+    if status == 500:
+        raise error
+    service.metrics.failed(errors.kind(error))
+    return {"detail": errors.detail(error), "status": status}
+
+
+def _text(answer: Answer) -> str:
+    return orjson.dumps(answer, option=orjson.OPT_SERIALIZE_NUMPY).decode()

@@ -1,0 +1,178 @@
+"""What goes in and out as JSON. Pictures are text in it; in Python they are never lists."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+ImageText = Annotated[
+    str,
+    Field(
+        description="The image file in base64, plain or as a data URI.",
+        examples=["data:image/png;base64,iVBORw0KGgo…"],
+    ),
+]
+Probability = Annotated[float, Field(ge=0, le=1)]
+Digit = Annotated[int, Field(ge=0, le=9)]
+RequestId = Annotated[
+    str, Field(pattern=r"^[\w.:/+=@-]{1,64}$", examples=["4c1d5f0a9b7e3d2c1a0f8e7d"])
+]
+
+
+class PredictRequest(BaseModel):
+    """A picture of one digit."""
+
+    image: ImageText
+
+
+class BatchRequest(BaseModel):
+    """Pictures of one digit each."""
+
+    images: Annotated[list[ImageText], Field(min_length=1)]
+
+
+class Prediction(BaseModel):
+    """An answer."""
+
+    prediction: Digit
+    confidence: Probability = Field(description="Calibrated probability of the answer.")
+    probabilities: Annotated[list[Probability], Field(min_length=10, max_length=10)]
+    uncertain: bool = Field(description="Whether the confidence is below CONFIDENCE_THRESHOLD.")
+    model_version: str
+    request_id: str = Field(description="What feedback on this answer refers to.")
+    image: str | None = Field(
+        None, description="The 28x28 that the model saw, a PNG as data URI; with ?image=true."
+    )
+
+
+class ImageFault(BaseModel):
+    """Why a picture of a batch has no answer."""
+
+    detail: str
+    status: int = Field(description="The status that the picture alone would have been given.")
+
+
+class BatchPrediction(BaseModel):
+    """Answers in the order of the pictures."""
+
+    predictions: list[Prediction | ImageFault]
+    model_version: str
+
+
+class FeedbackRequest(BaseModel):
+    """The true digit of a picture that was answered, or that comes along."""
+
+    model_config = ConfigDict(strict=True)
+
+    request_id: RequestId
+    label: Digit
+    image: ImageText | None = None
+
+
+class Feedback(BaseModel):
+    """What is kept."""
+
+    request_id: str
+    label: Digit
+    prediction: Digit
+    correct: bool
+    model_version: str
+
+
+class Health(BaseModel):
+    """Whether predictions are possible and current."""
+
+    status: Literal["healthy", "degraded"]
+    model_loaded: bool
+    model_name: str
+    model_version: str | None
+    reason: str | None = Field(None, description="Why the status is degraded.")
+
+
+class Probe(BaseModel):
+    """An answer to a probe."""
+
+    status: str
+
+
+class Limits(BaseModel):
+    """What requests must keep to."""
+
+    max_image_bytes: int
+    max_image_pixels: int
+    max_batch: int
+    rate_limit: str | None
+    api_key_required: bool
+
+
+class ModelInfo(BaseModel):
+    """A loaded model."""
+
+    version: str
+    name: str | None
+    run: int | None
+    sha256: str | None
+    metrics: dict[str, Any]
+
+
+class Info(BaseModel):
+    """The service, its models and limits."""
+
+    service: str
+    version: str
+    model_name: str
+    models: list[ModelInfo] = Field(description="The one in service first, then the previous.")
+    confidence_threshold: float
+    image_formats: list[str]
+    limits: Limits
+
+
+class Error(BaseModel):
+    """What every error looks like."""
+
+    detail: str
+
+
+class Tensor(BaseModel):
+    """A tensor of the Open Inference Protocol."""
+
+    name: str
+    shape: Annotated[list[Annotated[int, Field(ge=1)]], Field(min_length=2, max_length=4)]
+    datatype: Literal["UINT8", "FP32"]
+    data: list[Any] = Field(description="0 to 255, row by row, flat or nested.")
+    parameters: dict[str, Any] | None = None
+
+
+class RequestedOutput(BaseModel):
+    """An output to return."""
+
+    name: Literal["probabilities", "prediction"]
+    parameters: dict[str, Any] | None = None
+
+
+class InferRequest(BaseModel):
+    """A request of the Open Inference Protocol."""
+
+    id: Annotated[str, Field(max_length=64)] | None = None
+    inputs: Annotated[list[Tensor], Field(min_length=1, max_length=1)]
+    outputs: Annotated[list[RequestedOutput], Field(max_length=2)] | None = None
+    parameters: dict[str, Any] | None = None
+
+
+class OutputTensor(BaseModel):
+    """An answer of the Open Inference Protocol."""
+
+    name: Literal["probabilities", "prediction"]
+    shape: list[int]
+    datatype: Literal["FP32", "INT64"]
+    data: list[float]
+
+
+class InferResponse(BaseModel):
+    """The answers of the Open Inference Protocol."""
+
+    id: str
+    model_name: str
+    model_version: str
+    outputs: list[OutputTensor]

@@ -1,0 +1,306 @@
+"""What answers: pictures in, predictions out, and all that is counted and kept on the way."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from time import perf_counter
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from serve.feedback import Feedback
+from serve.image import ImageError, NoDigitError, TooManyPixelsError, normalise
+from serve.image_size import declared_pixels
+from serve.metrics import Described, Metrics
+from serve.models import Model, Models
+from serve.puller import cache
+from serve.recent import Recent, Seen
+from serve.settings import Settings
+from serve.shown import data_uri
+
+Answer = dict[str, Any]
+Result = TypeVar("Result")
+Check = Callable[[], Awaitable[None]]  # raises if the work need not be done any more
+
+# What may wait for a thread.
+_WAITING_BYTES = 64 * 2**20  # of all requests
+_WAITING_ITEMS = 256
+_WAITING_PICTURES = 16  # of the largest size: a few seconds
+_BATCH_PICTURES = 4  # of the largest size in a batch
+_LEAST_PIXELS = 8192  # as many as are read in the time that any picture takes
+_BYTE_PIXELS = 4  # as many as are read in the time that a byte of a tensor takes
+_SMALL_BODY = 64 * 2**10  # bytes that are parsed in well under a millisecond
+_CHUNK = 32  # images at a time: more is no faster and takes more memory
+_SMALL_PIXELS = 4096  # of a PNG that is read in well under a millisecond
+_PNG = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR"
+
+
+_BUSY = "too busy: try again in a second"
+
+
+class BusyError(Exception):
+    """More work is waiting than this worker can hold."""
+
+
+class _Line:
+    """A thread, and what waits for it."""
+
+    def __init__(self, name: str, most_pixels: int) -> None:
+        self._thread = ThreadPoolExecutor(1, name)
+        self._turns = asyncio.Semaphore(2)  # the second lies ready for when the first is done
+        self._most_pixels = most_pixels
+        self._items = self._pixels = 0
+
+    async def do(self, work: Callable[[], Result], pixels: int, check: Check | None) -> Result:
+        """Does the work, unless `check` raises when its turn comes."""
+        full = self._items >= _WAITING_ITEMS or self._pixels + pixels > self._most_pixels
+        if self._items and full:
+            raise BusyError(_BUSY)
+        self._items += 1
+        self._pixels += pixels
+        try:
+            waits = self._turns.locked()
+            async with self._turns:
+                if waits and check:
+                    await check()
+                return await asyncio.get_running_loop().run_in_executor(self._thread, work)
+        finally:
+            self._items -= 1
+            self._pixels -= pixels
+
+    def close(self) -> None:
+        self._thread.shutdown()
+
+
+class Service:
+    """One worker's models and memory; the routes share it."""
+
+    def __init__(self, settings: Settings, metrics: Metrics) -> None:
+        self.settings = settings
+        self.metrics = metrics
+        self.models = Models(cache(settings))
+        self.feedback = Feedback(settings.state_dir / "feedback.db")
+        self.stopping = False
+        self._waiting = 0
+        self._threshold = np.float32(settings.confidence_threshold)
+        metrics.describe_model(self._described)
+
+    def open(self) -> None:
+        """Takes threads and files, for as long as requests come."""
+        self.recent = Recent(self.settings.state_dir / "recent", self.settings.recent_requests)
+        # A thread for each kind of what would hold up the event loop. Two batches at once would
+        # take more than twice as long, for they wrangle over Python's lock.
+        largest = _WAITING_PICTURES * self.settings.max_image_pixels
+        most = max(largest, _WAITING_ITEMS * _LEAST_PIXELS)
+        self._bodies = _Line("bodies", most)
+        self._pictures = _Line("pictures", most)
+        self._batches = _Line("batches", most)
+
+    def close(self) -> None:
+        """Lets go of threads and files."""
+        for line in (self._bodies, self._pictures, self._batches):
+            line.close()
+        self.recent.close()
+
+    @property
+    def ready(self) -> bool:
+        """Whether new requests should come here."""
+        return self.models.current is not None and not self.stopping
+
+    async def parsed(
+        self, body: bytes, parse: Callable[[], Result], check: Check | None = None
+    ) -> Result:
+        """What the body says: beside the event loop if it is a large one.
+
+        Raises:
+            BusyError: too much is waiting already.
+        """
+        if len(body) <= _SMALL_BODY:
+            return parse()
+        return await self._beside(self._bodies, parse, len(body), 0, check)
+
+    async def batch(
+        self, size: int, work: Callable[[], Result], check: Check | None = None
+    ) -> Result:
+        """Does the work, on a tensor of `size` bytes, beside the event loop.
+
+        Raises:
+            BusyError: too much is waiting already.
+        """
+        return await self._beside(self._batches, work, size, size * _BYTE_PIXELS, check)
+
+    async def _beside(
+        self,
+        line: _Line,
+        work: Callable[[], Result],
+        size: int,
+        pixels: int,
+        check: Check | None,
+    ) -> Result:
+        if self._waiting and self._waiting + size > _WAITING_BYTES:
+            raise BusyError(_BUSY)
+        self._waiting += size
+        try:
+            return await line.do(work, pixels, check)
+        finally:
+            self._waiting -= size
+
+    async def answer(
+        self,
+        content: bytes,
+        model: Model,
+        request_id: str,
+        *,
+        show: bool = False,
+        check: Check | None = None,
+    ) -> Answer:
+        """The prediction for an image file; `show`: with the image that the model saw.
+
+        Raises:
+            ImageError, NoDigitError: as `normalise`.
+            BusyError
+        """
+        started = perf_counter()
+        image = await self._normalised(content, check)
+        probabilities = model.predictor.probabilities(image[None])[0]
+        answer = self._answer(image, probabilities, model, request_id, perf_counter() - started)
+        return answer | {"image": data_uri(image)} if show else answer
+
+    async def see(self, content: bytes, model: Model) -> Seen:
+        """What the model makes of an image file, without counting or keeping it."""
+        image = await self._normalised(content)
+        digit = int(model.predictor.probabilities(image[None])[0].argmax())
+        return Seen(image, digit, model.version)
+
+    async def _normalised(self, content: bytes, check: Check | None = None) -> NDArray[np.uint8]:
+        limit = self.settings.max_image_pixels
+        if _is_small(content):
+            return normalise(content, max_pixels=limit)
+        return await self._beside(
+            self._pictures,
+            lambda: normalise(content, max_pixels=limit),
+            len(content),
+            max(_LEAST_PIXELS, self._pixels(content)),
+            check,
+        )
+
+    def _pixels(self, content: bytes) -> int:
+        """How many pixels will be decoded: none of a picture that is refused for its size."""
+        declared = declared_pixels(content)
+        return declared if declared <= self.settings.max_image_pixels else 0
+
+    async def answers(
+        self,
+        contents: Sequence[bytes | Exception],
+        model: Model,
+        request_id: str,
+        check: Check | None = None,
+    ) -> list[Answer | Exception]:
+        """A prediction for each image file, or why there is none.
+
+        `contents` may hold exceptions, which come back in their places.
+
+        Raises:
+            BusyError: too much is waiting already.
+        """
+        capped, pixels = self._capped(contents)
+
+        def work() -> list[Answer | Exception]:
+            started = perf_counter()
+            images = [self._image(content) for content in capped]
+            found = [image for image in images if isinstance(image, np.ndarray)]
+            answers = iter(self.read(found, model, request_id, started))
+            return [image if isinstance(image, Exception) else next(answers) for image in images]
+
+        size = sum(len(content) for content in capped if isinstance(content, bytes))
+        pixels = max(pixels, _LEAST_PIXELS * len(capped))
+        return await self._beside(self._batches, work, size, pixels, check)
+
+    def _capped(self, contents: Sequence[bytes | Exception]) -> tuple[list[bytes | Exception], int]:
+        """The pictures of a batch, errors for those beyond its pixels, and how many it has."""
+        most, total = _BATCH_PICTURES * self.settings.max_image_pixels, 0
+        capped = list(contents)
+        for place, content in enumerate(contents):
+            pixels = self._pixels(content) if isinstance(content, bytes) else 0
+            if total + pixels > most:
+                capped[place] = TooManyPixelsError(
+                    f"with this picture the batch has more than {most:,} pixels: send it in another"
+                )
+            else:
+                total += pixels
+        return capped, total
+
+    def read(
+        self,
+        images: Sequence[NDArray[np.uint8]],
+        model: Model,
+        request_id: str,
+        started: float,
+    ) -> list[Answer]:
+        """Predictions for (28, 28) images; the n-th has the id `request_id.n`."""
+        if not len(images):
+            return []
+        stacked = np.stack(images)
+        probabilities = np.concatenate(
+            [
+                model.predictor.probabilities(stacked[start : start + _CHUNK])
+                for start in range(0, len(stacked), _CHUNK)
+            ]
+        )
+        seconds = (perf_counter() - started) / len(stacked)
+        return [
+            self._answer(image, row, model, f"{request_id}.{place}", seconds)
+            for place, (image, row) in enumerate(zip(stacked, probabilities, strict=True))
+        ]
+
+    def _image(self, content: bytes | Exception) -> NDArray[np.uint8] | Exception:
+        if isinstance(content, Exception):
+            return content
+        try:
+            return normalise(content, max_pixels=self.settings.max_image_pixels)
+        except (ImageError, NoDigitError) as error:
+            return error
+
+    def _answer(
+        self,
+        image: NDArray[np.uint8],
+        probabilities: NDArray[np.float32],
+        model: Model,
+        request_id: str,
+        seconds: float,
+    ) -> Answer:
+        digit = int(probabilities.argmax())
+        confidence = probabilities[digit]
+        self.metrics.predicted(model.version, digit, float(confidence), seconds)
+        self.recent.add(request_id.encode(), model.version.encode(), digit, image)
+        return {
+            "prediction": digit,
+            "confidence": confidence,
+            "probabilities": probabilities,
+            "uncertain": bool(confidence < self._threshold),
+            "model_version": model.version,
+            "request_id": request_id,
+        }
+
+    def _described(self) -> Described | None:
+        model = self.models.current
+        if not model:
+            return None
+        about = model.description
+        return Described(
+            self.settings.model_name,
+            model.version,
+            str(about.get("run", "")),
+            str(about.get("sha256", "")),
+        )
+
+
+def _is_small(content: bytes) -> bool:
+    """Whether it is a PNG of few pixels, by what it declares, which decoding will check."""
+    if not content.startswith(_PNG) or len(content) > 2 * _SMALL_PIXELS:
+        return False
+    width = int.from_bytes(content[16:20])
+    return 0 < width * int.from_bytes(content[20:24]) <= _SMALL_PIXELS

@@ -1,0 +1,192 @@
+"""The settings of the service: every variable of the environment that it reads, and no other."""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import re
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+MODEL_NAME = "mnist-classifier"
+
+_REGISTERED = re.compile(r"models:/(?P<name>[^/@]+)(?:@(?P<alias>[^/@]+)|/(?P<version>\d+))")
+_SECRET = {"API_KEYS", "RATE_LIMIT_STORAGE", "MLFLOW_TRACKING_URI"}
+
+
+class SettingsError(Exception):
+    """Variables have wrong values; the message lists each with what it must be."""
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+class Settings(BaseSettings):
+    """What the machine decides. The name of a variable is the field's in capitals."""
+
+    model_config = SettingsConfigDict(frozen=True, env_ignore_empty=True, extra="ignore")
+
+    model_uri: str = Field(
+        f"models:/{MODEL_NAME}@champion",
+        description="What to serve: models:/NAME@ALIAS, models:/NAME/VERSION or a bundle's folder.",
+    )
+    mlflow_tracking_uri: str = Field(
+        "", description="Where the registry is; mlflow.db in the working folder if empty."
+    )
+    state_dir: Path = Field(
+        Path(".state"), description="Folder for all that is written: models, feedback, metrics."
+    )
+    model_poll_seconds: float = Field(
+        30, ge=0, description="How often to look whether the alias moved; 0 is never."
+    )
+    api_host: str = Field("127.0.0.1", description="Address to listen on.")
+    api_port: int = Field(8000, ge=0, le=65535, description="Port to listen on; 0 is any free one.")
+    api_workers: int = Field(
+        default_factory=_cores, ge=1, le=256, description="Processes that answer."
+    )
+    api_keys: Annotated[tuple[SecretStr, ...], NoDecode] = Field(
+        (), description="Keys that callers may use, comma-separated; everybody may call if empty."
+    )
+    rate_limit: str = Field(
+        "", description="Limits per key or address, such as 100/minute;1000/hour; off if empty."
+    )
+    rate_limit_storage: str = Field(
+        "memory://",
+        description="Where the counts are: memory:// or redis://HOST:PORT/DB for several replicas.",
+    )
+    trusted_proxies: str = Field(
+        "",
+        description="Addresses, comma-separated, whose X-Forwarded-For is believed; * is all.",
+    )
+    cors_origins: Annotated[tuple[str, ...], NoDecode] = Field(
+        (), description="Origins whose pages may call, comma-separated; none if empty."
+    )
+    max_image_bytes: int = Field(
+        5 * 2**20, ge=1, le=2**30, description="Largest picture, in bytes of the file."
+    )
+    max_image_pixels: int = Field(
+        16_000_000, ge=1, le=2**30, description="Largest picture, in pixels."
+    )
+    max_batch: int = Field(256, ge=1, le=10_000, description="Most pictures in a batch.")
+    confidence_threshold: float = Field(
+        0.7, ge=0, le=1, description="Confidence below which an answer is marked uncertain."
+    )
+    recent_requests: int = Field(
+        8192, ge=1, le=1_000_000, description="Pictures per worker that feedback finds by id."
+    )
+    drain_seconds: float = Field(
+        1, ge=0, le=600, description="On SIGTERM, how long to answer while no longer ready."
+    )
+    shutdown_seconds: int = Field(
+        10, ge=1, le=600, description="How long requests in flight may take to finish on a stop."
+    )
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
+        "INFO", description="Least level that is logged; requests are logged at INFO."
+    )
+    log_format: Literal["json", "console"] | None = Field(
+        None, description="json, or console; if empty, console on a terminal and json elsewhere."
+    )
+
+    @field_validator("api_keys", "cors_origins", mode="before")
+    @classmethod
+    def _split(cls, value: object) -> object:
+        if not isinstance(value, str):
+            return value
+        found = tuple(filter(None, map(str.strip, value.split(","))))
+        if value and not found:  # a template without its values must not open the service
+            raise ValueError("is not empty, but names nothing")
+        return found
+
+    @field_validator("log_level", mode="before")
+    @classmethod
+    def _upper(cls, value: object) -> object:
+        return value.upper() if isinstance(value, str) else value
+
+    @field_validator("model_uri")
+    @classmethod
+    def _servable(cls, value: str) -> str:
+        if "://" in value or (value.startswith("models:") and not _REGISTERED.fullmatch(value)):
+            raise ValueError("must be models:/NAME@ALIAS, models:/NAME/VERSION or a folder")
+        return value
+
+    @field_validator("mlflow_tracking_uri")
+    @classmethod
+    def _absolute(cls, value: str) -> str:
+        value = value or f"sqlite:///{Path.cwd() / 'mlflow.db'}"
+        if value.startswith("sqlite:") and not value.startswith("sqlite:////"):
+            raise ValueError("must be absolute: sqlite:////path/mlflow.db")
+        return value
+
+    @field_validator("cors_origins")
+    @classmethod
+    def _origins(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for origin in value:
+            if origin != "*" and not re.fullmatch(r"https?://[^/\s]+", origin):
+                raise ValueError(f"{origin!r} is no origin such as https://example.com")
+        return value
+
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _proxies(cls, value: str) -> str:
+        for address in filter(None, map(str.strip, value.split(","))):
+            if address != "*":
+                ipaddress.ip_network(address, strict=False)
+        return value
+
+    @field_validator("rate_limit")
+    @classmethod
+    def _limits(cls, value: str) -> str:
+        if value:
+            from limits import parse_many  # costs 0.1 s, for those who limit
+
+            parse_many(value)
+        return value
+
+    @field_validator("rate_limit_storage")
+    @classmethod
+    def _storage(cls, value: str) -> str:
+        if not value.startswith(("memory://", "redis://", "rediss://", "redis+unix://")):
+            raise ValueError("must be memory:// or redis://HOST:PORT/DB")
+        return value
+
+    @property
+    def registered(self) -> re.Match[str] | None:
+        """`name` and `alias` or `version` of the registered model; None if a folder is served."""
+        return _REGISTERED.fullmatch(self.model_uri)
+
+    @property
+    def model_name(self) -> str:
+        """The name that answers carry; a folder has none of its own."""
+        return self.registered["name"] if self.registered else MODEL_NAME
+
+    @property
+    def models_dir(self) -> Path:
+        """The cache of models, with the pointer to those in service."""
+        return self.state_dir / "models"
+
+
+def load() -> Settings:
+    """The settings from the environment.
+
+    Raises:
+        SettingsError: lists every variable that is wrong.
+    """
+    try:
+        return Settings()
+    except ValidationError as error:
+        raise SettingsError("\n".join(_lines(error))) from None
+
+
+def _lines(error: ValidationError) -> list[str]:
+    lines = ["wrong settings in the environment:"]
+    for fault in error.errors():
+        field = str(fault["loc"][0])
+        name, value = field.upper(), fault["input"]
+        given = name if name in _SECRET else f"{name}={value}"
+        about = Settings.model_fields[field].description
+        lines.append(f"  {given}: {fault['msg'].removeprefix('Value error, ')}\n    {about}")
+    return lines

@@ -1,0 +1,119 @@
+"""The parent of all processes: starts them, replaces those that die, stops them in good order.
+
+Not uvicorn's own supervisor: that notices a death after half a second, starts each worker by
+importing everything anew (1.2 s; a fork of this process has it all), and keeps no puller.
+"""
+
+from __future__ import annotations
+
+import logging
+import multiprocessing
+import os
+import signal
+import time
+from collections.abc import Callable
+from multiprocessing.connection import wait
+from multiprocessing.context import ForkProcess
+from types import FrameType
+
+logger = logging.getLogger(__name__)
+
+_SOON = 5.0  # seconds; a process that lives shorter is not started again at once
+_LONGEST_PAUSE = 10.0
+_FORK = multiprocessing.get_context("fork")
+
+
+class Child:
+    """A process that is to run until the end; `work` returning means that it is done.
+
+    `died` is called here, in the parent, when it ended otherwise.
+    """
+
+    def __init__(
+        self, name: str, work: Callable[[], None], died: Callable[[], None] = lambda: None
+    ) -> None:
+        self.name, self._work, self._died = name, work, died
+        self.process: ForkProcess | None = None
+        self.due = 0.0  # when to start it
+        self._started = 0.0
+        self._pause = 0.0
+
+    def start(self) -> None:
+        """Forks."""
+        self._started, self.due = time.monotonic(), float("inf")
+        self.process = _FORK.Process(target=self._run, name=self.name)
+        self.process.start()
+
+    def _run(self) -> None:
+        signal.set_wakeup_fd(-1)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, signal.SIG_DFL)
+        try:
+            self._work()
+        except Exception as error:
+            logger.exception("%s failed", self.name)
+            raise SystemExit(1) from error
+
+    def bury(self) -> None:
+        """Takes note of the process's end, and decides when the next one starts."""
+        assert self.process
+        self.process.join()
+        code, pid = self.process.exitcode, self.process.pid
+        self.process.close()
+        self.process = None
+        if code == 0:
+            return
+        soon = time.monotonic() - self._started < _SOON
+        self._pause = min(max(2 * self._pause, 0.5), _LONGEST_PAUSE) if soon else 0.0
+        self.due = time.monotonic() + self._pause
+        logger.error("%s (pid %s) ended with %s and is replaced", self.name, pid, code)
+        self._died()
+
+
+class Supervisor:
+    """Keeps children running until a signal to stop."""
+
+    def __init__(self, children: list[Child], stop_seconds: float) -> None:
+        self._children = children
+        self._stop_seconds = stop_seconds
+        self._signal = 0
+        self._wake, wake = os.pipe()
+        os.set_blocking(wake, False)
+        self._wakes = wake
+
+    def run(self) -> None:
+        """Returns after SIGTERM or SIGINT, when no child is left."""
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._stop)
+        signal.set_wakeup_fd(self._wakes)
+        while not self._signal:
+            for child in self._children:
+                if child.due <= time.monotonic():
+                    child.start()
+            self._bury(min(child.due for child in self._children) - time.monotonic())
+        self._end()
+
+    def _stop(self, number: int, frame: FrameType | None) -> None:
+        self._signal = number
+
+    def _bury(self, seconds: float) -> None:
+        """Waits for a death or a signal, at most so long."""
+        alive = {child.process.sentinel: child for child in self._children if child.process}
+        timeout = None if seconds == float("inf") else max(0.0, seconds)
+        for ready in wait([*alive, self._wake], timeout):
+            if isinstance(ready, int) and ready in alive and not self._signal:
+                alive[ready].bury()
+
+    def _end(self) -> None:
+        logger.info("stopping")
+        deadline = time.monotonic() + self._stop_seconds
+        for child in self._children:
+            if child.process and child.process.pid:
+                os.kill(child.process.pid, self._signal)
+        for child in self._children:
+            if child.process:
+                child.process.join(max(0.0, deadline - time.monotonic()))
+                if child.process.exitcode is None:
+                    logger.warning("%s does not stop and is killed", child.name)
+                    child.process.kill()
+                    child.process.join()

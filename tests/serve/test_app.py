@@ -1,0 +1,198 @@
+import json
+import logging
+import re
+from datetime import UTC, datetime
+
+import pytest
+from making import PNG, picture, text
+from starlette.testclient import TestClient
+
+from serve import logs
+from serve.app import create_app
+
+
+@pytest.fixture
+def api(client):
+    return client()
+
+
+def test_health_says_what_is_served(api):
+    found = api.get("/health")
+    assert found.status_code == 200
+    assert {key: found.json()[key] for key in ("status", "model_loaded", "model_name")} == {
+        "status": "healthy",
+        "model_loaded": True,
+        "model_name": "mnist-classifier",
+    }
+    assert api.get("/health/live").json() == {"status": "live"}
+    assert api.get("/health/ready").json() == {"status": "ready"}
+    info = api.get("/api/info").json()
+    assert info["models"][0]["version"] == found.json()["model_version"]
+    assert info["limits"]["max_batch"] == 256
+
+
+def test_without_a_model_nothing_is_predicted_but_the_process_lives(client, tmp_path):
+    api = client(model_uri=str(tmp_path / "nothing"))
+    assert api.get("/health/live").status_code == 200
+    assert api.get("/health/ready").status_code == 503
+    health = api.get("/health")
+    assert health.status_code == 503
+    assert health.json()["status"] == "degraded"
+    assert health.json()["model_version"] is None
+    for refused in (
+        api.post("/predict", content=picture(), headers=PNG),
+        api.post("/predict/batch", json={"images": [text(picture())]}),
+        api.get("/v2/models/mnist-classifier"),
+    ):
+        assert refused.status_code == 503
+        assert refused.headers["retry-after"]
+        assert refused.json()["detail"] == "no model is loaded yet"
+    assert "model_info{" not in api.get("/metrics").text
+
+
+def test_a_service_that_stops_is_not_ready_but_answers(api):
+    api.app.service.stopping = True
+    assert api.get("/health/ready").status_code == 503
+    assert api.post("/predict", content=picture(), headers=PNG).status_code == 200
+
+
+def test_a_fault_of_ours_says_nothing_of_our_insides(api, monkeypatch, caplog):
+    def broken(version):
+        raise KeyError("inside")
+
+    monkeypatch.setattr(api.app.service.models, "choose", broken)
+    failed = api.post("/predict", content=picture(), headers=PNG | {"x-request-id": "this"})
+    assert failed.status_code == 500
+    assert "inside" not in failed.text
+    assert "request this failed" in caplog.text
+    monkeypatch.setattr(api.app.service.metrics, "render", broken)
+    failed = api.get("/metrics", headers={"x-request-id": "that"})
+    assert failed.status_code == 500
+    assert failed.json() == {"detail": "internal error; the log has the request's id"}
+    assert caplog.text.count("request that failed") == 1
+
+
+def test_what_is_no_prediction_is_no_failed_prediction(api):
+    assert api.get("/predict").status_code == 405
+    assert api.post("/predictions").status_code == 404
+    assert "prediction_errors_total{" not in api.get("/metrics").text
+
+
+def test_probes_leave_no_trace(api, caplog):
+    caplog.set_level("INFO")
+    for path in ("/health", "/health/live", "/health/ready", "/metrics", "/v2/health/ready"):
+        assert api.get(path).status_code == 200
+    assert "api_requests_total{" not in api.get("/metrics").text
+    assert not [record for record in caplog.records if record.name == "serve.requests"]
+
+
+def test_a_caller_may_choose_the_id_if_there_is_room_for_a_number_after_it(api):
+    for given in ("Root=1-67891233-abcdef", "00-" + "f" * 32 + "-" + "a" * 16 + "-01", "x" * 56):
+        answer = api.get("/api/info", headers={"x-request-id": given})
+        assert answer.headers["x-request-id"] == given
+    for given in ("x" * 57, "a b", "<b>", '"'):
+        answer = api.get("/api/info", headers={"x-request-id": given})
+        assert len(answer.headers["x-request-id"]) == 24
+    batch = {"images": [text(picture())] * 2}
+    answer = api.post("/predict/batch", json=batch, headers={"x-request-id": "x" * 56}).json()
+    for one in answer["predictions"]:
+        given = api.post("/feedback", json={"request_id": one["request_id"], "label": 3})
+        assert given.status_code == 200, given.text
+
+
+def test_a_line_on_a_terminal_is_one_line():
+    entry = {"time": datetime.now(UTC), "method": "GET", "status": 404, "duration_ms": 1.0}
+    line = logs._line({**entry, "path": "/x\n12:00 INFO forged\x1b[31m", "request_id": "a"})
+    assert line.endswith("GET /x\\n12:00 INFO forged\\x1b[31m 404 1.0 ms a\n")
+    assert line.count("\n") == 1
+
+
+def test_when_too_much_waits_more_is_refused(api):
+    api.app.service._waiting = 2**30
+    refused = api.post("/predict", content=picture(300), headers=PNG)
+    assert refused.status_code == 503
+    assert refused.headers["retry-after"] == "1"
+    assert api.post("/predict", content=picture(), headers=PNG).status_code == 200
+
+
+def test_three_applications_in_one_process_do_not_count_together(settings, tmp_path):
+    def metrics(place):
+        with TestClient(create_app(settings(state_dir=tmp_path / str(place)))) as api:
+            for _ in range(place):
+                api.post("/predict", content=picture(), headers=PNG)
+            return api.get("/metrics").text
+
+    for place in (1, 2, 3):
+        assert f'endpoint="/predict",method="POST",status_code="200"}} {place}.0' in metrics(place)
+
+
+def test_metrics_are_those_of_the_contract_with_bounded_labels(api):
+    for number in range(20):
+        api.get(f"/nothing/{number}")
+        api.request(f"STRANGE{number}", "/predict")
+    api.post("/predict", content=picture(), headers=PNG)
+    api.post("/predict", content=b"x", headers=PNG)
+    text_of = api.get("/metrics").text
+    version = api.get("/health").json()["model_version"]
+    for line in (
+        f'predictions_total{{model_version="{version}",predicted_class="3"}} 1.0',
+        f'prediction_latency_seconds_count{{model_version="{version}"}} 1.0',
+        f'prediction_confidence{{model_version="{version}"}} 0.',
+        f'prediction_confidence_score_count{{model_version="{version}",predicted_class="3"}} 1.0',
+        'prediction_errors_total{error_type="not_an_image"} 1.0',
+        'api_requests_total{endpoint="unmatched",method="GET",status_code="404"} 20.0',
+        'api_requests_total{endpoint="/predict",method="other",status_code="405"} 20.0',
+        'request_duration_seconds_count{endpoint="/predict",method="POST"} 2.0',
+        "active_requests 0.0",
+        'model_reloads_total{outcome="success"} 1.0',
+        f'model_info{{model_name="mnist-classifier",model_version="{version}",run="3",sha256="',
+    ):
+        assert line in text_of, line
+    assert "_created" not in text_of
+    opened = api.get("/metrics", headers={"accept": "application/openmetrics-text; version=1.0.0"})
+    assert opened.text.endswith("# EOF\n")
+
+
+def test_what_is_logged_cannot_break_out_of_its_line(settings):
+    formatter = logs.JsonFormatter()
+    record = logging.LogRecord("a", logging.INFO, "f", 1, 'a "quote"\nand line', None, None)
+    assert json.loads(formatter.format(record))["message"] == 'a "quote"\nand line'
+    assert "\n" not in formatter.format(record)
+    assert logs.requests(settings(log_level="WARNING")) is None
+
+
+@pytest.mark.parametrize("path", ["/api/docs", "/api/redoc"])
+def test_documentation_needs_no_other_host(api, path):
+    page = api.get(path)
+    assert page.status_code == 200
+    policy = page.headers["content-security-policy"]
+    assert "default-src 'self'" in policy
+    assert "//" not in policy
+    loaded = re.findall(r"""(?:src|href)=["']([^"']+)""", page.text)
+    assert loaded
+    for address in loaded:
+        assert address.startswith("/"), address
+        found = api.get(address)
+        assert found.status_code == 200
+        assert found.headers["x-content-type-options"] == "nosniff"
+
+
+def test_every_route_is_described_with_its_errors(api):
+    paths = api.get("/openapi.json").json()["paths"]
+    assert {"/predict", "/predict/batch", "/feedback", "/health", "/metrics"} <= set(paths)
+    predict = paths["/predict"]["post"]
+    assert set(predict["requestBody"]["content"]) >= {"application/json", "image/png"}
+    assert set(predict["responses"]) >= {"200", "400", "413", "415", "422", "429", "503"}
+    error = predict["responses"]["400"]["content"]["application/json"]["schema"]
+    assert error == {"$ref": "#/components/schemas/Error"}
+
+
+def test_errors_of_the_framework_look_the_same(api):
+    for response, status in (
+        (api.get("/nothing"), 404),
+        (api.get("/predict"), 405),
+        (api.post("/health"), 405),
+    ):
+        assert response.status_code == status
+        assert set(response.json()) == {"detail"}
+    assert api.get("/predict").headers["allow"] == "POST"

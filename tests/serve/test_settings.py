@@ -1,0 +1,72 @@
+import pytest
+
+from serve import settings
+from serve.settings import Settings, SettingsError
+
+
+@pytest.fixture(autouse=True)
+def bare(monkeypatch):
+    for name in Settings.model_fields:
+        monkeypatch.delenv(name.upper(), raising=False)
+
+
+def test_the_defaults_are_those_of_the_contract(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    found = settings.load()
+    assert found.model_uri == "models:/mnist-classifier@champion"
+    assert found.mlflow_tracking_uri == f"sqlite:///{tmp_path}/mlflow.db"
+    assert (found.api_host, found.api_port, found.model_poll_seconds) == ("127.0.0.1", 8000, 30)
+    assert (found.max_image_bytes, found.max_image_pixels, found.max_batch) == (5 << 20, 16e6, 256)
+    assert found.confidence_threshold == 0.7
+    assert found.api_keys == ()
+    assert found.api_workers >= 1
+
+
+def test_every_wrong_variable_is_named_with_what_it_must_be(monkeypatch):
+    wrong = {
+        "API_PORT": "99999",
+        "MAX_BATCH": "many",
+        "MODEL_URI": "models:/mnist-classifier",
+        "MLFLOW_TRACKING_URI": "sqlite:///secret.db",
+        "RATE_LIMIT": "a lot",
+        "RATE_LIMIT_STORAGE": "mysql://user:secret@host",
+        "CORS_ORIGINS": "example.com",
+        "TRUSTED_PROXIES": "here",
+        "LOG_LEVEL": "loud",
+    }
+    for name, value in wrong.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(SettingsError) as caught:
+        settings.load()
+    lines = str(caught.value).splitlines()
+    assert {line.split("=")[0].split(":")[0].strip() for line in lines[1::2]} == set(wrong)
+    assert "less than or equal to 65535" in str(caught.value)
+    assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize("value", [",", " ", " , "])
+@pytest.mark.parametrize("name", ["API_KEYS", "CORS_ORIGINS"])
+def test_a_list_that_names_nothing_is_wrong(monkeypatch, name, value):
+    monkeypatch.setenv(name, value)
+    with pytest.raises(SettingsError, match=rf"{name}.*names nothing"):
+        settings.load()
+
+
+def test_an_empty_variable_is_the_default(monkeypatch):
+    monkeypatch.setenv("API_WORKERS", "")
+    assert settings.load().api_workers >= 1
+
+
+def test_lists_are_comma_separated_and_keys_are_not_shown(monkeypatch):
+    monkeypatch.setenv("API_KEYS", "one, two,")
+    monkeypatch.setenv("CORS_ORIGINS", "https://a.example,http://b.example:81")
+    found = settings.load()
+    assert [key.get_secret_value() for key in found.api_keys] == ["one", "two"]
+    assert found.cors_origins == ("https://a.example", "http://b.example:81")
+    assert "two" not in repr(found)
+
+
+def test_every_variable_has_a_sentence():
+    for name, field in Settings.model_fields.items():
+        assert field.description, name
+        assert field.description.endswith("."), name

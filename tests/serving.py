@@ -1,0 +1,97 @@
+"""The service as a process of its own, for all tests that need one."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import httpx2
+
+from serve.settings import Settings
+
+ROOT = Path(__file__).parents[1]
+
+
+class Process:
+    """`python -m serve` on a free port of this machine."""
+
+    def __init__(self, folder, **environment):
+        self.folder = folder
+        self.log = folder / "serve.log"
+        inherited = {
+            name: value
+            for name, value in os.environ.items()
+            if name.lower() not in Settings.model_fields
+        }
+        given = {
+            "API_PORT": "0",
+            "STATE_DIR": str(folder / "state"),
+            "LOG_FORMAT": "json",
+            "DRAIN_SECONDS": "0.3",
+            **{name: str(value) for name, value in environment.items()},
+        }
+        self.started = time.monotonic()
+        with self.log.open("wb") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "serve"],
+                cwd=ROOT,
+                env={**inherited, "PYTHONWARNINGS": "", **given},
+                stdout=log,
+                stderr=subprocess.STDOUT,
+            )
+
+    @property
+    def url(self):
+        until(lambda: "serving" in self.output() or self.process.poll() is not None, self)
+        return next(
+            entry["message"].split()[-1]
+            for entry in self.lines()
+            if entry["message"].startswith("serving")
+        )
+
+    def output(self):
+        return self.log.read_text(errors="replace")
+
+    def lines(self):
+        """The log's entries."""
+        return [json.loads(line) for line in self.output().splitlines() if line[:1] == "{"]
+
+    def client(self, **options):
+        return httpx2.Client(base_url=self.url, timeout=30, trust_env=False, **options)
+
+    def ready(self):
+        """Waits until it can predict; the seconds since it was started."""
+        with self.client() as client:
+            until(lambda: _answers(client), self)
+        return time.monotonic() - self.started
+
+    def children(self):
+        pid = self.process.pid
+        return [
+            int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+        ]
+
+    def stop(self, number=signal.SIGTERM):
+        """The exit status."""
+        if self.process.poll() is None:
+            self.process.send_signal(number)
+        return self.process.wait(30)
+
+
+def _answers(client):
+    try:
+        return client.get("/health/ready").status_code == 200
+    except httpx2.TransportError:
+        return False
+
+
+def until(condition, process=None, seconds=60):
+    """Waits for the condition, which must come true."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, process.output() if process else "too late"
+        assert not process or process.process.poll() is None, process.output()
+        time.sleep(0.02)
