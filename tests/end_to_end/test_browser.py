@@ -1,24 +1,8 @@
 """The comparison page in a real browser."""
 
-import shutil
-
 import pytest
-from playwright.sync_api import sync_playwright
 
-# Without these, Chromium looks up hosts of its own at every start.
-FLAGS = [
-    *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
-    *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
-]
 WIDTHS = {"phone": 390, "desktop": 1280}
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=FLAGS)
-        yield chromium
-        chromium.close()
 
 
 @pytest.mark.system("chromium", "chromium")

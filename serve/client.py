@@ -1,0 +1,272 @@
+"""`python -m serve.client picture.png …`: asks a running service what digits pictures show."""
+
+from __future__ import annotations
+
+import argparse
+import base64
+import glob
+import json
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Any, NamedTuple, TextIO
+from urllib.error import HTTPError, URLError
+from urllib.parse import urlsplit
+from urllib.request import ProxyHandler, Request, build_opener
+
+Answer = dict[str, Any]  # as of /predict, or {"detail": …, "status": …}
+
+_STDIN = "-"
+_SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff"}
+_CHUNK = 64  # pictures at a time, so that something is seen to happen
+_TRIES = 5
+_LONGEST_WAIT = 60.0  # seconds
+
+
+class ClientError(Exception):
+    """Nothing can be asked; the message says why and what to do."""
+
+
+class Picture(NamedTuple):
+    """A file to read, or why it cannot be."""
+
+    name: str
+    content: bytes
+    fault: str = ""
+
+
+class Limits(NamedTuple):
+    """What the service takes."""
+
+    batch: int
+    image_bytes: int
+
+
+class Service:
+    """A running service."""
+
+    def __init__(self, url: str, api_key: str = "") -> None:
+        if urlsplit(url).scheme not in ("http", "https"):
+            raise ClientError(f"{url} is no address such as http://127.0.0.1:8000")
+        self._url = url.rstrip("/")
+        self._headers = {"X-API-Key": api_key} if api_key else {}
+        self._open = build_opener(*_without_proxy(url)).open
+
+    def limits(self) -> Limits:
+        """What it takes at a time.
+
+        Raises:
+            ClientError: it does not answer, or is another kind of service.
+        """
+        try:
+            limits = self._json("/api/info")["limits"]
+            return Limits(limits["max_batch"], limits["max_image_bytes"])
+        except (KeyError, TypeError) as error:
+            raise ClientError(f"{self._url} is not the service of this client") from error
+
+    def predict(self, contents: list[bytes]) -> list[Answer]:
+        """An answer for each image file.
+
+        Raises:
+            ClientError
+        """
+        images = [base64.b64encode(content).decode() for content in contents]
+        answers: list[Answer] = self._json("/predict/batch", {"images": images})["predictions"]
+        return answers
+
+    def _json(self, path: str, body: object = None) -> Any:  # noqa: ANN401 - it is JSON
+        data = None if body is None else json.dumps(body).encode()
+        headers = {**self._headers, "Content-Type": "application/json"}
+        request = Request(self._url + path, data, headers)  # noqa: S310 - http or https, checked
+        for last in (*[False] * (_TRIES - 1), True):
+            try:
+                with self._open(request, timeout=120) as response:
+                    return json.load(response)
+            except HTTPError as error:
+                with error:
+                    wait = _wait(error)
+                    if last or wait is None:
+                        raise ClientError(f"{error.code}: {_detail(error)}") from error
+                time.sleep(wait)
+            except (URLError, OSError) as error:
+                reason = getattr(error, "reason", error)
+                raise ClientError(
+                    f"no answer from {self._url}: {reason}; is it running? (--url)"
+                ) from error
+            except ValueError as error:
+                raise ClientError(f"{self._url} is not the service of this client") from error
+        raise AssertionError("unreachable")
+
+
+def _without_proxy(url: str) -> list[ProxyHandler]:
+    """This machine itself is not behind a proxy, whatever the environment says."""
+    host = urlsplit(url).hostname or ""
+    try:
+        local = ip_address(host).is_loopback
+    except ValueError:
+        local = host == "localhost"
+    return [ProxyHandler({})] if local else []
+
+
+def _wait(error: HTTPError) -> float | None:
+    """Seconds after which the request may succeed; None if it never will."""
+    after = error.headers.get("Retry-After", "")
+    if error.code not in (429, 503) or not after.isdigit():
+        return None
+    return min(float(after), _LONGEST_WAIT)
+
+
+def _detail(error: HTTPError) -> str:
+    try:
+        return str(json.load(error)["detail"])
+    except (KeyError, TypeError, ValueError):
+        return error.reason
+
+
+def files(arguments: Iterable[str]) -> Iterator[str]:
+    """The names of the files: of a folder all in it, of a pattern all that it matches.
+
+    Where there are none, the name itself, so that reading it says so.
+    """
+    for argument in arguments:
+        path = Path(argument)
+        if argument == _STDIN or path.is_file():
+            yield argument
+        elif path.is_dir():
+            yield from _pictures(path.rglob("*")) or [argument]
+        elif glob.has_magic(argument):
+            matches = map(Path, glob.iglob(argument, recursive=True))  # noqa: PTH207 - absolute too
+            yield from _pictures(matches) or [argument]
+        else:
+            yield argument
+
+
+def _pictures(paths: Iterable[Path]) -> list[str]:
+    return sorted(str(path) for path in paths if path.suffix.lower() in _SUFFIXES)
+
+
+def read(name: str, largest: int) -> Picture:
+    """The file's content, or what is wrong with it."""
+    try:
+        content = sys.stdin.buffer.read() if name == _STDIN else Path(name).read_bytes()
+    except IsADirectoryError:
+        return Picture(name, b"", "a folder without pictures")
+    except OSError as error:
+        return Picture(name, b"", error.strerror or str(error))
+    if len(content) > largest:
+        return Picture(name, b"", f"{len(content):,} bytes, more than the {largest:,} allowed")
+    return Picture(name, content)
+
+
+def chunks(pictures: Iterable[Picture], limits: Limits) -> Iterator[list[Picture]]:
+    """The pictures in groups that the service takes at a time."""
+    chunk: list[Picture] = []
+    size = 0
+    for picture in pictures:
+        size += len(picture.content)
+        if chunk and (len(chunk) == min(limits.batch, _CHUNK) or size > limits.image_bytes):
+            yield chunk
+            chunk, size = [], len(picture.content)
+        chunk.append(picture)
+    if chunk:
+        yield chunk
+
+
+def ask(service: Service, names: list[str], limits: Limits) -> Iterator[tuple[str, Answer]]:
+    """Each name with its answer, in order."""
+    pictures = (read(name, limits.image_bytes) for name in names)
+    for chunk in chunks(pictures, limits):
+        contents = [picture.content for picture in chunk if not picture.fault]
+        answers = iter(service.predict(contents) if contents else [])
+        for picture in chunk:
+            yield picture.name, {"detail": picture.fault} if picture.fault else next(answers)
+
+
+def row(name: str, answer: Answer, width: int) -> str:
+    """A line of the table."""
+    if "prediction" not in answer:
+        return f"{name:<{width}}      -  {answer['detail']}"
+    unsure = "  unsure" if answer["uncertain"] else ""
+    return f"{name:<{width}}  {answer['prediction']:>5}  {answer['confidence']:>10.1%}{unsure}"
+
+
+def line(name: str, answer: Answer) -> str:
+    """A line of JSON."""
+    return json.dumps({"file": name, **answer})
+
+
+def progress(total: int, stream: TextIO) -> Callable[[int], None]:
+    """Draws how many of `total` are done, where somebody looks and there is something to wait for.
+
+    With 0 it removes what it drew.
+    """
+    if total <= _CHUNK or not stream.isatty():
+        return lambda done: None
+    width = 30
+
+    def draw(done: int) -> None:
+        bar = "█" * (done * width // total)
+        stream.write(f"\r{bar:░<{width}} {done}/{total}" if done else "\r\x1b[K")
+        stream.flush()
+
+    return draw
+
+
+def arguments() -> argparse.ArgumentParser:
+    """What may be typed."""
+    parser = argparse.ArgumentParser(
+        prog="python -m serve.client",
+        description="Asks a running service what digits pictures show.",
+        epilog="Ends with 1 if any picture could not be read.",
+    )
+    parser.add_argument(
+        "pictures",
+        nargs="+",
+        metavar="picture",
+        help="a file, a folder (with all in it), a pattern such as 'scans/**/*.png', or - for one"
+        " picture from standard input",
+    )
+    parser.add_argument("--url", default="http://127.0.0.1:8000", help="default: %(default)s")
+    parser.add_argument("--api-key", default="", help="if the service asks for one")
+    parser.add_argument("--json", action="store_true", help="a line of JSON for each picture")
+    return parser
+
+
+def main() -> int:
+    """Prints what the pictures show; 1 if any could not be read."""
+    given = arguments().parse_args()
+    try:
+        return _print(given)
+    except ClientError as error:
+        sys.stderr.write(f"error: {error}\n")
+    except KeyboardInterrupt:
+        sys.stderr.write("\n")
+    except BrokenPipeError:  # whoever read has seen enough, such as `head`
+        sys.stderr.close()
+    return 1
+
+
+def _print(given: argparse.Namespace) -> int:
+    names = list(files(given.pictures))
+    service = Service(given.url, given.api_key)
+    limits = service.limits()
+    width = max(map(len, ("picture", *names)))
+    draw = progress(len(names), sys.stderr)
+    failed = 0
+    if not given.json:
+        print(f"{'picture':<{width}}  digit  confidence")
+    for done, (name, answer) in enumerate(ask(service, names, limits), 1):
+        failed += "prediction" not in answer
+        draw(0)
+        print(line(name, answer) if given.json else row(name, answer, width), flush=True)
+        draw(done)
+    draw(0)
+    if failed:
+        sys.stderr.write(f"{failed} of {len(names)} could not be read\n")
+    return int(failed > 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,70 @@
+"""The web page at `/`, and the pages of documentation, none of which needs another host."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from fastapi import FastAPI
+from fastapi.openapi.docs import get_redoc_html, get_swagger_ui_html
+from starlette.exceptions import HTTPException
+from starlette.responses import FileResponse, HTMLResponse, Response
+from starlette.staticfiles import StaticFiles
+
+_STATIC = Path(__file__).parents[1] / "static"
+_ASSETS = "/api/docs/assets"
+_COMMON = "object-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+_PAGE_POLICY = f"default-src 'self'; img-src 'self' blob: data:; {_COMMON}"
+# Swagger UI and Redoc are started by a script in their page and style their own elements.
+_DOCS_POLICY = (
+    "default-src 'self'; script-src 'self' 'unsafe-inline'; style-src 'self' 'unsafe-inline';"
+    f" img-src 'self' data:; worker-src blob:; {_COMMON}"
+)
+_HEADERS = {
+    "X-Frame-Options": "DENY",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Opener-Policy": "same-origin",
+}
+
+
+def install(app: FastAPI) -> None:
+    """Adds the pages and what they load."""
+
+    @app.get("/", include_in_schema=False)
+    async def page() -> Response:
+        """Draw, drop, paste or upload a digit."""
+        if not (_STATIC / "index.html").exists():
+            raise HTTPException(404, "there is no page here; see /api/docs")
+        return _guarded(FileResponse(_STATIC / "index.html"), _PAGE_POLICY)
+
+    @app.get("/api/docs", include_in_schema=False)
+    async def swagger() -> Response:
+        """The documentation, to try out."""
+        page = get_swagger_ui_html(
+            openapi_url="/openapi.json",
+            title=app.title,
+            swagger_js_url=f"{_ASSETS}/swagger-ui-bundle.js",
+            swagger_css_url=f"{_ASSETS}/swagger-ui.css",
+            swagger_favicon_url=f"{_ASSETS}/favicon.png",
+        )
+        return _guarded(page, _DOCS_POLICY)
+
+    @app.get("/api/redoc", include_in_schema=False)
+    async def redoc() -> Response:
+        """The documentation, to read."""
+        page = get_redoc_html(
+            openapi_url="/openapi.json",
+            title=app.title,
+            redoc_js_url=f"{_ASSETS}/redoc.standalone.js",
+            redoc_favicon_url=f"{_ASSETS}/favicon.png",
+            with_google_fonts=False,
+        )
+        return _guarded(page, _DOCS_POLICY)
+
+    app.mount(_ASSETS, StaticFiles(packages=[("fastapi_offline", "static")]))
+    if _STATIC.is_dir():
+        app.mount("/static", StaticFiles(directory=_STATIC))
+
+
+def _guarded(response: HTMLResponse | FileResponse, policy: str) -> Response:
+    response.headers.update(_HEADERS | {"Content-Security-Policy": policy})
+    return response

@@ -1,0 +1,310 @@
+// The page: what is drawn or opened goes to the reader, what it answers is shown in words and bars.
+
+import { Pad } from "./pad.js";
+import { Reader } from "./reader.js";
+
+const DIGITS = [...Array(10).keys()];
+const LONGEST = 1600; // pixels along a side of a picture that is sent
+const HEAVY = 2 ** 20; // bytes from which a picture is made smaller
+const READ = /^image\/(png|jpeg|webp|gif|bmp|tiff)$/; // other kinds are converted, if the browser can
+const at = (id) => document.getElementById(id);
+
+const reader = new Reader({
+  onanswer: show,
+  onfault: fail,
+  onlive: () => light(),
+  onbusy: (busy) => at("answer").setAttribute("aria-busy", busy),
+});
+const pad = new Pad(at("canvas"), changed);
+const [bars, buttons] = [buildBars(), buildDigits()];
+let limited = false; // whether requests are counted, so that only finished lines are read
+let answer = null; // the one that is shown
+let shown = null; // the picture that it is of
+let model = null;
+
+// What is drawn
+
+function changed(finished) {
+  at("undo").disabled = !pad.past.length;
+  at("clear").disabled = pad.empty;
+  at("board").classList.toggle("used", !pad.empty);
+  const holds = pad.picture ? `the picture ${pad.picture.name}` : pad.empty ? "empty" : lines(pad.strokes.length);
+  at("canvas").setAttribute("aria-label", `Drawing area, ${holds}`);
+  at("name-only").textContent = pad.picture && !pad.picture.bitmap ? pad.picture.name : "";
+  if (pad.empty) return blank();
+  if (!finished && (limited || pad.begun)) return;
+  reader.read(() => pad.blob());
+}
+
+function lines(count) {
+  return count === 1 ? "one line" : `${count} lines`;
+}
+
+async function open(file) {
+  if (!file) return;
+  const name = file.name || "from the clipboard";
+  try {
+    const bitmap = await createImageBitmap(file);
+    pad.show({ blob: await lighter(file, bitmap), bitmap, name });
+  } catch {
+    pad.show({ blob: file, bitmap: null, name }); // the service says what is wrong with it
+  }
+}
+
+/** A photo as large as reading needs: quicker, and within what the service takes. */
+async function lighter(file, bitmap) {
+  const scale = Math.min(1, LONGEST / Math.max(bitmap.width, bitmap.height));
+  if (READ.test(file.type) && file.size < HEAVY && scale > 0.5) return file;
+  const sheet = document.createElement("canvas");
+  sheet.width = Math.max(1, Math.round(bitmap.width * scale));
+  sheet.height = Math.max(1, Math.round(bitmap.height * scale));
+  const pen = sheet.getContext("2d");
+  pen.imageSmoothingQuality = "high";
+  pen.drawImage(bitmap, 0, 0, sheet.width, sheet.height);
+  return new Promise((resolve) => sheet.toBlob(resolve, "image/webp", 0.92));
+}
+
+// What is answered
+
+function blank() {
+  reader.forget();
+  at("how").textContent = "";
+  put("empty", "?", "Nothing drawn yet", "The answer appears here while you draw.");
+  fill(null);
+}
+
+function show(given, milliseconds, blob) {
+  shown = blob;
+  const { prediction, confidence, probabilities, uncertain } = given;
+  const [, second] = DIGITS.toSorted((a, b) => probabilities[b] - probabilities[a]);
+  const note = uncertain
+    ? `It could also be ${a(second)}. A clearer one may help.`
+    : probabilities[second] < 0.01
+      ? "No other digit comes close."
+      : `Next likely is ${a(second)}, with ${percent(probabilities[second])}.`;
+  put(uncertain ? "unsure" : "sure", prediction, uncertain ? `Unsure, ${percent(confidence)}` : `${percent(confidence)} sure`, note);
+  fill(given);
+  at("how").textContent = `Answered by version ${given.model_version} in ${Math.round(milliseconds)} ms.`;
+  if (model && model.version !== given.model_version) introduce();
+}
+
+const TROUBLE = {
+  0: ["No connection", "The service does not answer. Trying again…"],
+  400: ["Not a picture", "This file cannot be read as a picture. PNG, JPEG, WebP, GIF, BMP and TIFF can."],
+  401: ["A key is needed", "Enter the API key of this service above."],
+  413: ["Too large", "This picture is larger than the service takes."],
+  415: ["Another kind of file", "PNG, JPEG, WebP, GIF, BMP and TIFF can be read."],
+  422: ["No digit found", "Try a larger or darker one, with some room around it."],
+  429: ["A moment, please", "These were too many requests."],
+  503: ["Not ready", "The service has no model yet, or is busy."],
+};
+
+function fail(fault) {
+  const [title, words] = TROUBLE[fault.status] ?? ["Something went wrong", fault.message];
+  const again = fault.wait && fault.status ? ` Trying again in ${fault.wait} s.` : "";
+  put(fault.status === 422 ? "hint" : "fault", fault.status === 422 ? "?" : "!", title, words + again);
+  at("how").textContent = "";
+  fill(null);
+  if (fault.status === 401) askForKey();
+}
+
+function put(state, digit, sure, note) {
+  at("answer").dataset.state = state;
+  at("digit").textContent = digit;
+  at("sure").textContent = sure;
+  at("note").textContent = note;
+  clearTimeout(put.timer); // read out once it has settled
+  const spoken = state === "sure" || state === "unsure" ? `${digit}, ${sure}. ${note}` : `${sure}. ${note}`;
+  put.timer = setTimeout(() => (at("spoken").textContent = state === "empty" ? "" : spoken), 700);
+}
+
+function fill(given) {
+  answer = given;
+  for (const digit of DIGITS) {
+    const share = given?.probabilities[digit] ?? 0;
+    bars[digit].row.classList.toggle("best", digit === given?.prediction);
+    bars[digit].track.style.setProperty("--share", share);
+    bars[digit].value.textContent = given ? percent(share) : "";
+    buttons[digit].disabled = !given || digit === given.prediction;
+    buttons[digit].removeAttribute("aria-pressed");
+  }
+  at("confirm").disabled = !given;
+  at("confirm").removeAttribute("aria-pressed");
+  at("confirm-text").textContent = given ? `Yes, it is ${a(given.prediction)}` : "Yes";
+  at("thanks").textContent = "";
+  see(given?.image);
+}
+
+async function see(uri) {
+  const canvas = at("seen");
+  const label = uri ? "What the model saw: 28 by 28 pixels, the digit bright on black" : "What the model saw: nothing yet";
+  canvas.setAttribute("aria-label", label);
+  const pen = canvas.getContext("2d");
+  if (!uri) return pen.clearRect(0, 0, canvas.width, canvas.height);
+  const image = new Image();
+  image.src = uri;
+  await image.decode();
+  if (answer?.image === uri) pen.drawImage(image, 0, 0);
+}
+
+function a(digit) {
+  return `${digit === 8 ? "an" : "a"} ${digit}`;
+}
+
+function percent(share) {
+  if (share > 0.9995) return ">\u202f99.9\u202f%";
+  return `${share < 0.0005 ? 0 : (share * 100).toFixed(1)}\u202f%`;
+}
+
+// What is said back
+
+async function tell(label) {
+  const told = answer;
+  if (!told) return;
+  const [right, body] = [label === told.prediction, { request_id: told.request_id, label }];
+  let thanks;
+  try {
+    await reader.feedback(body).catch(async (fault) => {
+      if (fault.status !== 404) throw fault; // else it is forgotten there: send it along
+      await reader.feedback({ ...body, image: await dataUri(shown) });
+    });
+    thanks = right ? "Thank you." : `Thank you: kept as ${a(label)}.`;
+  } catch (fault) {
+    thanks = `Not kept: ${fault.message}.`;
+  }
+  if (told !== answer) return;
+  at("confirm").setAttribute("aria-pressed", right);
+  for (const digit of DIGITS) buttons[digit].setAttribute("aria-pressed", !right && digit === label);
+  at("thanks").textContent = thanks;
+}
+
+function dataUri(blob) {
+  return new Promise((resolve) => {
+    const file = new FileReader();
+    file.onload = () => resolve(file.result);
+    file.readAsDataURL(blob);
+  });
+}
+
+// Who answers
+
+async function introduce() {
+  try {
+    const info = await reader.info();
+    model = info.models[0] ?? null;
+    limited = Boolean(info.limits.rate_limit);
+    reader.largest = info.limits.max_image_bytes;
+    reader.keyed = info.limits.api_key_required;
+    if (reader.keyed && !reader.key) askForKey();
+    reader.connect();
+    at("model-name").textContent = model ? `${info.model_name}, version ${model.version}` : "No model is loaded yet";
+    at("model-detail").textContent = model ? accuracy(model) : "";
+  } catch {
+    model = null;
+    at("model-name").textContent = "The service does not answer";
+  }
+  light();
+  if (!model) setTimeout(introduce, 3000);
+}
+
+function accuracy({ metrics }) {
+  return metrics.test_accuracy ? `${(metrics.test_accuracy * 100).toFixed(2)}\u202f% of test images right` : "";
+}
+
+function light() {
+  at("light").dataset.on = !model ? "none" : reader.live ? "live" : "single";
+  at("model").title = reader.live ? "Answers come over a live connection" : "Answers come by single requests";
+}
+
+function askForKey() {
+  at("key").hidden = false;
+  at("key-value").focus();
+}
+
+// What is built and heard
+
+function buildBars() {
+  return DIGITS.map((digit) => {
+    const [row, name, track, value] = ["li", "span", "span", "span"].map((kind) => document.createElement(kind));
+    name.className = "name";
+    name.textContent = digit;
+    track.className = "track";
+    value.className = "value";
+    row.append(name, track, value);
+    at("bars").append(row);
+    return { row, track, value };
+  });
+}
+
+function buildDigits() {
+  return DIGITS.map((digit) => {
+    const button = document.createElement("button");
+    button.type = "button";
+    button.textContent = digit;
+    button.disabled = true;
+    button.setAttribute("aria-label", `No, it is ${a(digit)}`);
+    button.addEventListener("click", () => tell(digit));
+    at("digits").append(button);
+    return button;
+  });
+}
+
+at("undo").addEventListener("click", () => pad.undo());
+at("clear").addEventListener("click", () => pad.clear());
+at("confirm").addEventListener("click", () => tell(answer.prediction));
+at("open").addEventListener("click", () => at("file").click());
+at("file").addEventListener("change", ({ target }) => {
+  open(target.files[0]);
+  target.value = ""; // the same file may be opened again
+});
+at("key").addEventListener("submit", (event) => {
+  event.preventDefault();
+  reader.key = at("key-value").value;
+  at("key").hidden = true;
+  changed(true);
+});
+
+document.addEventListener("keydown", (event) => {
+  if (event.target.closest("input")) return;
+  const command = event.ctrlKey || event.metaKey;
+  if (command && event.key.toLowerCase() === "z" && !event.shiftKey) pad.undo();
+  else if (event.key === "Escape") pad.clear();
+  else return;
+  event.preventDefault();
+});
+document.addEventListener("paste", (event) => {
+  const file = [...event.clipboardData.files].find(({ type }) => type.startsWith("image/"));
+  if (!file) return;
+  event.preventDefault();
+  open(file);
+});
+
+at("paste").hidden = !navigator.clipboard?.read;
+at("paste").addEventListener("click", async () => {
+  try {
+    for (const item of await navigator.clipboard.read()) {
+      const type = item.types.find((kind) => kind.startsWith("image/"));
+      if (type) return open(await item.getType(type));
+    }
+    at("note").textContent = "There is no picture in the clipboard.";
+  } catch {
+    at("note").textContent = "The browser does not let this page see the clipboard: use Ctrl V.";
+  }
+});
+
+let inside = 0; // elements that are dragged over: leaving a child is no leaving
+const dragging = (count) => document.body.classList.toggle("dropping", (inside = count) > 0);
+document.addEventListener("dragenter", () => dragging(inside + 1));
+document.addEventListener("dragleave", () => dragging(inside - 1));
+document.addEventListener("dragover", (event) => event.preventDefault());
+document.addEventListener("drop", (event) => {
+  event.preventDefault();
+  dragging(0);
+  open(event.dataTransfer.files[0]);
+});
+
+if (/Mac|iP/.test(navigator.platform)) {
+  for (const key of document.querySelectorAll(".command")) key.textContent = "⌘";
+}
+fill(null);
+introduce();

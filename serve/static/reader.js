@@ -1,0 +1,172 @@
+// Asks the service: over a WebSocket while it is open, by single requests otherwise.
+
+const LEAST = 60; // ms between two questions
+const PATIENCE = 8000; // ms for an answer
+const KEY = "digits-api-key";
+
+export class Fault extends Error {
+  constructor(status, detail, wait = 0) {
+    super(detail);
+    this.status = status; // 0: no answer at all
+    this.wait = wait; // seconds after which to try again
+  }
+}
+
+/** One question at a time; of those that come meanwhile, the newest is asked next. */
+export class Reader {
+  constructor({ onanswer, onfault, onlive, onbusy }) {
+    Object.assign(this, { onanswer, onfault, onlive, onbusy });
+    this.keyed = false; // whether the service asks for a key
+    this.socket = null;
+    this.waiting = null; // makes the newest picture, of which nothing is asked yet
+    this.largest = Infinity; // bytes that the service takes
+    this.busy = false;
+    this.asked = 0; // answers to what was asked before `forget` do not count
+    this.pause = 500; // ms before the socket is opened again
+  }
+
+  get live() {
+    return this.socket?.readyState === WebSocket.OPEN;
+  }
+
+  get key() {
+    return sessionStorage.getItem(KEY) ?? "";
+  }
+
+  set key(value) {
+    sessionStorage.setItem(KEY, value);
+    this.socket?.close();
+    this.socket = null;
+    this.connect();
+  }
+
+  connect() {
+    if (this.socket?.readyState < WebSocket.CLOSING || (this.keyed && !this.key)) return;
+    const address = new URL("predict/stream?image=true", location.href);
+    address.protocol = address.protocol.replace("http", "ws");
+    const socket = (this.socket = new WebSocket(address));
+    socket.addEventListener("open", () => {
+      if (this.keyed) socket.send(JSON.stringify({ api_key: this.key }));
+      this.pause = 500;
+      this.onlive(true);
+    });
+    socket.addEventListener("close", (event) => {
+      if (this.socket !== socket) return;
+      this.onlive(false);
+      if (event.code === 1008) return; // not allowed: single requests say why
+      setTimeout(() => this.connect(), this.pause);
+      this.pause = Math.min(this.pause * 2, 15000);
+    });
+  }
+
+  /** Reads what `make` makes once it is its turn, unless a newer one comes first. */
+  read(make) {
+    this.waiting = make;
+    clearTimeout(this.retry);
+    this.onbusy(true);
+    this.#next();
+  }
+
+  /** Nobody wants to know any more. */
+  forget() {
+    this.waiting = null;
+    this.asked++;
+    clearTimeout(this.retry);
+    this.onbusy(false);
+  }
+
+  async feedback(body) {
+    return this.#json("feedback", JSON.stringify(body), "application/json");
+  }
+
+  async info() {
+    return this.#json("api/info");
+  }
+
+  async #next() {
+    if (this.busy) return;
+    if (!this.waiting) return this.onbusy(false);
+    const make = this.waiting;
+    const number = ++this.asked;
+    this.waiting = null;
+    this.busy = true;
+    const began = performance.now();
+    let answer, blob, fault;
+    try {
+      blob = await make();
+      answer = await this.#ask(blob);
+    } catch (error) {
+      if (!(error instanceof Fault)) throw error;
+      fault = error;
+    }
+    const milliseconds = performance.now() - began;
+    if (number === this.asked) {
+      if (answer) this.onanswer(answer, milliseconds, blob);
+      else this.#failed(fault, make);
+    }
+    await new Promise((resolve) => setTimeout(resolve, Math.max(0, LEAST - milliseconds)));
+    this.busy = false;
+    this.#next();
+  }
+
+  #failed(fault, make) {
+    this.onfault(fault);
+    if (!fault.wait) return;
+    this.retry = setTimeout(() => this.waiting ?? this.read(make), fault.wait * 1000);
+  }
+
+  async #ask(blob) {
+    if (blob.size > this.largest) throw new Fault(413, "too large");
+    if (this.live) {
+      const answer = await this.#overSocket(blob);
+      if (answer?.status) throw fault(answer.status, answer.detail);
+      if (answer) return answer;
+    }
+    return this.#json("predict?image=true", blob, blob.type || "application/octet-stream");
+  }
+
+  /** The answer; nothing if the socket has none to give. */
+  #overSocket(blob) {
+    const { socket } = this;
+    return new Promise((resolve) => {
+      const done = (answer) => {
+        clearTimeout(timer);
+        socket.removeEventListener("message", heard);
+        socket.removeEventListener("close", closed);
+        resolve(answer);
+      };
+      const heard = (event) => done(JSON.parse(event.data));
+      const closed = () => done(null);
+      const timer = setTimeout(() => {
+        socket.close(); // an answer that comes late would be taken for the next one's
+        done(null);
+      }, PATIENCE);
+      socket.addEventListener("message", heard);
+      socket.addEventListener("close", closed);
+      socket.send(blob);
+    });
+  }
+
+  async #json(path, body, type) {
+    const headers = { ...(type && { "Content-Type": type }), ...(this.keyed && { "X-API-Key": this.key }) };
+    let response, content;
+    try {
+      const signal = AbortSignal.timeout(4 * PATIENCE);
+      response = await fetch(path, { method: body ? "POST" : "GET", headers, body, signal });
+      content = await response.json();
+    } catch {
+      throw response && !response.ok
+        ? fault(response.status, response.statusText)
+        : new Fault(0, "the service does not answer", 2);
+    }
+    if (response.ok) return content;
+    throw fault(response.status, content.detail, Number(response.headers.get("Retry-After")));
+  }
+}
+
+/** Too many requests, and no model yet: both pass. */
+function fault(status, detail, after = 0) {
+  const passes = status === 429 || status === 503;
+  const seconds = after || Number(/in (\d+) s/.exec(detail)?.[1]) || 2;
+  return new Fault(status, detail, passes ? seconds : 0);
+}

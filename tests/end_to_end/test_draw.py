@@ -1,0 +1,362 @@
+"""The page at `/` in a real browser, on a real service with a model that the pipeline made.
+
+Pictures of what it looked like are left in `build/screenshots`.
+"""
+
+import io
+import re
+from pathlib import Path
+
+import pytest
+from PIL import Image, ImageDraw
+from playwright.sync_api import expect
+from serving import ROOT, Process
+from strokes import STROKES, smooth
+
+SCREENSHOTS = ROOT / "build" / "screenshots"
+SEVEN = ROOT / "docs" / "images" / "seven.png"
+RIGHT = 8  # of ten, by a model that has seen 1,257 small scans
+pytestmark = pytest.mark.system("chromium", "chromium")
+expect.set_options(timeout=20_000)  # for a machine that does much else
+
+
+@pytest.fixture(scope="module")
+def bundle(rebuilt):
+    return rebuilt.folder / "models" / "champion"
+
+
+@pytest.fixture(scope="module")
+def service(bundle, tmp_path_factory):
+    running = Process(tmp_path_factory.mktemp("service"), MODEL_URI=bundle, API_WORKERS=1)
+    running.ready()
+    yield running
+    running.stop()
+
+
+@pytest.fixture
+def guarded(bundle, tmp_path):
+    """A service that needs a key and is never sure."""
+    running = Process(
+        tmp_path, MODEL_URI=bundle, API_WORKERS=1, API_KEYS="secret", CONFIDENCE_THRESHOLD="1"
+    )
+    running.ready()
+    yield running
+    if running.process.poll() is None:
+        running.stop()
+
+
+class Page:
+    """The page as a person uses it; at the end nothing may have gone wrong unseen."""
+
+    def __init__(self, browser, url, *, prepare=None, width=1280, height=800, **options):
+        self.tab = browser.new_page(viewport={"width": width, "height": height}, **options)
+        self.complaints, self.asked = [], []
+        self.tab.on("console", lambda message: self.complaints.append(message.text))
+        self.tab.on("pageerror", lambda error: self.complaints.append(str(error)))
+        self.tab.on("request", lambda request: self.asked.append(request.url))
+        if prepare:
+            prepare(self.tab)
+        self.url = url
+        self.tab.goto(url)
+        expect(self.tab.locator("#model-name")).to_contain_text("version")
+
+    def at(self, name):
+        return self.tab.locator(f"#{name}")
+
+    def places(self, line):
+        """A stroke's points on the screen."""
+        box = self.at("canvas").bounding_box()
+        return [
+            (box["x"] + x * box["width"] / 280, box["y"] + y * box["height"] / 280)
+            for x, y in smooth(line)
+        ]
+
+    def draw(self, digit):
+        mouse = self.tab.mouse
+        for line in STROKES[digit]:
+            first, *others = self.places(line)
+            mouse.move(*first)
+            mouse.down()
+            for place in others:
+                mouse.move(*place)
+            mouse.up()
+        self.settled()
+
+    def touch(self, digit):
+        """With a finger, which would scroll the page if the page let it."""
+        fingers = self.tab.context.new_cdp_session(self.tab)
+
+        def send(kind, *points):
+            fingers.send(
+                "Input.dispatchTouchEvent",
+                {"type": kind, "touchPoints": [{"x": x, "y": y} for x, y in points]},
+            )
+
+        for line in STROKES[digit]:
+            first, *others = self.places(line)
+            send("touchStart", first)
+            for place in others:
+                send("touchMove", place)
+            send("touchEnd")
+        self.settled()
+
+    def settled(self):
+        expect(self.at("answer")).to_have_attribute("aria-busy", "false")
+
+    def live(self, state="live"):
+        expect(self.at("light")).to_have_attribute("data-on", state)
+
+    @property
+    def digit(self):
+        return self.at("digit").inner_text()
+
+    @property
+    def state(self):
+        return self.at("answer").get_attribute("data-state")
+
+    def saw(self):
+        """How bright the 28x28 is that is shown."""
+        return self.tab.evaluate(
+            """() => {
+                const pen = new OffscreenCanvas(28, 28).getContext("2d");
+                pen.drawImage(document.getElementById("seen"), 0, 0);
+                const { data } = pen.getImageData(0, 0, 28, 28);
+                return data.filter((_, place) => place % 4 === 0).reduce((sum, v) => sum + v, 0);
+            }"""
+        )
+
+    def give(self, event, picture, name="seven.png", kind="image/png"):
+        """Pastes or drops a file, as the browser would tell the page."""
+        self.tab.evaluate(
+            """([event, bytes, name, type]) => {
+                const given = new DataTransfer();
+                given.items.add(new File([new Uint8Array(bytes)], name, { type }));
+                const options = { bubbles: true, cancelable: true };
+                document.body.dispatchEvent(event === "paste"
+                    ? new ClipboardEvent(event, { ...options, clipboardData: given })
+                    : new DragEvent(event, { ...options, dataTransfer: given }));
+            }""",
+            [event, list(picture), name, kind],
+        )
+
+    def upload(self, content, name="seven.png", kind="image/png"):
+        file = {"name": name, "mimeType": kind, "buffer": content}
+        self.at("file").set_input_files(file)
+        expect(self.at("canvas")).to_have_attribute("aria-label", re.compile(re.escape(name)))
+        self.settled()
+
+    def keep(self, name):
+        SCREENSHOTS.mkdir(parents=True, exist_ok=True)
+        self.tab.wait_for_timeout(250)  # bars glide
+        self.tab.screenshot(path=SCREENSHOTS / f"{name}.png", full_page=True)
+
+    def fits(self):
+        wider = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
+        return self.tab.evaluate(wider) <= 0
+
+    def close(self):
+        self.tab.close()
+
+
+@pytest.fixture
+def visit(browser, service):
+    """Opens the page; nothing of another host may be asked for, nothing may be complained of."""
+    opened = []
+
+    def begin(url=service.url, **options):
+        page = Page(browser, url, **options)
+        opened.append(page)
+        return page
+
+    yield begin
+    for page in opened:
+        page.close()
+    for page in opened:
+        assert page.complaints == []
+        assert not [url for url in page.asked if not url.startswith((page.url, "blob:", "data:"))]
+
+
+def png(image):
+    with io.BytesIO() as file:
+        image.save(file, "PNG")
+        return file.getvalue()
+
+
+def test_each_digit_is_read_while_it_is_drawn(visit):
+    page = visit()
+    page.live()
+    page.keep("empty")
+    read = {}
+    for digit in STROKES:
+        page.draw(digit)
+        read[digit] = page.digit
+        assert page.state in ("sure", "unsure")
+        assert page.saw() > 5000
+        shares = page.at("bars").locator(".value").all_inner_texts()
+        assert len(shares) == 10
+        assert all(share.endswith("%") for share in shares)
+        page.keep(f"digit-{digit}")
+        page.tab.keyboard.press("Escape")
+        expect(page.at("digit")).to_have_text("?")
+        assert page.saw() == 0
+    assert sum(read[digit] == str(digit) for digit in read) >= RIGHT, read
+    assert not [url for url in page.asked if "/predict?" in url]  # all over the WebSocket
+
+
+def test_the_answer_comes_before_the_line_ends(visit):
+    page = visit()
+    page.live()
+    first, *others = page.places(STROKES[3][0])
+    page.tab.mouse.move(*first)
+    page.tab.mouse.down()
+    for place in others[: len(others) // 2]:
+        page.tab.mouse.move(*place)
+    expect(page.at("answer")).to_have_attribute("data-state", re.compile("sure"))
+    page.tab.mouse.up()
+
+
+@pytest.mark.parametrize("way", ["upload", "paste", "drop"])
+def test_a_picture_is_read(visit, way):
+    page = visit()
+    content = SEVEN.read_bytes()
+    if way == "upload":
+        page.upload(content)
+    else:
+        page.give(way, content)
+    expect(page.at("digit")).to_have_text("7")
+    expect(page.at("canvas")).to_have_attribute("aria-label", re.compile("seven.png"))
+    page.keep(way)
+    page.draw(1)  # takes its place
+    expect(page.at("canvas")).to_have_attribute("aria-label", "Drawing area, one line")
+    page.tab.keyboard.press("Control+z")
+    expect(page.at("digit")).to_have_text("7")
+
+
+def test_a_photo_too_large_to_send_is_made_smaller(visit):
+    page = visit()
+    photo = Image.new("RGB", (5000, 4000), "#d8cfb8")
+    ImageDraw.Draw(photo).line([(2500, 1200), (2500, 2800)], "#222233", 120)
+    page.upload(png(photo), "photo.png")
+    expect(page.at("digit")).to_have_text("1")
+
+
+def test_an_answer_is_confirmed_and_corrected(visit):
+    page = visit()
+    page.draw(5)
+    read = page.digit
+    page.at("confirm").click()
+    expect(page.at("thanks")).to_have_text("Thank you.")
+    expect(page.at("confirm")).to_have_attribute("aria-pressed", "true")
+    page.keep("confirmed")
+    other = "3" if read != "3" else "5"
+    with page.tab.expect_response("**/feedback") as response:
+        page.tab.get_by_label(f"No, it is a {other}").click()
+    kept = response.value.json()
+    assert (kept["label"], kept["prediction"], kept["correct"]) == (int(other), int(read), False)
+    expect(page.at("thanks")).to_have_text(f"Thank you: kept as a {other}.")
+    page.keep("corrected")
+    page.draw(1)
+    expect(page.at("thanks")).to_have_text("")
+
+
+@pytest.mark.parametrize(
+    ("content", "name", "title"),
+    [
+        (b"no picture", "notes.txt", "Not a picture|Another kind of file"),
+        (b"%PDF-1.7", "scan.pdf", "Another kind of file"),
+        (b"", "nothing.png", "Not a picture"),
+        (bytes(6 << 20), "large.bin", "Too large"),
+    ],
+)
+def test_what_cannot_be_read_is_said_in_words(visit, content, name, title):
+    page = visit()
+    page.upload(content, name, "application/octet-stream")
+    expect(page.at("sure")).to_have_text(re.compile(title))
+    expect(page.at("name-only")).to_have_text(name)
+    expect(page.at("confirm")).to_be_disabled()
+    page.keep(f"fault-{Path(name).stem}")
+    page.tab.keyboard.press("Escape")
+    expect(page.at("sure")).to_have_text("Nothing drawn yet")
+
+
+def test_an_empty_picture_gets_a_hint_and_no_error(visit):
+    page = visit()
+    page.upload(png(Image.new("L", (200, 200), 255)), "blank.png")
+    assert page.state == "hint"
+    expect(page.at("sure")).to_have_text("No digit found")
+    page.keep("blank")
+
+
+def test_all_of_it_by_keys(visit):
+    page = visit()
+    keys = page.tab.keyboard
+    keys.press("Tab")
+    assert page.tab.evaluate("document.activeElement.id") == "canvas"
+    for key, times in (("ArrowUp", 9), ("Space", 1), ("ArrowDown", 17), ("Space", 1)):
+        for _ in range(times):
+            keys.press(key)
+    page.settled()
+    expect(page.at("digit")).to_have_text("1")
+    expect(page.at("spoken")).to_contain_text("1, ")  # what a screen reader hears
+    page.keep("keys")
+    keys.press("Control+z")
+    expect(page.at("digit")).to_have_text("?")
+    expect(page.at("undo")).to_be_disabled()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [320, 390, 768, 1024, 1600])
+def test_it_fits(visit, width, scheme):
+    page = visit(width=width, height=800, color_scheme=scheme)
+    assert page.fits()
+    page.draw(4)
+    assert page.fits()
+    page.keep(f"width-{width}-{scheme}")
+
+
+def test_with_a_finger_on_a_phone(visit):
+    page = visit(width=390, height=664, has_touch=True, is_mobile=True, device_scale_factor=3)
+    page.live()
+    page.touch(2)
+    assert page.tab.evaluate("scrollY") == 0
+    expect(page.at("canvas")).to_have_attribute("aria-label", "Drawing area, one line")
+    assert page.state in ("sure", "unsure")
+    below = page.at("digit").bounding_box()
+    assert below["y"] + below["height"] < 664  # seen while drawing
+    assert page.fits()
+    page.keep("phone")
+
+
+def test_without_a_websocket_it_asks_by_requests(visit):
+    page = visit(
+        prepare=lambda tab: tab.route_web_socket(
+            "**/predict/stream**", lambda socket: socket.close()
+        )
+    )
+    page.live("single")
+    page.draw(0)
+    assert page.state in ("sure", "unsure")
+    assert [url for url in page.asked if "/predict?image=true" in url]
+
+
+def test_a_service_with_keys_that_is_unsure_and_then_gone(browser, guarded):
+    page = Page(browser, guarded.url)
+    expect(page.at("key")).to_be_visible()
+    page.keep("key")
+    page.at("key-value").fill("secret")
+    page.at("key-value").press("Enter")
+    page.live()
+    page.draw(9)
+    assert page.state == "unsure"
+    assert page.at("sure").inner_text().startswith("Unsure")
+    assert "could also be" in page.at("note").inner_text()
+    page.keep("unsure")
+    assert page.complaints == []
+
+    guarded.stop()
+    page.live("single")
+    page.tab.keyboard.press("Escape")
+    page.draw(1)
+    expect(page.at("sure")).to_have_text("No connection")
+    page.keep("gone")
+    page.close()

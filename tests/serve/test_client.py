@@ -1,0 +1,237 @@
+"""The command-line client against the service as a process, and against services that fail."""
+
+import io
+import json
+import os
+import pty
+import subprocess
+import sys
+import threading
+from http.server import BaseHTTPRequestHandler, HTTPServer
+
+import pytest
+from making import picture
+from serving import ROOT, Process
+
+from serve import client
+
+LIMITS = client.Limits(batch=256, image_bytes=1000)
+
+
+@pytest.fixture(scope="module")
+def service(made, tmp_path_factory):
+    given = {"API_KEYS": "secret", "MAX_BATCH": 5, "MAX_IMAGE_BYTES": 4000, "API_WORKERS": 1}
+    process = Process(tmp_path_factory.mktemp("client"), MODEL_URI=made[3], **given)
+    process.ready()
+    yield process
+    process.stop()
+
+
+@pytest.fixture
+def ask(service, tmp_path):
+    """Runs the client in a folder of its own."""
+
+    def run(*arguments, key="secret", url=None, **options):
+        return subprocess.run(
+            [sys.executable, "-m", "serve.client", "--url", url or service.url]
+            + (["--api-key", key] if key else [])
+            + list(arguments),
+            cwd=tmp_path,
+            env={**os.environ, "PYTHONPATH": str(ROOT), "http_proxy": "http://127.0.0.1:1"},
+            capture_output=True,
+            timeout=60,
+            **options,
+        )
+
+    return run
+
+
+@pytest.fixture
+def files(tmp_path):
+    """One good picture, others below folders, and what is none."""
+    (tmp_path / "scans" / "old").mkdir(parents=True)
+    for name in ("a.png", "scans/b.png", "scans/old/c.PNG"):
+        (tmp_path / name).write_bytes(picture())
+    (tmp_path / "scans" / "notes.txt").write_text("no picture")
+    (tmp_path / "empty").mkdir()
+    return tmp_path
+
+
+def test_it_prints_a_table(ask, files):
+    ran = ask("a.png", "scans")
+    assert ran.returncode == 0
+    lines = ran.stdout.decode().splitlines()
+    assert lines[0].split() == ["picture", "digit", "confidence"]
+    assert [line.split()[:2] for line in lines[1:]] == [
+        ["a.png", "3"],
+        ["scans/b.png", "3"],
+        ["scans/old/c.PNG", "3"],
+    ]
+    assert "unsure" in lines[1]  # the model of the tests always is
+    assert ran.stderr == b""
+
+
+def test_patterns_are_its_own_matter_where_no_shell_did_it(ask, files):
+    ran = ask("--json", "scans/**/*.[pP]*")
+    names = [json.loads(line)["file"] for line in ran.stdout.splitlines()]
+    assert names == ["scans/b.png", "scans/old/c.PNG"]
+
+
+def test_a_picture_from_standard_input(ask):
+    ran = ask("--json", "-", input=picture())
+    answer = json.loads(ran.stdout)
+    assert ran.returncode == 0
+    assert (answer["file"], answer["prediction"]) == ("-", 3)
+    assert len(answer["probabilities"]) == 10
+
+
+def test_what_fails_is_named_and_the_rest_is_read(ask, files):
+    (files / "heavy.png").write_bytes(bytes(4001))
+    wrong = ["missing.png", "scans/notes.txt", "empty", "*.gif", "heavy.png"]
+    ran = ask(*wrong, "a.png")
+    assert ran.returncode == 1
+    lines = ran.stdout.decode().splitlines()[1:]
+    assert [line.split()[0] for line in lines] == [*wrong, "a.png"]
+    assert "No such file" in lines[0]
+    assert "not an image" in lines[1]
+    assert "a folder without pictures" in lines[2]
+    assert "4,001 bytes" in lines[4]
+    assert lines[5].split()[1] == "3"
+    assert ran.stderr.decode() == "5 of 6 could not be read\n"
+
+    found = [json.loads(line) for line in ask("--json", *wrong).stdout.splitlines()]
+    assert all(answer["detail"] for answer in found)
+
+
+def test_more_pictures_than_a_request_may_have(ask, tmp_path):
+    names = [f"{number:02}.png" for number in range(12)]
+    for name in names:
+        (tmp_path / name).write_bytes(picture())
+    ran = ask("--json", ".")
+    assert [json.loads(line)["file"] for line in ran.stdout.splitlines()] == names
+
+
+def test_a_bar_while_somebody_looks(service, tmp_path):
+    for number in range(70):
+        (tmp_path / f"{number:02}.png").write_bytes(picture())
+    screen, terminal = pty.openpty()
+    command = [sys.executable, "-m", "serve.client", "--url", service.url, "--api-key", "secret"]
+    ran = subprocess.run(
+        [*command, str(tmp_path)], cwd=ROOT, stdout=subprocess.PIPE, stderr=terminal, timeout=60
+    )
+    os.close(terminal)
+    drawn = b""
+    with os.fdopen(screen, "rb", 0) as looking:
+        while not drawn.endswith(b"70/70\r\x1b[K"):
+            drawn += looking.read(65536)
+    assert b" 35/70" in drawn
+    assert len(ran.stdout.splitlines()) == 71
+
+
+def test_no_key_or_a_wrong_one(ask, files):
+    for key in ("", "wrong"):
+        ran = ask("a.png", key=key)
+        assert ran.returncode == 1
+        assert "401" in ran.stderr.decode()
+        assert "Traceback" not in ran.stderr.decode()
+
+
+@pytest.mark.parametrize("url", ["http://127.0.0.1:1", "ftp://127.0.0.1", "nonsense"])
+def test_no_service_there(ask, files, url):
+    ran = ask("a.png", url=url)
+    assert ran.returncode == 1
+    assert ran.stdout == b""
+    assert ran.stderr.decode().startswith("error: ")
+    assert url in ran.stderr.decode()
+
+
+def test_who_reads_may_stop_reading(ask, files, service):
+    command = f"{sys.executable} -m serve.client --url {service.url} --api-key secret"
+    ran = subprocess.run(
+        ["bash", "-c", f"{command} {'a.png ' * 200} | head -1"],
+        cwd=files,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        timeout=60,
+    )
+    assert len(ran.stdout.splitlines()) == 1
+    assert ran.stderr == b""
+
+
+class Failing(BaseHTTPRequestHandler):
+    """Answers with what is in `answers`, one after the other: status, headers, body."""
+
+    answers: list
+
+    def do_GET(self):
+        status, headers, body = self.answers.pop(0)
+        self.send_response(status)
+        for name, value in headers.items():
+            self.send_header(name, value)
+        self.send_header("Content-Length", len(body))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *arguments):
+        pass
+
+
+@pytest.fixture
+def failing():
+    """A service that answers as told."""
+    server = HTTPServer(("127.0.0.1", 0), Failing)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+
+    def begin(*answers):
+        Failing.answers = list(answers)
+        return client.Service(f"http://127.0.0.1:{server.server_port}/")
+
+    yield begin
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+GOOD = json.dumps({"limits": {"max_batch": 2, "max_image_bytes": 9}}).encode()
+BUSY = (503, {"Retry-After": "0"}, b'{"detail": "too busy"}')
+
+
+def test_it_waits_where_that_helps(failing):
+    limited = (429, {"Retry-After": "0"}, b'{"detail": "too many"}')
+    assert failing(BUSY, limited, (200, {}, GOOD)).limits() == (2, 9)
+
+
+def test_it_does_not_wait_for_ever(failing):
+    with pytest.raises(client.ClientError, match="503: too busy"):
+        failing(*[BUSY] * 5).limits()
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        (200, {}, b"<html>"),
+        (200, {}, b"[]"),
+        (200, {}, b"{}"),
+        (404, {}, b'{"detail": "Not Found"}'),
+        (500, {}, b"oops"),
+    ],
+)
+def test_another_service(failing, answer):
+    with pytest.raises(client.ClientError):
+        failing(answer).limits()
+
+
+def test_chunks_hold_what_a_request_may():
+    small, large = client.Picture("s", bytes(300)), client.Picture("l", bytes(900))
+    assert list(map(len, client.chunks([small] * 7, LIMITS))) == [3, 3, 1]
+    assert list(map(len, client.chunks([small, large, large, small], LIMITS))) == [1, 1, 1, 1]
+    assert list(map(len, client.chunks([small] * 5, LIMITS._replace(batch=2)))) == [2, 2, 1]
+    assert list(client.chunks([], LIMITS)) == []
+
+
+def test_no_bar_for_few_or_where_nobody_looks():
+    stream = io.StringIO()
+    for total in (3, 300):
+        client.progress(total, stream)(1)
+    assert stream.getvalue() == ""
