@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import argparse
 import difflib
-import sys
 from pathlib import Path
 from typing import Any
 
 from omegaconf import OmegaConf
 
-from pipeline import environment, experiments, git
+from pipeline import command, environment, experiments, git
 from pipeline.config import PARAMS, PipelineError
 from pipeline.experiments import Experiment
 from pipeline.files import replacing
@@ -85,7 +84,4 @@ def diff(file: Path, before: str, after: str) -> str:
 
 
 if __name__ == "__main__":
-    try:
-        main(sys.argv[1:])
-    except PipelineError as error:
-        sys.exit(f"error: {error}")
+    command.run(main)

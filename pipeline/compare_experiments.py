@@ -9,13 +9,23 @@ from __future__ import annotations
 import argparse
 import logging
 import shlex
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from pipeline import dataset, duels, experiments, page, paths, pictures, results, table, theme
+from pipeline import (
+    command,
+    dataset,
+    duels,
+    experiments,
+    page,
+    paths,
+    pictures,
+    results,
+    table,
+    theme,
+)
 from pipeline.config import PipelineError
 from pipeline.dataset import Split
 from pipeline.duels import Contender, Duel
@@ -214,8 +224,4 @@ def show(groups: Sequence[Sequence[Contender]]) -> None:
 
 
 if __name__ == "__main__":
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
-    try:
-        main(sys.argv[1:])
-    except PipelineError as error:
-        sys.exit(f"error: {error}")
+    command.run(main)

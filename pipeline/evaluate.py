@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline import dataset, paths, pictures, statistics, theme, timings
+from pipeline import dataset, judged, paths, pictures, statistics, theme, timings
 from pipeline.config import Config, PipelineError, stage
 from pipeline.dataset import Split
 from pipeline.files import replacing, write_json
@@ -25,8 +25,8 @@ def main(cfg: Config) -> None:
     """Evaluates the model of `cfg.run` as it is served."""
     bundle, folder = paths.model(cfg.run), paths.evaluation(cfg.run)
     predictor = opened(bundle, cfg)
-    validation = dataset.load(paths.processed(cfg.data.name), "validation")
-    test = dataset.load(paths.processed(cfg.data.name), "test")
+    validation = judged.load(paths.processed(cfg.data.name), "validation")
+    test = judged.load(paths.processed(cfg.data.name), "test")
 
     probabilities = predictor.probabilities(test.images)
     figures = (

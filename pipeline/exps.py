@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import logging
-import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -14,7 +13,7 @@ from dvc.exceptions import DvcException
 from dvc.repo import Repo
 from dvc.repo.experiments.serialize import ExpRange, ExpState
 
-from pipeline import environment, paths, table
+from pipeline import command, environment, paths, table
 from pipeline.config import PARAMS, PipelineError, flat
 from pipeline.table import Column
 
@@ -175,8 +174,4 @@ def _date(created: datetime | None, now: datetime) -> str:
 
 
 if __name__ == "__main__":
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
-    try:
-        main(sys.argv[1:])
-    except PipelineError as error:
-        sys.exit(f"error: {error}")
+    command.run(main)

@@ -16,7 +16,7 @@ from pipeline.config import Config, Data, Format, PipelineError, stage
 from pipeline.dataset import CLASSES, NAMES, SIDE, Images, Labels, Split, Splits
 from pipeline.files import replacing, sha256, write_json
 from pipeline.samples import sample_sheet
-from serve.image import centred
+from serve.placing import centred
 
 log = logging.getLogger(__name__)
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import json
 import logging
-import sys
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ from typing import Any
 from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
 
-from pipeline import dataset, environment, gates, git, paths, registry, table, tracking
+from pipeline import command, environment, gates, git, judged, paths, registry, table, tracking
 from pipeline.config import PipelineError
 from pipeline.files import sha256
 from pipeline.registry import CHAMPION
@@ -55,6 +54,7 @@ def main(arguments: list[str]) -> None:
 
 _NEXT = """
 Next:
+  make serve                                          the champion, at http://127.0.0.1:8000
   reports/index.html                                  the comparison, in a browser
   dvc exp show                                        the same in DVC
   mlflow ui --backend-store-uri %s
@@ -150,7 +150,7 @@ def _checks(
     limits: gates.Gates, version: ModelVersion, present: ModelVersion | None
 ) -> list[gates.Check]:
     """The gates' verdicts on the version as the registry gives it out."""
-    test = dataset.load(paths.processed(version.tags["data"]), "test")
+    test = judged.load(paths.processed(version.tags["data"]), "test")
     # A champion whose files are lost cannot be served, so there is nothing to compare with.
     comparable = present if present and registry.readable(present) else None
     champion = registry.downloaded(comparable) if comparable else nullcontext()
@@ -167,8 +167,4 @@ def _roll_back(client: MlflowClient, model: str) -> None:
 
 
 if __name__ == "__main__":
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
-    try:
-        main(sys.argv[1:])
-    except PipelineError as error:
-        sys.exit(f"error: {error}")
+    command.run(main)

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from browsing import chromium
 
 ROOT = Path(__file__).parents[2]
 
@@ -104,6 +105,12 @@ def module_clone(tmp_path_factory):
     return unbuilt(tmp_path_factory.mktemp("clone"))
 
 
+@pytest.fixture(scope="module")
+def browser():
+    with chromium() as browser:
+        yield browser
+
+
 @pytest.fixture(scope="session")
 def rebuilt(tmp_path_factory):
     """A clone in which `data: digits` was rebuilt; do not change it."""
@@ -112,6 +119,20 @@ def rebuilt(tmp_path_factory):
     clone.commit("digits")
     clone.output = clone.run("dvc", "repro")
     clone.commit("rebuilt")
+    return clone
+
+
+@pytest.fixture(scope="session")
+def champion(tmp_path_factory):
+    """A clone in which MNIST's champion was registered; what this workspace has built is reused."""
+    shared = ROOT.parent / "shared" / "mnist"
+    if not shared.exists():
+        pytest.skip("needs the files of MNIST in ../shared/mnist")
+    clone = unbuilt(tmp_path_factory.mktemp("champion"))
+    if (ROOT / ".dvc" / "cache").exists():
+        shutil.copytree(ROOT / ".dvc" / "cache", clone.folder / ".dvc" / "cache")
+    clone.run("dvc", "repro", MNIST_MIRROR=str(shared))
+    clone.output = clone.run("python", "-m", "pipeline.register")
     return clone
 
 

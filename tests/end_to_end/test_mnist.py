@@ -1,27 +1,10 @@
 """The promise of the README, on the real MNIST."""
 
 import json
-import shutil
-from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
 PROMISED = {"1": 0.980, "2": 0.985, "3": 0.990}
-
-
-@pytest.fixture(scope="module")
-def champion(module_clone):
-    """A clone in which `dvc repro` and `register` ran; what this workspace has built is reused."""
-    shared = ROOT.parent / "shared" / "mnist"
-    if not shared.exists():
-        pytest.skip("needs the files of MNIST in ../shared/mnist")
-    clone = module_clone
-    if (ROOT / ".dvc" / "cache").exists():
-        shutil.copytree(ROOT / ".dvc" / "cache", clone.folder / ".dvc" / "cache")
-    clone.run("dvc", "repro", MNIST_MIRROR=str(shared))
-    clone.output = clone.run("python", "-m", "pipeline.register")
-    return clone
 
 
 @pytest.mark.slow

@@ -4,19 +4,13 @@ from base64 import b64encode
 from pathlib import Path
 
 import pytest
+from browsing import chromium
 from laboratory import Laboratory, splits
-from playwright.sync_api import sync_playwright
 from test_page import Reader
 
 from pipeline import compare_experiments, duels, page
 from pipeline.compare_experiments import PAGE
 from pipeline.config import PipelineError
-
-# Without these, Chromium looks up hosts of its own at every start.
-FLAGS = [
-    *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
-    *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
-]
 
 
 @pytest.fixture
@@ -186,8 +180,7 @@ def test_the_page_is_whole_in_a_browser_on_every_device(three, compared):
     name = "run1-a-very-long-name-" + "x" * 40
     three.experiment(name, val_accuracy=0.7, split=1, wrong=range(9))
     compared()
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=FLAGS)
+    with chromium() as browser:
         for width in (390, 1280):
             for scheme in ("light", "dark"):
                 shown = browser.new_page(
@@ -206,4 +199,3 @@ def test_the_page_is_whole_in_a_browser_on_every_device(three, compared):
                 wider = "document.documentElement.scrollWidth - innerWidth"
                 assert shown.evaluate(wider) <= 0
                 shown.close()
-        browser.close()

@@ -51,8 +51,8 @@ def test_confidences_are_calibrated_by_the_temperature_of_the_model(cfg, trained
     with np.load(FOLDER / "predictions.npz") as arrays:
         assert arrays["probabilities"].dtype == np.float32
         np.testing.assert_array_equal(arrays["labels"], trained.test.labels)
-        # Two rows of 28 pixels of 160, weighted 1 / 2000; the others' logits are 0.
-        odds = np.exp(2 * 28 * 160 / 2000 / 1.25)
+        # Two lines of 20 pixels of 160, weighted 1 / 2000; the others' logits are 0.
+        odds = np.exp(2 * 20 * 160 / 2000 / 1.25)
         assert arrays["probabilities"][0, 0] == pytest.approx(odds / (odds + 9), rel=1e-4)
 
 

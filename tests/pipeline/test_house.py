@@ -47,7 +47,8 @@ def test_the_pipeline_uses_only_what_serves_the_model(imports):
         for imported in imports.find_modules_directly_imported_by(module)
         if imported.startswith("serve")
     }
-    assert used <= {"serve.image", "serve.predictor", "serve.feedback"}
+    # Of the image the data sets need the last step alone: what reads files does not rebuild them.
+    assert used <= {"serve.image", "serve.placing", "serve.predictor", "serve.feedback"}
 
 
 @pytest.mark.parametrize("stage", STAGES)
@@ -127,11 +128,13 @@ def pinned(extra):
 def test_the_service_is_installed_without_what_trains():
     names = {name for name, _ in pinned("serve")}
     assert {"ai-edge-litert", "numpy", "pillow"} <= names
-    assert not {n for n in names if re.match("tensorflow|keras|dvc|hydra|mlflow|matplotlib", n)}
+    unwanted = re.compile("tensorflow|keras|dvc|hydra|mlflow(?!-skinny)|matplotlib|scikit")
+    assert not {name for name in names if unwanted.match(name)}
 
 
 def test_locks_agree_on_versions():
-    assert pinned("serve") <= pinned("train") <= pinned("dev")
+    assert pinned("serve") <= pinned("dev")
+    assert pinned("train") <= pinned("dev")
 
 
 def test_the_gpu_lock_has_one_build_of_tensorflow():
