@@ -1,6 +1,6 @@
 # Each target is a line or two that you could type yourself, with .venv activated.
 .DEFAULT_GOAL := help
-.PHONY: help setup lock repro demo sweep exps compare test test-all lint bench system
+.PHONY: help setup lock repro demo serve sweep exps compare test test-all lint bench bench-serve system
 
 PYTHON ?= python3
 LOCK ?= dev
@@ -29,11 +29,15 @@ repro: setup  ## MNIST to a registered champion: rebuilds what has changed
 	python -m pipeline.register
 
 # 1,257 images give few steps an epoch, hence more of them.
-demo: setup  ## The same on scikit-learn's digits, without network; champion in .demo/champion
+demo: setup  ## The same on scikit-learn's digits, without network; serves its champion on http://127.0.0.1:8000
 	dvc exp remove --quiet demo || true
 	dvc exp run --temp --name demo -S data=digits $(foreach run,1 2 3,-S conf/run/$(run).yaml:epochs=60)
 	rm -rf .demo && dvc get --quiet . models/champion --rev demo --out .demo/champion
 	@echo "The champion is in .demo/champion; 'dvc exp show' has the figures, 'dvc exp remove demo' forgets it."
+	MODEL_URI=.demo/champion STATE_DIR=.demo/state python -m serve
+
+serve: setup  ## The registered champion on http://127.0.0.1:8000 (API_PORT, MODEL_URI and more: docs/API.md)
+	python -m serve
 
 sweep: setup  ## Runs 1, 2 and 3 as experiments (SWEEP='run=3 batch_size=64,128' for another)
 	python train.py -m $(SWEEP)
@@ -57,5 +61,8 @@ lint: setup  ## Format, lint and types
 bench: setup  ## Times and sizes as ratios against named baselines
 	python -m bench
 
+bench-serve: setup  ## Requests per second as ratios against named baselines
+	python -m bench.serve
+
 system:  ## The programs that tests use and pip does not install (Debian, as root)
-	apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium
+	apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium curl nodejs redis-server wrk

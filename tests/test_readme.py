@@ -63,7 +63,7 @@ def test_make_help_lists_every_target():
 
 @pytest.mark.parametrize("text", TEXTS, ids=str)
 def test_every_module_that_is_named_can_be_run(text):
-    modules = set(re.findall(r"python -m (pipeline\.\w+)", TEXTS[text]))
+    modules = set(re.findall(r"python -m (pipeline\.\w+|serve(?:\.\w+)?)", TEXTS[text]))
     places = {m: ROOT / m.replace(".", "/") for m in modules}
     files = {m: (path.with_suffix(".py"), path / "__main__.py") for m, path in places.items()}
     assert [m for m, either in files.items() if not any(map(Path.exists, either))] == []
