@@ -16,7 +16,7 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from serve import feedback, guard, image, inputs, models, service
+from serve import feedback, guard, image, inputs, line, models
 from serve.call import Call
 from serve.metrics import Metrics
 
@@ -39,7 +39,7 @@ STATUS: dict[type[Exception], int] = {
     ValidationError: 422,
     guard.RateLimitedError: 429,
     models.NoModelError: 503,
-    service.BusyError: 503,
+    line.BusyError: 503,
 }
 _PREDICTS = ("/predict", "/v2/models/")  # paths whose errors are predictions that failed
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Awaitable, Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Sequence
 from time import perf_counter
 from typing import Any, TypeVar
 
@@ -14,6 +12,7 @@ from numpy.typing import NDArray
 from serve.feedback import Feedback
 from serve.image import ImageError, NoDigitError, TooManyPixelsError, normalise
 from serve.image_size import declared_pixels
+from serve.line import LONGEST, BusyError, Check, Line
 from serve.metrics import Described, Metrics
 from serve.models import Model, Models
 from serve.puller import cache
@@ -23,11 +22,9 @@ from serve.shown import data_uri
 
 Answer = dict[str, Any]
 Result = TypeVar("Result")
-Check = Callable[[], Awaitable[None]]  # raises if the work need not be done any more
 
 # What may wait for a thread.
 _WAITING_BYTES = 64 * 2**20  # of all requests
-_WAITING_ITEMS = 256
 _WAITING_PICTURES = 16  # of the largest size: a few seconds
 _BATCH_PICTURES = 4  # of the largest size in a batch
 _LEAST_PIXELS = 8192  # as many as are read in the time that any picture takes
@@ -36,43 +33,6 @@ _SMALL_BODY = 64 * 2**10  # bytes that are parsed in well under a millisecond
 _CHUNK = 32  # images at a time: more is no faster and takes more memory
 _SMALL_PIXELS = 4096  # of a PNG that is read in well under a millisecond
 _PNG = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR"
-
-
-_BUSY = "too busy: try again in a second"
-
-
-class BusyError(Exception):
-    """More work is waiting than this worker can hold."""
-
-
-class _Line:
-    """A thread, and what waits for it."""
-
-    def __init__(self, name: str, most_pixels: int) -> None:
-        self._thread = ThreadPoolExecutor(1, name)
-        self._turns = asyncio.Semaphore(2)  # the second lies ready for when the first is done
-        self._most_pixels = most_pixels
-        self._items = self._pixels = 0
-
-    async def do(self, work: Callable[[], Result], pixels: int, check: Check | None) -> Result:
-        """Does the work, unless `check` raises when its turn comes."""
-        full = self._items >= _WAITING_ITEMS or self._pixels + pixels > self._most_pixels
-        if self._items and full:
-            raise BusyError(_BUSY)
-        self._items += 1
-        self._pixels += pixels
-        try:
-            waits = self._turns.locked()
-            async with self._turns:
-                if waits and check:
-                    await check()
-                return await asyncio.get_running_loop().run_in_executor(self._thread, work)
-        finally:
-            self._items -= 1
-            self._pixels -= pixels
-
-    def close(self) -> None:
-        self._thread.shutdown()
 
 
 class Service:
@@ -94,10 +54,10 @@ class Service:
         # A thread for each kind of what would hold up the event loop. Two batches at once would
         # take more than twice as long, for they wrangle over Python's lock.
         largest = _WAITING_PICTURES * self.settings.max_image_pixels
-        most = max(largest, _WAITING_ITEMS * _LEAST_PIXELS)
-        self._bodies = _Line("bodies", most)
-        self._pictures = _Line("pictures", most)
-        self._batches = _Line("batches", most)
+        most = max(largest, LONGEST * _LEAST_PIXELS)
+        self._bodies = Line("bodies", most)
+        self._pictures = Line("pictures", most)
+        self._batches = Line("batches", most)
 
     def close(self) -> None:
         """Lets go of threads and files."""
@@ -134,14 +94,14 @@ class Service:
 
     async def _beside(
         self,
-        line: _Line,
+        line: Line,
         work: Callable[[], Result],
         size: int,
         pixels: int,
         check: Check | None,
     ) -> Result:
         if self._waiting and self._waiting + size > _WAITING_BYTES:
-            raise BusyError(_BUSY)
+            raise BusyError
         self._waiting += size
         try:
             return await line.do(work, pixels, check)

@@ -12,10 +12,11 @@ from starlette.types import Scope
 
 from serve import errors, inputs
 from serve.call import Call
+from serve.line import Check
 from serve.models import Model
 from serve.routes.direct import Json, post, read
 from serve.schemas import BatchPrediction, BatchRequest, Prediction, PredictRequest
-from serve.service import Answer, Check, Service
+from serve.service import Answer, Service
 
 _FILE = {"type": "string", "format": "binary"}
 _FORM = {"type": "object", "required": ["file"], "properties": {"file": _FILE}}

@@ -11,9 +11,9 @@ import pytest
 from making import PNG, picture
 from PIL import Image
 
-from serve import service as module
+from serve.line import LONGEST, BusyError, Line
 from serve.metrics import Metrics
-from serve.service import BusyError, Service, _Line
+from serve.service import Service
 
 
 def waiting(line, count, pixels, body=None):
@@ -34,9 +34,9 @@ def waiting(line, count, pixels, body=None):
     return asyncio.run(run())
 
 
-@pytest.mark.parametrize(("count", "pixels"), [(4, 250), (1, 1000), (module._WAITING_ITEMS, 0)])
+@pytest.mark.parametrize(("count", "pixels"), [(4, 250), (1, 1000), (LONGEST, 0)])
 def test_a_full_line_takes_no_more(count, pixels):
-    line = _Line("line", 1000)
+    line = Line("line", 1000)
 
     async def one_more():
         with pytest.raises(BusyError):
@@ -46,7 +46,7 @@ def test_a_full_line_takes_no_more(count, pixels):
 
 
 def test_what_nobody_waits_for_is_not_done():
-    line, done = _Line("line", 1000), []
+    line, done = Line("line", 1000), []
 
     class GoneError(Exception):
         pass
