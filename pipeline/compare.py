@@ -13,17 +13,18 @@ from omegaconf import OmegaConf
 
 from pipeline import page, paths, pictures, results, statistics, table, templates, theme
 from pipeline.config import Config, stage
-from pipeline.files import replacing, write_json
+from pipeline.files import replacing, sha256, write_json
 from pipeline.results import METRICS, Result
 
 logger = logging.getLogger(__name__)
 
 FIGURES = (
     *("run", "val_accuracy", "val_loss", "test_accuracy", "test_loss"),
-    *("ece", "min_recall", "parameters", "size_bytes"),
+    *("ece", "min_recall", "nondigit_auroc", "parameters", "size_bytes"),
 )
 _DETAILS = ("name", "test_images", "errors", "wilson", "recall", "precision")
-_TEST_FIGURES = ("test_accuracy", "test_loss", "ece", "min_recall")
+_TEST_FIGURES = ("test_accuracy", "test_loss", "ece", "min_recall", "nondigit_auroc")
+_FEEDBACK_FIGURES = ("feedback_accuracy", "feedback_images")  # where feedback is part of the data
 _PICKS = ("seed", "threads", "data")  # columns of `dvc exp show` already, from params.yaml
 
 
@@ -32,16 +33,17 @@ def main(cfg: Config) -> None:
     warn_of_leftovers(cfg.runs)
     runs = results.read(cfg.runs, cfg.data.name)
     comparison = compared(runs)
-    best = runs[comparison["best"]]
+    best_run = comparison["best"]
+    best = runs[best_run]
 
-    write_json(paths.METRICS, {key: best.figures[key] for key in FIGURES})
+    write_json(paths.METRICS, {key: best.figures[key] for key in FIGURES} | told(best.figures))
     write_json(paths.COMPARISON, comparison)
     write_settings(paths.BEST, best.model)
     write_curves(paths.PLOTS / "curves.csv", runs)
-    write_curves(paths.PLOTS / "best_curves.csv", {comparison["best"]: best})
+    write_curves(paths.PLOTS / "best_curves.csv", {best_run: best})
     draw(paths.PLOTS, runs)
-    show_best(paths.PLOTS, paths.evaluation(comparison["best"]))
-    write_bundle(paths.CHAMPION, paths.model(comparison["best"]), best)
+    show_best(paths.PLOTS, paths.evaluation(best_run))
+    write_bundle(paths.CHAMPION, paths.model(best_run), paths.evaluation(best_run), best)
     write_page(paths.PAGE, comparison, runs)
     table.show(comparison)
 
@@ -52,6 +54,11 @@ def warn_of_leftovers(runs: list[int]) -> None:
         for path in sorted(folder.iterdir()):
             if path.name not in map(str, runs):
                 logger.warning("%s is no run of params.yaml, but in dvc.lock: rm -r %s", path, path)
+
+
+def told(figures: dict[str, Any]) -> dict[str, Any]:
+    """The figures on the users' feedback, if there are any."""
+    return {key: figures[key] for key in _FEEDBACK_FIGURES if key in figures}
 
 
 def best_of(figures: dict[int, dict[str, Any]]) -> int:
@@ -76,6 +83,7 @@ def compared(runs: dict[int, Result]) -> dict[str, Any]:
         "runs": {
             str(run): {
                 **{key: result.figures[key] for key in (*FIGURES, *_DETAILS)},
+                **told(result.figures),
                 "mcnemar_p": against_best.get(run),
             }
             for run, result in runs.items()
@@ -115,21 +123,32 @@ def draw(folder: Path, runs: dict[int, Result]) -> None:
 
 def show_best(folder: Path, evaluation: Path) -> None:
     """Copies the best run's plots to where `dvc plots` finds them, whichever run that is."""
-    for name in ("confusion.csv", "mistakes.png", "reliability.png"):
+    for name in ("confusion.csv", "likelihood.png", "mistakes.png", "reliability.png"):
         with replacing(folder / f"best_{name}") as temporary:
             temporary.write_bytes((evaluation / name).read_bytes())
 
 
-def write_bundle(folder: Path, source: Path, best: Result) -> None:
+def write_bundle(folder: Path, source: Path, evaluation: Path, best: Result) -> None:
     """Writes what is registered and served: the model, its description with test figures, its card.
 
+    With the likelihood of a digit, which is one for all runs, and what drift is measured against.
     The card follows Mitchell et al., "Model Cards for Model Reporting", FAT* 2019.
     """
-    tested = {key: best.figures[key] for key in _TEST_FIGURES}
-    description = best.model | {"metrics": best.model["metrics"] | tested}
+    tested = {key: best.figures[key] for key in _TEST_FIGURES} | told(best.figures)
+    likelihood = {key: best.figures["likelihood"][key] for key in ("sha256", "threshold")}
+    description = best.model | {
+        "metrics": best.model["metrics"] | tested,
+        "likelihood": likelihood,
+        "reference": {"sha256": sha256(evaluation / "reference.npz")},
+    }
     card = templates.fill("card.md.j2", {"model": description, "figures": best.figures})
-    with replacing(folder / "model.tflite") as temporary:
-        temporary.write_bytes((source / "model.tflite").read_bytes())
+    for file in (
+        source / "model.tflite",
+        paths.LIKELIHOOD / "likelihood.tflite",
+        evaluation / "reference.npz",
+    ):
+        with replacing(folder / file.name) as temporary:
+            temporary.write_bytes(file.read_bytes())
     write_json(folder / "model.json", description)
     with replacing(folder / "README.md") as temporary:
         temporary.write_text(card)
@@ -138,7 +157,8 @@ def write_bundle(folder: Path, source: Path, best: Result) -> None:
 def write_page(path: Path, comparison: dict[str, Any], runs: dict[int, Result]) -> None:
     """Writes the page, from what was drawn and what `preprocess` found in the data."""
     drawings = {path.stem: path.read_text() for path in sorted(paths.PLOTS.glob("*.svg"))}
-    html = page.render(comparison, runs, drawings, data_report(paths.DATA_REPORT))
+    refusals = (paths.PLOTS / "best_likelihood.png").read_bytes()
+    html = page.render(comparison, runs, drawings, data_report(paths.DATA_REPORT), refusals)
     with replacing(path) as temporary:
         temporary.write_text(html)
 

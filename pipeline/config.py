@@ -69,6 +69,23 @@ class Split:
 
 
 @dataclass
+class Feedback:
+    """What users told the service: which export, and how much of it trains."""
+
+    sha256: str | None = MISSING
+    held_out: float = MISSING
+    largest_share: float = MISSING
+    least: int = MISSING
+
+    def __post_init__(self) -> None:
+        """Refuses shares that leave nothing, or let feedback outweigh what was published."""
+        for field, most in (("held_out", 0.9), ("largest_share", 0.5)):
+            share = getattr(self, field)
+            _require(0 < share <= most, f"data.feedback.{field}", f"above 0, at most {most}", share)
+        _require(self.least > 0, "data.feedback.least", "positive", self.least)
+
+
+@dataclass
 class Data:
     """A data set: its files with the SHA-256 of their decompressed bytes, and where to get them."""
 
@@ -77,6 +94,7 @@ class Data:
     files: dict[str, str] = MISSING
     mirrors: list[str] = MISSING
     split: Split = MISSING
+    feedback: Feedback | None = MISSING
 
 
 @dataclass

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from numpy.lib.npyio import NpzFile
 from numpy.typing import NDArray
 
 from pipeline.config import PipelineError
@@ -70,22 +71,28 @@ class Split:
 
 @dataclass(frozen=True)
 class Splits:
-    """The whole data set; no image is in two of its parts."""
+    """The whole data set; no image is in two of its parts.
+
+    `feedback`: what was held out of what users told the service, where that is part of the data.
+    """
 
     train: Split
     validation: Split
     test: Split
+    feedback: Split | None = None
 
 
 NAMES = ("train", "validation", "test")
+FEEDBACK = "feedback"
 _ARRAYS = ("images", "labels", "index")
 
 
 def save(splits: Splits, path: Path) -> None:
     """Writes the splits as one uncompressed `.npz`: its bytes depend on nothing but the arrays."""
+    names = NAMES if splits.feedback is None else (*NAMES, FEEDBACK)
     arrays = {
         f"{name}_{array}": getattr(getattr(splits, name), array)
-        for name in NAMES
+        for name in names
         for array in _ARRAYS
     }
     with replacing(path) as temporary, temporary.open("wb") as file:
@@ -94,8 +101,19 @@ def save(splits: Splits, path: Path) -> None:
 
 def load(path: Path, name: str) -> Split:
     """One part of the data set; the others stay unread: none but its user opens the test set."""
+    with _opened(path) as arrays:
+        return Split(*(arrays[f"{name}_{array}"] for array in _ARRAYS))
+
+
+def load_feedback(path: Path) -> Split | None:
+    """The part that was held out of the users' feedback, where that is part of the data."""
+    with _opened(path) as arrays:
+        there = f"{FEEDBACK}_labels" in arrays
+    return load(path, FEEDBACK) if there else None
+
+
+def _opened(path: Path) -> NpzFile:
     try:
-        with np.load(path, allow_pickle=False) as arrays:
-            return Split(*(arrays[f"{name}_{array}"] for array in _ARRAYS))
+        return np.load(path, allow_pickle=False)  # type: ignore[no-any-return]
     except FileNotFoundError:
         raise PipelineError(f"{path} is missing: python -m pipeline.preprocess") from None

@@ -9,11 +9,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline import dataset, judged, paths, pictures, statistics, theme, timings
+from pipeline import dataset, judged, paths, pictures, refusals, statistics, theme, timings
 from pipeline.config import Config, PipelineError, stage
 from pipeline.dataset import Split
-from pipeline.files import replacing, write_json
+from pipeline.files import replacing, write_arrays, write_json
 from pipeline.statistics import Probabilities
+from serve import reference
 from serve.predictor import BundleError, Predictor
 
 logger = logging.getLogger(__name__)
@@ -25,23 +26,28 @@ def main(cfg: Config) -> None:
     """Evaluates the model of `cfg.run` as it is served."""
     bundle, folder = paths.model(cfg.run), paths.evaluation(cfg.run)
     predictor = opened(bundle, cfg)
+    likelihood, described, fresh = refusals.load(cfg.data.name)
     validation = judged.load(paths.processed(cfg.data.name), "validation")
     test = judged.load(paths.processed(cfg.data.name), "test")
 
+    expected = predictor.probabilities(validation.images)
     probabilities = predictor.probabilities(test.images)
     figures = (
         identity(predictor.description, bundle)
-        | statistics.validation_figures(
-            predictor.probabilities(validation.images), validation.labels
-        )
+        | statistics.validation_figures(expected, validation.labels)
         | test_figures(probabilities, test)
+        | feedback_figures(predictor, dataset.load_feedback(paths.processed(cfg.data.name)))
     )
+    looks = refusals.judged(likelihood, test.images, fresh)
+    figures |= refusals.figures(looks, described)
     worst = worst_mistakes(probabilities, test)
 
     write_arrays(folder / "predictions.npz", probabilities=probabilities, labels=test.labels)
     write_arrays(folder / "mistakes.npz", **worst)
+    write_arrays(folder / reference.FILE, **reference.taken(validation.images, expected)._asdict())
     write_pairs(folder / "confusion.csv", test.labels, probabilities.argmax(axis=1))
     draw(folder, cfg.run, probabilities, test, worst)
+    theme.save(refusals.picture(looks, described["threshold"]), folder / "likelihood.png")
     write_json(folder / "metrics.json", figures)
     measure(cfg.run, predictor, test)
     misread = f"{figures['errors']:,} of {len(test):,} test images"
@@ -91,6 +97,21 @@ def test_figures(probabilities: Probabilities, split: Split) -> dict[str, Any]:
     }
 
 
+def feedback_figures(predictor: Predictor, held_out: Split | None) -> dict[str, Any]:
+    """How many of the users' images that no model was trained on are read right; {} without any.
+
+    They are as the service normalised them, so they are not normalised again.
+    """
+    if held_out is None:
+        return {}
+    right = predictor.probabilities(held_out.images).argmax(axis=1) == held_out.labels
+    return {
+        "feedback_accuracy": float(right.mean()),
+        "feedback_images": len(held_out),
+        "feedback_wilson": statistics.wilson(int(right.sum()), len(held_out)),
+    }
+
+
 def worst_mistakes(probabilities: Probabilities, split: Split) -> dict[str, NDArray[Any]]:
     """Images read as the wrong digit, the surest first; `index` is `Split.index`."""
     predicted, confidence = probabilities.argmax(axis=1), probabilities.max(axis=1)
@@ -103,12 +124,6 @@ def worst_mistakes(probabilities: Probabilities, split: Split) -> dict[str, NDAr
         "predicted": predicted[worst].astype(np.uint8),
         "confidence": confidence[worst],
     }
-
-
-def write_arrays(path: Path, **arrays: NDArray[Any]) -> None:
-    """Writes an uncompressed `.npz`: its bytes depend on nothing but the arrays."""
-    with replacing(path) as temporary, temporary.open("wb") as file:
-        np.savez(file, allow_pickle=False, **arrays)
 
 
 def write_pairs(path: Path, actual: dataset.Labels, predicted: NDArray[np.int64]) -> None:

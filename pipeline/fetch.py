@@ -11,10 +11,10 @@ from functools import partial
 from pathlib import Path
 
 from pipeline import environment, paths
-from pipeline.config import Config, Data, Format, PipelineError, stage
+from pipeline.config import Config, Data, Feedback, Format, PipelineError, stage
 from pipeline.dataset import read_idx
 from pipeline.download import without_password
-from pipeline.files import replacing
+from pipeline.files import replacing, sha256
 from pipeline.mirrors import MirrorError, Web, opened
 
 log = logging.getLogger(__name__)
@@ -26,7 +26,10 @@ def main(cfg: Config) -> None:
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
         complete(folder, cfg.data)
-        remove_others(folder, cfg.data.files)
+        names = set(cfg.data.files)
+        if cfg.data.feedback:
+            names.add(add_feedback(folder, cfg.data.feedback))
+        remove_others(folder, names)
     log.info("%s is complete", folder)
 
 
@@ -63,6 +66,30 @@ def complete(folder: Path, data: Data) -> None:
         raise PipelineError("\n".join([head, *(f"  {line}" for line in tried), way_out(data)]))
 
 
+def add_feedback(folder: Path, feedback: Feedback) -> str:
+    """Copies the export of feedback that the configuration names; returns the name of its file.
+
+    Raises:
+        PipelineError: there is none, or another one.
+    """
+    source, copy = environment.root() / paths.FEEDBACK, folder / paths.FEEDBACK.name
+    export = "python -m pipeline.feedback <STATE_DIR>/feedback.db"
+    if feedback.sha256 is None:
+        raise PipelineError(f"no feedback of users is exported yet: {export}")
+    for file in (copy, source):
+        if file.exists() and sha256(file) == feedback.sha256:
+            break
+    else:
+        raise PipelineError(
+            f"{paths.FEEDBACK} is not there with the SHA-256 {feedback.sha256[:8]}… of the "
+            f"configuration: dvc pull {paths.FEEDBACK}.dvc, or export it anew: {export}"
+        )
+    if file == source:
+        with replacing(copy) as temporary:
+            shutil.copyfile(source, temporary)
+    return copy.name
+
+
 def is_right(path: Path, data: Data) -> bool:
     """Whether the file is there with the configured content."""
     try:
@@ -75,7 +102,7 @@ def is_right(path: Path, data: Data) -> bool:
 
 def places(data: Data) -> list[str]:
     """Where to look, in this order."""
-    own = environment.mnist_mirror() if data.name == "mnist" else None
+    own = environment.mnist_mirror() if data.format is Format.idx else None
     return ([own] if own else []) + data.mirrors
 
 
@@ -125,7 +152,7 @@ def summary(reasons: list[str]) -> str:
 
 def way_out(data: Data) -> str:
     """What to do when no mirror helps."""
-    if data.name != "mnist":
+    if data.format is not Format.idx:
         return f"Other places can be named under `mirrors` in conf/data/{data.name}.yaml."
     return (
         "Set MNIST_MIRROR=<folder or URL> to a place that has them, or do without a download: "

@@ -8,6 +8,10 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 
 @contextmanager
@@ -29,6 +33,12 @@ def write_json(path: Path, content: object) -> None:
     """Writes `content` as JSON that is the same bytes for the same content."""
     with replacing(path) as temporary:
         temporary.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+
+
+def write_arrays(path: Path, **arrays: NDArray[Any]) -> None:
+    """Writes an uncompressed `.npz`: its bytes depend on nothing but the arrays."""
+    with replacing(path) as temporary, temporary.open("wb") as file:
+        np.savez(file, allow_pickle=False, **arrays)
 
 
 def sha256(path: Path) -> str:

@@ -23,11 +23,13 @@ def render(
     runs: dict[int, Result],
     drawings: dict[str, str],
     data: dict[str, Any],
+    refusals: bytes,
 ) -> str:
     """The comparison of runs as HTML.
 
     `drawings` are SVGs that show all runs: `accuracy`, `curves_accuracy`, `curves_loss`. `data`
-    may hold `statistics` and the PNG `samples` of the data set's report.
+    may hold `statistics` and the PNG `samples` of the data set's report. `refusals` is the PNG that
+    shows what looks like a digit.
     """
     content = {
         "best": comparison["best"],
@@ -38,6 +40,7 @@ def render(
         "verdicts": verdicts(comparison),
         "settings": settings({run: result.model["settings"] for run, result in runs.items()}),
         "drawings": drawings,
+        "refusals": refusals,
         "samples": data.get("samples"),
         "counts": class_counts(data.get("statistics", {})),
         "colour": theme.name_of,

@@ -8,7 +8,11 @@ MODELS = Path("models/runs")
 EVALUATIONS = Path("reports/evaluate")
 CURVES = Path("reports/train")
 CHAMPION = Path("models/champion")
+LIKELIHOOD = Path("models/likelihood")
 DATA_REPORT = Path("reports/data")
+
+# What users told the service, as exported; DVC tracks it, no stage makes it.
+FEEDBACK = Path("data/feedback.npz")
 
 COMPARISON = Path("reports/comparison.json")
 METRICS = Path("reports/metrics.json")
@@ -31,6 +35,11 @@ def raw(data: str) -> Path:
 def processed(data: str) -> Path:
     """The data set split into train, validation and test."""
     return Path("data/processed") / f"{data}.npz"
+
+
+def nondigits(data: str) -> Path:
+    """Fresh pictures of what is no digit, to judge with."""
+    return Path("data/nondigits") / f"{data}.npz"
 
 
 def model(run: int) -> Path:

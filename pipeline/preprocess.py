@@ -6,12 +6,12 @@ import csv
 import hashlib
 import logging
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline import dataset, paths
+from pipeline import corrections, dataset, paths
 from pipeline.config import Config, Data, Format, PipelineError, stage
 from pipeline.dataset import CLASSES, NAMES, SIDE, Images, Labels, Split, Splits
 from pipeline.files import replacing, sha256, write_json
@@ -36,9 +36,10 @@ def main(cfg: Config) -> None:
     name, report = cfg.data.name, paths.DATA_REPORT
     published = read(paths.raw(name), cfg.data)
     splits = split(published, cfg.data.split.validation, cfg.data.split.test, cfg.seed)
+    splits, told = with_feedback(splits, published.images, cfg.data)
     dataset.save(splits, paths.processed(name))
 
-    figures = {part: statistics(getattr(splits, part)) for part in NAMES}
+    figures = {part: statistics(getattr(splits, part)) for part in NAMES} | told
     whole = {"data": name, "seed": cfg.seed, "sha256": sha256(paths.processed(name))}
     write_json(report / "statistics.json", whole | figures)
     write_classes(splits, report / "classes.csv")
@@ -132,6 +133,22 @@ def hold_out(index: Index, labels: Labels, size: int, seed: int, field: str) -> 
         raise PipelineError(f"{field} is {size}, seed is {seed}: {error}") from error
     left, held_out = (np.sort(part) for part in parts)
     return left, held_out
+
+
+def with_feedback(
+    splits: Splits, published: Images, data: Data
+) -> tuple[Splits, dict[str, dict[str, Any]]]:
+    """The splits with what users told the service, and a report on it; without it as they are."""
+    if not data.feedback:
+        return splits, {}
+    exported = corrections.load(paths.raw(data.name) / paths.FEEDBACK.name)
+    mixed, told = corrections.joined(splits, published, exported, data.feedback)
+    log.info(
+        "of %(exported)d images of feedback %(train)d train, %(held_out)d are held out, "
+        "%(above_share)d are above their share, %(published)d are published ones",
+        told,
+    )
+    return mixed, {"feedback": told}
 
 
 def statistics(split: Split) -> dict[str, object]:

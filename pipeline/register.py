@@ -16,8 +16,20 @@ from typing import Any
 from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
 
-from pipeline import command, environment, gates, git, judged, paths, registry, table, tracking
+from pipeline import (
+    command,
+    dataset,
+    environment,
+    gates,
+    git,
+    judged,
+    paths,
+    registry,
+    table,
+    tracking,
+)
 from pipeline.config import PipelineError
+from pipeline.dataset import Split
 from pipeline.files import sha256
 from pipeline.registry import CHAMPION
 from serve.predictor import BundleError, Predictor
@@ -123,12 +135,16 @@ def _decide(
             f"{title} was rolled back on {date} and is not promoted again.\n"
             "To do so all the same: python -m pipeline.register --promote"
         )
-    checks = _checks(rules.gates, version, present)
+    checks, told = _judged(rules.gates, version, present)
     findings = "".join(f"\n  {'ok' if c.passed else 'NO'}  {c.finding}" for c in checks)
+    reasons = _verdicts(checks)
+    if told:
+        reasons["feedback"] = told
+        findings += f"\n      {told}"
     if all(check.passed for check in checks):
-        registry.promote(client, version, _verdicts(checks))
+        registry.promote(client, version, reasons)
         return f"{title} is the champion{_instead(present)}.{findings}"
-    registry.challenge(client, version, _verdicts(checks))
+    registry.challenge(client, version, reasons)
     kept = f"version {present.version} stays the champion" if present else "there is no champion"
     return f"{title} is registered as challenger; {kept}.{findings}"
 
@@ -146,16 +162,28 @@ def _verdicts(checks: list[gates.Check]) -> dict[str, str]:
     }
 
 
-def _checks(
+def _judged(
     limits: gates.Gates, version: ModelVersion, present: ModelVersion | None
-) -> list[gates.Check]:
-    """The gates' verdicts on the version as the registry gives it out."""
-    test = judged.load(paths.processed(version.tags["data"]), "test")
+) -> tuple[list[gates.Check], str | None]:
+    """The version as the registry gives it out: the gates' verdicts, and what users would say."""
+    data = paths.processed(version.tags["data"])
+    test, told = judged.load(data, "test"), dataset.load_feedback(data)
     # A champion whose files are lost cannot be served, so there is nothing to compare with.
     comparable = present if present and registry.readable(present) else None
     champion = registry.downloaded(comparable) if comparable else nullcontext()
     with registry.downloaded(version) as candidate, champion as standing:
-        return list(gates.check(limits, candidate, standing, test))
+        checks = list(gates.check(limits, candidate, standing, test))
+        return checks, _on_feedback(candidate, standing, told) if told else None
+
+
+def _on_feedback(candidate: Predictor, standing: Predictor | None, told: Split) -> str:
+    """What both make of the users' held-out images; no gate, for users can label as they like."""
+
+    def right(predictor: Predictor) -> int:
+        return int((predictor.probabilities(told.images).argmax(axis=1) == told.labels).sum())
+
+    beside = f", champion {right(standing)}" if standing else ""
+    return f"of {len(told)} held-out images of feedback {right(candidate)} right{beside}"
 
 
 def _roll_back(client: MlflowClient, model: str) -> None:

@@ -25,16 +25,30 @@ from serve.predictor import BundleError, Predictor
 logger = logging.getLogger(__name__)
 
 CHAMPION, PREVIOUS, CHALLENGER = "champion", "previous", "challenger"
-BUNDLE = "bundle.digest"
+BUNDLE = "bundle.digest"  # read by services of earlier versions too: its meaning stays
+LIKELIHOOD = "bundle.likelihood"
 PROMOTED = "promoted_at"
 ROLLED_BACK = "rolled_back"
 _ARTIFACT = "champion"  # folder of the MLflow run
 
 
 def bundle_digest(bundle: Predictor) -> str:
-    """What identifies a bundle: what its answers depend on, not what was found out about it."""
+    """What a bundle's predictions depend on, not what was found out about them."""
     decisive = f"{bundle.description['sha256']} {bundle.description['temperature']}"
     return hashlib.sha256(decisive.encode()).hexdigest()
+
+
+def likelihood_digest(bundle: Predictor) -> str | None:
+    """What its likelihood of a digit depends on; None if it has none."""
+    second = bundle.description.get("likelihood")
+    if not second:
+        return None
+    return hashlib.sha256(f"{second['sha256']} {second['threshold']}".encode()).hexdigest()
+
+
+def identity(version: ModelVersion) -> str:
+    """What the history calls a bundle: the digests of both, of an earlier one that of its model."""
+    return "+".join(version.tags[tag] for tag in (BUNDLE, LIKELIHOOD) if tag in version.tags)
 
 
 def ensure_registered(
@@ -43,8 +57,10 @@ def ensure_registered(
     """The version of `model` that is this bundle, readable; registers it if there is none."""
     if not client.search_registered_models(f"name = '{model}'"):
         client.create_registered_model(model)
-    digest = bundle_digest(Predictor(bundle))
-    found = client.search_model_versions(f"name = '{model}' and tags.`{BUNDLE}` = '{digest}'")
+    predictor = Predictor(bundle)
+    digest, likelihood = bundle_digest(predictor), likelihood_digest(predictor)
+    same_model = client.search_model_versions(f"name = '{model}' and tags.`{BUNDLE}` = '{digest}'")
+    found = [version for version in same_model if version.tags.get(LIKELIHOOD) == likelihood]
     if found:
         version = max(found, key=lambda version: int(version.version))
         if not readable(version):
@@ -55,7 +71,7 @@ def ensure_registered(
         model,
         f"{run.info.artifact_uri}/{_ARTIFACT}",
         run.info.run_id,
-        tags={BUNDLE: digest, **tags},
+        tags={BUNDLE: digest, **({LIKELIHOOD: likelihood} if likelihood else {}), **tags},
     )
 
 
@@ -155,11 +171,11 @@ def rolled_back(version: ModelVersion) -> str | None:
 
     Asks the history too: it outlives a registry whose tags are lost.
     """
-    digest = version.tags[BUNDLE]
+    bundle = identity(version)
     for line in reversed(_history()):
-        if line["bundle"] == digest:
+        if line["bundle"] == bundle:
             break
-        if line["action"] == "rollback" and line["replaced"] == digest:
+        if line["action"] == "rollback" and line["replaced"] == bundle:
             return str(line["at"])
     return version.tags.get(ROLLED_BACK)
 
@@ -181,13 +197,13 @@ def _remember(action: str, version: ModelVersion, replaced: ModelVersion | None)
 
     A registry that is filled again with what the last line says is no news.
     """
-    history, bundle = _history(), version.tags[BUNDLE]
+    history, bundle = _history(), identity(version)
     if history and history[-1]["bundle"] == bundle:
         return
     line = {
         "action": action,
         "bundle": bundle,
-        "replaced": replaced.tags[BUNDLE] if replaced else None,
+        "replaced": identity(replaced) if replaced else None,
         "version": int(version.version),
         "at": now(),
     }

@@ -110,6 +110,17 @@ def mcnemar(first: NDArray[np.bool_], second: NDArray[np.bool_]) -> Discordance:
     return Discordance(only_first, only_second, p)
 
 
+def auroc(positive: NDArray[np.float32], negative: NDArray[np.float32]) -> float:
+    """Probability that a positive's score is above a negative's, equal ones counting half.
+
+    The area under the ROC curve, by ranks (Hanley and McNeil, Radiology 1982).
+    """
+    ordered = np.sort(negative)
+    below = np.searchsorted(ordered, positive, "left")
+    not_above = np.searchsorted(ordered, positive, "right")
+    return float((below + not_above).mean() / 2 / len(negative))
+
+
 def validation_figures(probabilities: Probabilities, labels: Labels) -> dict[str, float]:
     """What the champion is chosen by, under the names that it has everywhere."""
     return {

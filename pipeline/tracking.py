@@ -32,7 +32,7 @@ _LIBRARIES = ("tensorflow", "tensorflow-cpu", "keras", "numpy", "ai-edge-litert"
 
 
 def connect() -> MlflowClient:
-    """A client of the tracking store, whose tables exist.
+    """A client of the store, which is also the registry, and whose tables exist.
 
     Processes that create the tables of one new SQLite file at the same time destroy it, so one
     goes first.
@@ -42,6 +42,7 @@ def connect() -> MlflowClient:
     logging.getLogger("alembic").setLevel(logging.WARNING)
     logging.getLogger("mlflow").setLevel(logging.ERROR)  # warns that uv installs no pip
     mlflow.set_tracking_uri(environment.tracking_uri())
+    mlflow.set_registry_uri(environment.tracking_uri())
     with lock():
         client = MlflowClient()
         client.search_experiments(max_results=1)

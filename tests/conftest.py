@@ -4,8 +4,10 @@ import os
 import shutil
 import signal
 
+import numpy as np
 import pytest
 from hydra import compose, initialize_config_dir
+from making import write_bundle
 
 from pipeline import config, determinism
 
@@ -24,6 +26,14 @@ def pytest_runtest_setup(item):
             if os.environ.get("CI"):
                 pytest.fail(missing)
             pytest.skip(missing)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _no_store_of_other_tests():
+    """MLflow tells the environment its store; what starts in a later module would inherit it."""
+    yield
+    for name in ("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI"):
+        os.environ.pop(name, None)
 
 
 @pytest.fixture(scope="session")
@@ -46,3 +56,54 @@ def tensorflow():
     import tensorflow as tf
 
     return tf
+
+
+@pytest.fixture(scope="session")
+def digit_file(tensorflow):
+    """Makes a real LiteRT file that always answers `digit`, the surer the brighter the image."""
+    tf = tensorflow
+
+    def make(digit):
+        weights = np.zeros((28 * 28, 10), np.float32)
+        weights[:, digit] = 1 / 5000
+
+        class Network(tf.Module):
+            @tf.function(input_signature=[tf.TensorSpec((None, 28, 28, 1), tf.uint8)])
+            def __call__(self, images):
+                pixels = tf.reshape(tf.cast(images, tf.float32), (-1, 28 * 28))
+                return pixels @ tf.constant(weights)
+
+        network = Network()
+        converter = tf.lite.TFLiteConverter.from_concrete_functions(
+            [network.__call__.get_concrete_function()], network
+        )
+        return converter.convert()
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def brightness(tensorflow):
+    """A real LiteRT file of a likelihood: the mean of the pixels, 1 if half of them are white."""
+    tf = tensorflow
+
+    class Network(tf.Module):
+        @tf.function(input_signature=[tf.TensorSpec((None, 28, 28, 1), tf.uint8)])
+        def __call__(self, images):
+            pixels = tf.reshape(tf.cast(images, tf.float32), (-1, 28 * 28))
+            return tf.minimum(tf.reduce_mean(pixels, axis=1, keepdims=True) / 127.5, 1.0)
+
+    network = Network()
+    return tf.lite.TFLiteConverter.from_concrete_functions(
+        [network.__call__.get_concrete_function()], network
+    ).convert()
+
+
+@pytest.fixture(scope="session")
+def made(digit_file, brightness, tmp_path_factory):
+    """Two bundles: `made[3]` always answers 3, `made[8]` always 8."""
+    folder = tmp_path_factory.mktemp("bundles")
+    return {
+        digit: write_bundle(folder / str(digit), digit_file(digit), likelihood=brightness)
+        for digit in (3, 8)
+    }

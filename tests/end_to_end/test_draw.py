@@ -4,7 +4,9 @@ Pictures of what it looked like are left in `build/screenshots`.
 """
 
 import io
+import json
 import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -43,6 +45,19 @@ def guarded(bundle, tmp_path):
     yield running
     if running.process.poll() is None:
         running.stop()
+
+
+@pytest.fixture
+def strict(bundle, tmp_path):
+    """A service with a bundle for which nothing looks enough like a digit."""
+    folder = shutil.copytree(bundle, tmp_path / "strict")
+    described = json.loads((folder / "model.json").read_text())
+    described["likelihood"]["threshold"] = 1.01
+    (folder / "model.json").write_text(json.dumps(described))
+    running = Process(tmp_path, MODEL_URI=folder, API_WORKERS=1)
+    running.ready()
+    yield running
+    running.stop()
 
 
 class Page:
@@ -159,11 +174,11 @@ class Page:
 
 
 @pytest.fixture
-def visit(browser, service):
+def visit_any(browser):
     """Opens the page; nothing of another host may be asked for, nothing may be complained of."""
     opened = []
 
-    def begin(url=service.url, **options):
+    def begin(url, **options):
         page = Page(browser, url, **options)
         opened.append(page)
         return page
@@ -174,6 +189,12 @@ def visit(browser, service):
     for page in opened:
         assert page.complaints == []
         assert not [url for url in page.asked if not url.startswith((page.url, "blob:", "data:"))]
+
+
+@pytest.fixture
+def visit(visit_any, service):
+    """Opens the page of the service, or another."""
+    return lambda url=service.url, **options: visit_any(url, **options)
 
 
 def png(image):
@@ -201,6 +222,17 @@ def test_each_digit_is_read_while_it_is_drawn(visit):
         assert page.saw() == 0
     assert sum(read[digit] == str(digit) for digit in read) >= RIGHT, read
     assert not [url for url in page.asked if "/predict?" in url]  # all over the WebSocket
+
+
+def test_what_may_be_no_digit_is_said_kindly(visit, strict):
+    page = visit(strict.url)
+    page.live()
+    page.draw(7)
+    expect(page.at("sure")).to_have_text("This may not be a digit")
+    expect(page.at("note")).to_contain_text(f"a {page.digit} comes closest".replace("a 8", "an 8"))
+    assert page.state == "unsure"
+    assert page.at("confirm").is_enabled()  # the answer stands, and can be told right
+    page.keep("no-digit")
 
 
 def test_the_answer_comes_before_the_line_ends(visit):
@@ -302,6 +334,59 @@ def test_all_of_it_by_keys(visit):
     keys.press("Control+z")
     expect(page.at("digit")).to_have_text("?")
     expect(page.at("undo")).to_be_disabled()
+
+
+@pytest.fixture
+def counting(made, tmp_path):
+    """A service of which nothing was asked yet."""
+    running = Process(tmp_path, MODEL_URI=made[3], API_WORKERS=1)
+    running.ready()
+    yield running
+    running.stop()
+
+
+@pytest.mark.parametrize("route", ["socket", "requests"])
+def test_a_line_counts_once_it_is_drawn(visit_any, counting, route):
+    def without_sockets(tab):
+        if route == "requests":
+            tab.route_web_socket(re.compile("/predict/stream"), lambda socket: socket.close())
+
+    page = visit_any(counting.url, prepare=without_sockets)
+    page.live("live" if route == "socket" else "single")
+
+    def counted():
+        with counting.client() as api:
+            lines = api.get("/metrics").text.splitlines()
+        return sum(
+            float(line.split()[-1]) for line in lines if line.startswith("predictions_total{")
+        )
+
+    first, *others = page.places([(140, 40), (140, 240)])
+    page.tab.mouse.move(*first)
+    page.tab.mouse.down()
+    for place in others:
+        page.tab.mouse.move(*place)
+        page.tab.wait_for_timeout(80)  # longer than between two questions
+    expect(page.at("digit")).to_have_text("3")
+    page.settled()
+    assert counted() == 0
+    page.tab.mouse.up()
+    page.settled()
+    assert counted() == 1
+    page.at("confirm").click()
+    expect(page.at("thanks")).to_have_text("Thank you.")
+    page.tab.keyboard.press("Escape")
+    page.at("canvas").focus()
+    for key in ("Space", *["ArrowDown"] * 9):
+        page.tab.keyboard.press(key)
+    expect(page.at("digit")).to_have_text("3")
+    page.settled()
+    assert counted() == 1
+    page.tab.keyboard.press("Tab")  # leaves the pen where it is
+    page.settled()
+    assert counted() == 2
+    # The browser says so of a single request for a line that is too short yet.
+    page.complaints = [said for said in page.complaints if "422" not in said]
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

@@ -2,7 +2,11 @@
 
 import json
 
+import numpy as np
 import pytest
+
+from pipeline import dataset, nondigits, paths, statistics
+from serve.predictor import Predictor
 
 PROMISED = {"1": 0.980, "2": 0.985, "3": 0.990}
 
@@ -27,3 +31,23 @@ def test_the_split_is_the_promised_one(champion):
     statistics = json.loads(champion.read("reports/data/statistics.json"))
     counts = [statistics[name]["count"] for name in ("train", "validation", "test")]
     assert counts == [54_000, 6_000, 10_000]
+
+
+@pytest.mark.slow
+def test_what_is_no_digit_is_told_from_digits(champion):
+    """As it is served: the bundle's likelihood on images that the pipeline drew to judge with."""
+    folder = champion.folder
+    predictor = Predictor(folder / paths.CHAMPION)
+    digits = predictor.likelihoods(dataset.load(folder / paths.processed("mnist"), "test").images)
+    assert (digits < predictor.likelihood.threshold).mean() == pytest.approx(0.01, abs=0.005)
+    with np.load(folder / paths.nondigits("mnist")) as arrays:
+        fresh = {kind: predictor.likelihoods(arrays[kind]) for kind in arrays.files}
+    reached = {kind: statistics.auroc(digits, fresh[kind]) for kind in nondigits.KINDS}
+    fitted = {kind: auroc for kind, auroc in reached.items() if kind not in nondigits.UNSEEN}
+    assert min(fitted.values()) > 0.98, fitted
+    assert min(reached.values()) > 0.96, reached
+    refused = {k: (fresh[k] < predictor.likelihood.threshold).mean() for k in nondigits.DIGITS}
+    assert max(refused.values()) < 0.05, refused
+    assert json.loads(champion.read("reports/metrics.json"))["nondigit_auroc"] == pytest.approx(
+        min(reached.values())
+    )

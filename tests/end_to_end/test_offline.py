@@ -33,5 +33,6 @@ def test_the_demo_needs_none_and_leaves_the_workspace_alone(empty_clone):
         *("--out", ".demo/champion"),
     )
     names = {path.name for path in (empty_clone.folder / ".demo/champion").iterdir()}
-    assert names == {"model.tflite", "model.json", "README.md"}
+    files = {"model.tflite", "likelihood.tflite", "model.json", "README.md", "reference.npz"}
+    assert names == files
     assert empty_clone.run("git", "status", "--porcelain") == ""

@@ -400,7 +400,7 @@ def alone(module_clone, tmp_path_factory):
 
 
 @contextmanager
-def ray_cluster():
+def ray_cluster(clone):
     """Two nodes of one core each on this machine; their address and their processes."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -413,7 +413,7 @@ def ray_cluster():
         for options in ([*head, "--disable-usage-stats"], [f"--address={address}"]):
             node = subprocess.Popen(
                 ["ray", "start", "--block", "--num-cpus=1", *options],
-                env={**os.environ, "RAY_AUTH_MODE": "disabled"},
+                env={**clone.environment, "RAY_AUTH_MODE": "disabled"},
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
                 text=True,
@@ -466,7 +466,7 @@ def test_seeds_on_several_cores_give_the_weights_of_each_alone(alone, tmp_path, 
 def test_seeds_on_two_nodes_give_the_weights_of_each_alone(alone, tmp_path):
     clone = twin(alone, tmp_path)
     with (
-        ray_cluster() as cluster,
+        ray_cluster(clone) as cluster,
         started(clone, *SEEDS, "hydra/launcher=ray", **cluster) as process,
     ):
         at_work = wait_for(

@@ -8,11 +8,24 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from pipeline import compare, dataset, determinism, evaluate, fetch, paths, preprocess, train
+from pipeline import (
+    compare,
+    dataset,
+    determinism,
+    evaluate,
+    fetch,
+    likelihood,
+    nondigits,
+    paths,
+    preprocess,
+    refusals,
+    train,
+)
 from pipeline.config import CONF
 from pipeline.dataset import SIDE, Split, Splits
-from pipeline.files import write_json
+from pipeline.files import write_arrays, write_json
 from pipeline.results import METRICS
+from serve import reference
 
 
 @pytest.fixture
@@ -56,6 +69,22 @@ def write_curves(run):
         (folder / f"{metric}.tsv").write_text(f"step\t{metric}\n{rows}")
 
 
+def write_likelihood(content, threshold=0.25):
+    """What `likelihood` leaves, but for its images."""
+    digest = hashlib.sha256(content).hexdigest()
+    about = {"data": "mnist", "sha256": digest, "threshold": threshold}
+    write_json(paths.LIKELIHOOD / "likelihood.json", about)
+    (paths.LIKELIHOOD / "likelihood.tflite").write_bytes(content)
+    return about
+
+
+def refusals_of(about):
+    """Figures of a likelihood, as `evaluate` has them."""
+    some = np.linspace(0, 1, 8, dtype=np.float32)
+    kinds = dict.fromkeys((*nondigits.KINDS, *nondigits.DIGITS), some / 2)
+    return refusals.figures(refusals.Judged(some, kinds, []), about)
+
+
 @pytest.fixture
 def evaluated(workspace) -> Callable[..., None]:
     """Writes what `train` and `evaluate` leave of a run that misreads the test images `wrong`."""
@@ -76,16 +105,17 @@ def evaluated(workspace) -> Callable[..., None]:
         write_curves(run)
         figures = evaluate.identity(model, bundle) | evaluate.test_figures(probabilities, test)
         figures |= {"val_accuracy": val_accuracy, "val_loss": val_loss}
+        figures |= refusals_of(write_likelihood(b"a likelihood"))
         write_json(folder / "metrics.json", figures)
-        evaluate.write_arrays(
-            folder / "predictions.npz", probabilities=probabilities, labels=labels
-        )
+        write_arrays(folder / "predictions.npz", probabilities=probabilities, labels=labels)
         worst = evaluate.worst_mistakes(probabilities, test)
-        evaluate.write_arrays(folder / "mistakes.npz", **worst)
+        write_arrays(folder / "mistakes.npz", **worst)
+        taken = reference.taken(pixels, probabilities)
+        write_arrays(folder / reference.FILE, **taken._asdict())
         evaluate.write_pairs(folder / "confusion.csv", labels, answers)
         for picture in ("confusion", "reliability"):
             (folder / f"{picture}.svg").write_text("<svg xmlns='http://www.w3.org/2000/svg'/>")
-        for picture in ("mistakes", "reliability"):
+        for picture in ("likelihood", "mistakes", "reliability"):
             (folder / f"{picture}.png").write_bytes(b"a picture")
 
     return write
@@ -105,6 +135,7 @@ def pipeline_run(tensorflow, configured, tmp_path_factory):
         for main in (fetch.main, preprocess.main):
             main(configured(1, "data=digits"))
         paths.processed("digits").rename(paths.processed("mnist"))
+        likelihood.main(configured(1))
         for run, epochs in ((1, 2), (3, 10)):
             for main in (train.main, evaluate.main):
                 main(configured(run, f"epochs={epochs}", *small))
@@ -143,7 +174,7 @@ def litert(tensorflow) -> bytes:
 
 
 @pytest.fixture
-def trained(workspace, litert) -> Splits:
+def trained(workspace, litert, brightness) -> Splits:
     """Run 3 as `train` leaves it, and its data: a digit is two bright lines, some are mislabelled.
 
     Of 30 validation images 3 cannot be read right, of 100 test images 2: an 8 read as 0 that is
@@ -165,6 +196,12 @@ def trained(workspace, litert) -> Splits:
     test.images[61] = np.where(test.images[61] > 0, 130, 0)
     splits = Splits(split(10, {}), split(30, {0: 5, 1: 5, 2: 5}), test)
     dataset.save(splits, paths.processed("mnist"))
+    write_likelihood(brightness)
+    write_arrays(
+        paths.nondigits("mnist"),
+        **dict.fromkeys(nondigits.KINDS, test.images[:20] // 4),
+        **dict.fromkeys(nondigits.DIGITS, test.images[:20]),
+    )
     bundle = paths.model(3)
     bundle.mkdir(parents=True)
     (bundle / "model.tflite").write_bytes(litert)

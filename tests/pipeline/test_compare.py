@@ -1,4 +1,5 @@
 import csv
+import hashlib
 import json
 from io import StringIO
 
@@ -7,9 +8,9 @@ import pytest
 from omegaconf import OmegaConf
 from rich.console import Console
 
-from pipeline import compare, evaluate, paths, results, table
+from pipeline import compare, evaluate, paths, refusals, results, table
 from pipeline.config import PipelineError
-from pipeline.files import sha256
+from pipeline.files import sha256, write_arrays
 from serve.predictor import Predictor
 
 
@@ -50,7 +51,7 @@ def test_figures_of_the_best_run_are_flat_and_have_the_promised_names(evaluated,
     metrics = json.loads(paths.METRICS.read_text())
     assert list(metrics) == [
         *("run", "val_accuracy", "val_loss", "test_accuracy", "test_loss"),
-        *("ece", "min_recall", "parameters", "size_bytes"),
+        *("ece", "min_recall", "nondigit_auroc", "parameters", "size_bytes"),
     ]
     assert metrics["run"] == 3
     assert metrics["val_accuracy"] == 0.96
@@ -126,7 +127,7 @@ def test_it_writes_the_same_bytes_each_time(evaluated, compared_runs, workspace)
         *("reports/metrics.json", "reports/comparison.json", "reports/best.yaml"),
         *("reports/index.html", "reports/compare/curves.png", "reports/compare/accuracy.png"),
         *("models/champion/model.tflite", "models/champion/model.json"),
-        "models/champion/README.md",
+        *("models/champion/README.md", "models/champion/reference.npz"),
     }
     assert digests() == first
 
@@ -138,24 +139,71 @@ def test_the_champion_is_a_bundle_that_serves(trained, compared_runs):
     probabilities = Predictor(paths.model(3)).probabilities(trained.test.images)
     figures |= evaluate.test_figures(probabilities, trained.test)
     figures |= {"val_accuracy": 0.9, "val_loss": 0.3}
+    likelihood, about, fresh = refusals.load("mnist")
+    figures |= refusals.figures(refusals.judged(likelihood, trained.test.images, fresh), about)
     folder = paths.evaluation(3)
     evaluate.write_json(folder / "metrics.json", figures)
     worst = evaluate.worst_mistakes(probabilities, trained.test)
     labels = trained.test.labels
-    evaluate.write_arrays(folder / "predictions.npz", probabilities=probabilities, labels=labels)
-    evaluate.write_arrays(folder / "mistakes.npz", **worst)
+    write_arrays(folder / "predictions.npz", probabilities=probabilities, labels=labels)
+    write_arrays(folder / "mistakes.npz", **worst)
+    (folder / "reference.npz").write_bytes(b"what was seen")
     evaluate.write_pairs(folder / "confusion.csv", labels, probabilities.argmax(axis=1))
     evaluate.draw(folder, 3, probabilities, trained.test, worst)
+    (folder / "likelihood.png").write_bytes(b"a picture")
     compared_runs(3)
 
     champion = Predictor(paths.CHAMPION)
     np.testing.assert_array_equal(champion.probabilities(trained.test.images), probabilities)
+    assert (paths.CHAMPION / "reference.npz").read_bytes() == b"what was seen"
     metrics = champion.description["metrics"]
     assert metrics["val_accuracy"] == 0.9
     assert metrics["test_accuracy"] == 0.98
     assert metrics.keys() == {
         *("val_accuracy", "val_loss", "test_accuracy", "test_loss", "ece", "min_recall"),
+        "nondigit_auroc",
     }
+    digest = hashlib.sha256(b"what was seen").hexdigest()
+    assert champion.description["reference"] == {"sha256": digest}
+    assert champion.description["likelihood"] == {"sha256": about["sha256"], "threshold": 0.25}
+    np.testing.assert_array_equal(
+        champion.likelihoods(trained.test.images), likelihood(trained.test.images)
+    )
+
+
+@pytest.fixture
+def told(evaluated):
+    """Two evaluated runs whose data had feedback in it."""
+    for run, accuracy in ((1, 0.75), (3, 0.8)):
+        evaluated(run, wrong=range(5 - run), val_accuracy=0.9 + run / 100)
+        path = paths.evaluation(run) / "metrics.json"
+        figures = json.loads(path.read_text()) | {
+            "feedback_accuracy": accuracy,
+            "feedback_images": 40,
+            "feedback_wilson": [accuracy - 0.1, accuracy + 0.1],
+        }
+        path.write_text(json.dumps(figures))
+
+
+def test_figures_on_feedback_are_in_every_report(told, compared_runs):
+    comparison = compared_runs(1, 3)
+    assert [comparison["runs"][run]["feedback_accuracy"] for run in "13"] == [0.75, 0.8]
+    for figures in (
+        json.loads(paths.METRICS.read_text()),
+        json.loads((paths.CHAMPION / "model.json").read_text())["metrics"],
+    ):
+        assert (figures["feedback_accuracy"], figures["feedback_images"]) == (0.8, 40)
+    card = " ".join((paths.CHAMPION / "README.md").read_text().split())
+    assert "On 40 images of the service's users" in card
+    assert "80.00 % right (70.00 % to 90.00 %)" in card
+    assert "Nobody else checked them" in card
+
+
+def test_without_feedback_no_report_speaks_of_it(evaluated, compared_runs):
+    evaluated(1)
+    assert "feedback" not in json.dumps(compared_runs(1))
+    for path in (paths.METRICS, *(paths.CHAMPION / n for n in ("model.json", "README.md"))):
+        assert "feedback" not in path.read_text()
 
 
 def test_the_model_card_says_how_good_it_is_and_how_to_verify_it(evaluated, compared_runs):

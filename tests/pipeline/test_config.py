@@ -31,9 +31,18 @@ def test_every_run_has_the_same_keys_in_the_same_order(run):
     assert keys(CONF / "run" / f"{run}.yaml") == keys(CONF / "run" / "1.yaml")
 
 
-@pytest.mark.parametrize("data", ["mnist", "digits"])
+@pytest.mark.parametrize("data", ["mnist", "digits", "mnist_feedback"])
 def test_every_data_set_is_complete(configured, data):
     assert configured(1, f"data={data}").data.name == data
+
+
+def test_feedback_joins_the_very_files_and_split_of_mnist(configured):
+    """So that a model with and one without it are judged on the same images."""
+    plain, told = (configured(1, f"data={data}").data for data in ("mnist", "mnist_feedback"))
+    for key in ("format", "files", "split"):
+        assert getattr(told, key) == getattr(plain, key)
+    assert told.mirrors[1:] == plain.mirrors
+    assert plain.feedback is None
 
 
 def test_the_root_configuration_holds_no_value():
@@ -110,6 +119,20 @@ def test_a_wrong_key_or_type_is_refused_by_name(configured, override, message):
 def test_a_value_out_of_its_range_is_refused_by_name(configured, override, message):
     with pytest.raises(PipelineError, match=re.escape(message)):
         configured(1, override)
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("held_out=0", "data.feedback.held_out must be above 0, at most 0.9, not 0"),
+        ("held_out=1", "data.feedback.held_out must be above 0, at most 0.9"),
+        ("largest_share=0.6", "data.feedback.largest_share must be above 0, at most 0.5"),
+        ("least=0", "data.feedback.least must be positive"),
+    ],
+)
+def test_a_share_of_feedback_that_makes_no_sense_is_refused(configured, override, message):
+    with pytest.raises(PipelineError, match=re.escape(message)):
+        configured(1, "data=mnist_feedback", f"data.feedback.{override}")
 
 
 def test_a_missing_value_is_refused_by_name():

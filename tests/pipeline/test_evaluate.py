@@ -1,4 +1,5 @@
 import csv
+import dataclasses
 import json
 import logging
 import os
@@ -8,9 +9,12 @@ import sys
 import numpy as np
 import pytest
 
-from pipeline import dataset, evaluate, paths, statistics
+from pipeline import dataset, evaluate, judged, paths, statistics
 from pipeline.config import CONF, PipelineError
+from pipeline.dataset import Split
 from pipeline.files import sha256
+from serve import reference
+from serve.predictor import Predictor
 
 
 @pytest.fixture
@@ -56,6 +60,30 @@ def test_confidences_are_calibrated_by_the_temperature_of_the_model(cfg, trained
         assert arrays["probabilities"][0, 0] == pytest.approx(odds / (odds + 9), rel=1e-4)
 
 
+def test_without_feedback_there_are_no_figures_on_it(cfg, trained):
+    evaluate.main(cfg)
+    assert not [key for key in read_figures() if "feedback" in key]
+
+
+def test_feedback_is_judged_apart_and_as_the_model_saw_it(cfg, trained):
+    evaluate.main(cfg)
+    plain = read_figures()
+    moved = np.roll(trained.test.images, 3, axis=1)  # placed anew they would be other digits
+    labels = Predictor(paths.model(3)).probabilities(moved).argmax(axis=1).astype(np.uint8)
+    assert (labels != np.arange(100) % 10).mean() > 0.8
+    labels[:9] = (labels[:9] + 1) % 10
+    told = Split(moved, labels, np.arange(100, 200, dtype=np.int32))
+    dataset.save(dataclasses.replace(trained, feedback=told), paths.processed("mnist"))
+    evaluate.main(cfg)
+    figures = read_figures()
+    added = {
+        "feedback_accuracy": 0.91,
+        "feedback_images": 100,
+        "feedback_wilson": list(statistics.wilson(91, 100)),
+    }
+    assert figures == plain | added
+
+
 def test_the_surest_mistake_comes_first(cfg, trained):
     evaluate.main(cfg)
     with np.load(FOLDER / "mistakes.npz") as worst:
@@ -93,6 +121,15 @@ def test_each_test_image_is_in_the_table_for_dvc(cfg, trained):
         {"actual": "8", "predicted": "0"},
         {"actual": "9", "predicted": "1"},
     ]
+
+
+def test_what_drift_is_measured_against_is_of_the_validation_images(cfg, trained):
+    evaluate.main(cfg)
+    found = reference.read((FOLDER / reference.FILE).read_bytes())
+    validation = judged.load(paths.processed("mnist"), "validation")
+    expected = Predictor(paths.model(3)).probabilities(validation.images)
+    np.testing.assert_array_equal(found.probabilities, expected)
+    np.testing.assert_array_equal(found.features, reference.features(validation.images))
 
 
 def test_it_writes_the_same_bytes_each_time(cfg, trained):

@@ -22,7 +22,7 @@ import numpy as np
 import pytest
 from hydra import compose, initialize_config_dir
 
-from pipeline import download, fetch
+from pipeline import download, environment, fetch
 from pipeline.config import CONF, Config, PipelineError, register_schema, resolved
 from pipeline.dataset import write_idx
 
@@ -332,6 +332,51 @@ def test_relative_mirror_lies_beside_the_true_root(config, published, tmp_path, 
     monkeypatch.chdir(tmp_path / "temporary/copy")
     fetch_from(config, "../shared/mnist")
     assert contents() == published
+
+
+@pytest.fixture
+def exported(config, published, tmp_path, monkeypatch) -> Config:
+    """The configuration with feedback, whose export lies in the root of the repository."""
+    root = tmp_path / "root"
+    (root / "data").mkdir(parents=True)
+    (root / "data/feedback.npz").write_bytes(b"an export")
+    monkeypatch.setenv("DVC_ROOT", str(root))
+    write_folder(root / "mirror", published)
+    told = composed("mnist_feedback")
+    told.data.files = config.data.files
+    told.data.feedback.sha256 = hashlib.sha256(b"an export").hexdigest()
+    return told
+
+
+TOLD = Path("data/raw/mnist_feedback")
+
+
+def test_feedback_lies_beside_the_published_files_also_in_a_temporary_copy(exported, published):
+    fetch_from(exported, "mirror")
+    assert contents(TOLD) == {**published, "feedback.npz": b"an export"}
+    (TOLD / "feedback.npz").write_bytes(b"damaged")
+    fetch_from(exported)
+    assert contents(TOLD)["feedback.npz"] == b"an export"
+
+
+def test_feedback_that_is_there_and_right_needs_no_export(exported, published):
+    fetch_from(exported, "mirror")
+    environment.root().joinpath("data/feedback.npz").unlink()
+    fetch_from(exported)
+    assert contents(TOLD)["feedback.npz"] == b"an export"
+
+
+def test_another_export_than_the_configured_one_is_refused(exported):
+    environment.root().joinpath("data/feedback.npz").write_bytes(b"a later export")
+    with pytest.raises(PipelineError, match=r"dvc pull data/feedback\.npz\.dvc, or export it anew"):
+        fetch_from(exported, "mirror")
+    assert "feedback.npz" not in contents(TOLD)
+
+
+def test_without_an_export_the_command_is_named_and_no_mirror_is_asked_for_it(exported):
+    exported.data.feedback.sha256 = None
+    with pytest.raises(PipelineError, match=r"no feedback .* python -m pipeline\.feedback"):
+        fetch_from(exported, "mirror")
 
 
 def test_digits_come_out_of_the_installed_package():

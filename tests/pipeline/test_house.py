@@ -12,7 +12,7 @@ from pipeline import paths
 ROOT = Path(__file__).parents[2]
 DVC = yaml.safe_load((ROOT / "dvc.yaml").read_text())
 STAGES = list(DVC["stages"])
-COMMANDS = ["register", "adopt", "compare_experiments", "exps"]
+COMMANDS = ["register", "adopt", "compare_experiments", "exps", "feedback", "retrain"]
 LOCKS = {
     extra: (ROOT / f"requirements/{extra}.txt").read_text()
     for extra in ("serve", "train", "gpu", "dev")
@@ -21,11 +21,11 @@ LOCKS = {
 
 @pytest.fixture(scope="module")
 def imports():
-    return grimp.build_graph("pipeline", "serve", exclude_type_checking_imports=True)
+    return grimp.build_graph("pipeline", "serve", "monitoring", exclude_type_checking_imports=True)
 
 
 def test_stages_come_in_the_promised_order():
-    assert STAGES == ["fetch", "preprocess", "train", "evaluate", "compare", "track"]
+    assert STAGES == ["fetch", "preprocess", "likelihood", "train", "evaluate", "compare", "track"]
 
 
 def test_nothing_imports_a_stage(imports):
@@ -48,7 +48,16 @@ def test_the_pipeline_uses_only_what_serves_the_model(imports):
         if imported.startswith("serve")
     }
     # Of the image the data sets need the last step alone: what reads files does not rebuild them.
-    assert used <= {"serve.image", "serve.placing", "serve.predictor", "serve.feedback"}
+    # What is written of an evaluation the drift job reads: one module says what it is.
+    assert used <= {
+        *("serve.image", "serve.placing", "serve.predictor", "serve.feedback", "serve.reference")
+    }
+
+
+def test_nothing_needs_what_watches_it(imports):
+    for module in imports.find_descendants("monitoring") | {"monitoring"}:
+        importing = imports.find_modules_that_directly_import(module)
+        assert {name for name in importing if not name.startswith("monitoring")} == set()
 
 
 @pytest.mark.parametrize("stage", STAGES)
@@ -59,7 +68,7 @@ def test_a_stage_depends_on_the_code_that_it_runs(imports, stage):
     assert declared == needed
 
 
-@pytest.mark.parametrize("stage", ["preprocess", "train", "evaluate", "compare"])
+@pytest.mark.parametrize("stage", ["preprocess", "likelihood", "train", "evaluate", "compare"])
 def test_a_stage_that_computes_depends_on_the_libraries(stage):
     assert "requirements/train.txt" in DVC["stages"][stage]["deps"]
 
@@ -94,6 +103,7 @@ def test_paths_are_those_of_dvc_yaml():
     data, run = "<data>", "<run>"
     assert list(outs("fetch")) == [str(paths.raw(data))]
     assert list(outs("preprocess")) == [str(paths.processed(data)), str(paths.DATA_REPORT)]
+    assert list(outs("likelihood")) == [str(paths.LIKELIHOOD), str(paths.nondigits(data))]
     assert list(outs("train")) == [str(paths.model(run)), str(paths.curves(run))]
     assert list(outs("evaluate")) == [str(paths.evaluation(run))]
     assert list(outs("compare")) == [

@@ -39,7 +39,7 @@ class Reader(HTMLParser):
 
 def rendered(*runs, data=DATA):
     found = results.read(runs, "mnist")
-    return page.render(compare.compared(found), found, DRAWINGS, data)
+    return page.render(compare.compared(found), found, DRAWINGS, data, b"\x89PNG")
 
 
 @pytest.fixture

@@ -15,9 +15,11 @@ import numpy as np
 import pytest
 from hydra import compose, initialize_config_dir
 from PIL import Image
+from telling import drawn
 
-from pipeline import dataset, fetch, paths, preprocess, samples
+from pipeline import corrections, dataset, fetch, paths, preprocess, samples
 from pipeline.config import CONF, Config, PipelineError, register_schema, resolved
+from pipeline.corrections import Corrections
 from pipeline.dataset import NAMES, Split, Splits, write_idx
 from pipeline.preprocess import Published, read, split, statistics
 
@@ -81,6 +83,22 @@ def parts(splits: Splits) -> list[Split]:
 
 def loaded(name: str) -> Splits:
     return Splits(*(dataset.load(paths.processed(name), part) for part in NAMES))
+
+
+@pytest.fixture
+def mnist_feedback(mnist: Config) -> Config:
+    """The same files and split, and 60 images that users told of; one of them is a test image."""
+    paths.raw("mnist").rename(paths.raw("mnist_feedback"))
+    told = [drawn(number) for number in range(1, 60)] + [arrays().images[450]]
+    labels = (np.arange(60) % 10).astype(np.uint8)
+    corrections.save(
+        Corrections(np.stack(told), labels), paths.raw("mnist_feedback") / "feedback.npz"
+    )
+    config = composed("mnist_feedback")
+    config.data.split.validation = 40
+    config.data.feedback.least = 50
+    config.data.feedback.largest_share = 0.5
+    return config
 
 
 # The split
@@ -157,6 +175,58 @@ def test_a_digit_with_a_single_image_cannot_be_stratified():
 def test_there_is_one_test_set_neither_two_nor_none(own_test, size):
     with pytest.raises(PipelineError, match=r"data\.split\.test is .* test images of its own"):
         split(arrays(400, own_test), 40, size, seed=1)
+
+
+# Feedback
+
+
+def test_feedback_leaves_validation_and_test_images_as_they_are(mnist_feedback):
+    preprocess.main(mnist_feedback)
+    splits = loaded("mnist_feedback")
+    plain = split(arrays(), 40, 0, mnist_feedback.seed)
+    for name in ("validation", "test"):
+        for found, wanted in zip(
+            *(vars(getattr(parts, name)).values() for parts in (splits, plain)), strict=True
+        ):
+            np.testing.assert_array_equal(found, wanted)
+    np.testing.assert_array_equal(splits.train.images[:360], plain.train.images)
+    held_out = dataset.load_feedback(paths.processed("mnist_feedback"))
+    assert held_out is not None
+    assert len(splits.train) + len(held_out) == 360 + 59, "all, but for the test image"
+
+
+def test_the_report_says_how_much_feedback_came_in(mnist_feedback, caplog):
+    caplog.set_level("INFO")
+    preprocess.main(mnist_feedback)
+    report = json.loads((paths.DATA_REPORT / "statistics.json").read_text())["feedback"]
+    assert (report["exported"], report["published"]) == (60, 1)
+    assert report["train"] + report["held_out"] + report["above_share"] == 59
+    assert "of 60 images of feedback" in caplog.text
+
+
+def test_the_seed_does_not_move_what_is_held_out(mnist_feedback):
+    def held_out(seed: int) -> bytes:
+        mnist_feedback.seed = seed
+        preprocess.main(mnist_feedback)
+        found = dataset.load_feedback(paths.processed("mnist_feedback"))
+        assert found is not None
+        return found.images.tobytes()
+
+    assert held_out(1) == held_out(2)
+
+
+def test_too_little_feedback_is_refused(mnist_feedback):
+    mnist_feedback.data.feedback.least = 60
+    with pytest.raises(PipelineError, match="59 images of feedback are new"):
+        preprocess.main(mnist_feedback)
+    assert not paths.processed("mnist_feedback").exists()
+
+
+def test_without_feedback_nothing_says_feedback(mnist):
+    preprocess.main(mnist)
+    with np.load(paths.processed("mnist")) as held:
+        assert not [name for name in held if "feedback" in name]
+    assert "feedback" not in json.loads((paths.DATA_REPORT / "statistics.json").read_text())
 
 
 # Reading

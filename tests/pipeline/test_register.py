@@ -4,8 +4,10 @@ import shutil
 
 import pytest
 
-from pipeline import compare, files, gates, paths, register, registry, tracking
+from pipeline import compare, dataset, files, gates, paths, register, registry, tracking
 from pipeline.config import PipelineError
+from pipeline.dataset import Splits
+from serve.predictor import Predictor
 
 MODEL = "mnist-classifier"
 LOW = gates.Gates(
@@ -75,6 +77,35 @@ def test_a_champion_that_passes_is_promoted_once(easy, caplog, capsys):
     assert len(history()) == 1
 
 
+def test_what_users_held_against_either_model_is_said_and_is_no_gate(
+    easy, caplog, configured, built
+):
+    choose(configured, 1)
+    said(caplog)
+    test = dataset.load(paths.processed("mnist"), "test")
+    parts = {name: dataset.load(paths.processed("mnist"), name) for name in dataset.NAMES}
+    wrong = dataclasses.replace(test, labels=(test.labels + 1) % 10)
+    dataset.save(Splits(**parts, feedback=wrong), paths.processed("mnist"))
+    choose(configured, 3)
+    text = said(caplog)
+    counts = [
+        int(
+            (Predictor(paths.model(run)).probabilities(test.images).argmax(1) == wrong.labels).sum()
+        )
+        for run in (3, 1)
+    ]
+    told = "of 360 held-out images of feedback {} right, champion {}".format(*counts)
+    assert f"      {told}" in text
+    assert counts[0] < 100, "the labels are wrong, so a good model is"
+    assert aliases()["champion"] == 2
+    assert version(2).tags["feedback"] == told
+
+
+def test_without_feedback_nothing_is_said_of_it(easy, caplog):
+    assert "held-out" not in said(caplog)
+    assert "feedback" not in version(1).tags
+
+
 def test_what_is_registered_is_the_bundle_and_it_serves(easy, caplog):
     said(caplog)
     client = tracking.connect()
@@ -83,8 +114,26 @@ def test_what_is_registered_is_the_bundle_and_it_serves(easy, caplog):
     run = client.get_run(version(1).run_id)
     assert run.info.run_name == "run-3-optimized"
     assert {item.path for item in client.list_artifacts(run.info.run_id, "champion")} == {
-        *("champion/model.json", "champion/model.tflite", "champion/README.md")
+        *("champion/model.json", "champion/model.tflite", "champion/README.md"),
+        "champion/reference.npz",
+        "champion/likelihood.tflite",
     }
+
+
+def test_another_likelihood_is_another_version_of_the_same_model(easy, caplog):
+    said(caplog)
+    path = paths.CHAMPION / "model.json"
+    described = json.loads(path.read_text())
+    described["likelihood"]["threshold"] += 0.01
+    path.write_text(json.dumps(described))
+    assert "version 2 is the champion, in place of version 1." in said(caplog)
+    one, two = version(1).tags, version(2).tags
+    assert one[registry.BUNDLE] == two[registry.BUNDLE]
+    assert one[registry.LIKELIHOOD] != two[registry.LIKELIHOOD]
+    assert "version 2 is the champion already" in said(caplog)
+    assert [line["version"] for line in history()] == [1, 2]
+    said(caplog, "--rollback")
+    assert "version 2 was rolled back on 20" in said(caplog)
 
 
 def test_a_model_that_fails_a_gate_is_the_challenger_and_why_is_said(hard, caplog):

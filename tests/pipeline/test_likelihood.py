@@ -1,0 +1,120 @@
+"""The likelihood of a digit: fitted, its threshold, what it leaves, what it refuses."""
+
+import hashlib
+import json
+
+import numpy as np
+import pytest
+
+from pipeline import evaluate, likelihood, nondigits, paths, refusals, statistics
+from pipeline.config import PipelineError
+from pipeline.files import sha256
+from serve import bundles
+from serve.predictor import Likelihood, Predictor
+
+
+def test_the_threshold_is_what_all_but_one_in_a_hundred_reach():
+    likelihoods = np.random.default_rng(1).random(5000).astype(np.float32)
+    threshold = likelihood.threshold_of(likelihoods)
+    assert (likelihoods < threshold).mean() == pytest.approx(0.01, abs=3e-4)
+
+
+def test_auroc_is_how_often_a_positive_is_above_a_negative():
+    random = np.random.default_rng(2)
+    positive, negative = (
+        random.integers(low, low + 20, count).astype(np.float32)
+        for low, count in ((5, 90), (0, 70))
+    )
+    pairs = positive[:, None] - negative[None]
+    expected = (pairs > 0).mean() + (pairs == 0).mean() / 2
+    assert statistics.auroc(positive, negative) == pytest.approx(expected)
+    assert statistics.auroc(negative, positive) == pytest.approx(1 - expected)
+
+
+def test_what_it_leaves_tells_digits_from_what_is_none(built):
+    """On scikit-learn's digits, of which there are few: far from MNIST's figures."""
+    about = json.loads((paths.LIKELIHOOD / "likelihood.json").read_text())
+    assert about["sha256"] == sha256(paths.LIKELIHOOD / "likelihood.tflite")
+    assert (paths.LIKELIHOOD / "likelihood.tflite").stat().st_size < 500_000
+    figures = json.loads((paths.evaluation(3) / "metrics.json").read_text())
+    kinds = figures["likelihood"]["nondigits"]
+    assert list(kinds) == list(nondigits.KINDS)
+    assert figures["nondigit_auroc"] == min(kind["auroc"] for kind in kinds.values())
+    assert figures["nondigit_auroc"] > 0.85
+    assert figures["likelihood"]["refused_digits"]["test"] < 0.1
+    assert json.loads(paths.METRICS.read_text())["nondigit_auroc"] == figures["nondigit_auroc"]
+
+
+def test_the_champion_answers_with_it(built):
+    champion = Predictor(paths.CHAMPION)
+    served, _, fresh = refusals.load("mnist")
+    letters = fresh["letters"]
+    np.testing.assert_array_equal(champion.likelihoods(letters), served(letters))
+    assert champion.likelihood.threshold == served.threshold
+
+
+def test_a_second_fit_is_the_same_to_the_byte(tensorflow, built):
+    """Within this process, where nothing else decides than the seed."""
+    from pipeline import dataset, export, likelihood_network
+
+    drawn = nondigits.to_fit(dataset.load(paths.processed("mnist"), "train"), 42)
+    contents = []
+    for _ in range(2):
+        tensorflow.keras.utils.set_random_seed(42)
+        contents.append(export.to_litert(likelihood_network.fitted(drawn)))
+    one, two = (Likelihood(content, 0)(drawn.images) for content in contents)
+    np.testing.assert_array_equal(one, two)
+
+
+def test_the_likelihood_is_part_of_what_identifies_a_bundle(built):
+    def describe(change):
+        path = paths.CHAMPION / "model.json"
+        content = json.loads(path.read_text())
+        change(content)
+        path.write_text(json.dumps(content))
+
+    def digests():
+        from pipeline import registry
+
+        champion = Predictor(paths.CHAMPION)
+        model, likelihood = (
+            bundles.digest(paths.CHAMPION),
+            bundles.likelihood_digest(paths.CHAMPION),
+        )
+        assert model == registry.bundle_digest(champion)
+        assert likelihood == (registry.likelihood_digest(champion) or "")
+        return model, likelihood, bundles.identity(paths.CHAMPION)
+
+    found = [digests()]
+    describe(lambda content: content["likelihood"].update(threshold=0.123))
+    found.append(digests())
+    describe(lambda content: content.pop("likelihood"))
+    found.append(digests())
+    models, likelihoods, identities = map(set, zip(*found, strict=True))
+    assert len(likelihoods) == len(identities) == 3
+    described = json.loads((paths.CHAMPION / "model.json").read_text())
+    decisive = f"{described['sha256']} {described['temperature']}"
+    # As an image of the service from before there was a likelihood computes it.
+    assert models == {hashlib.sha256(decisive.encode()).hexdigest()}
+
+
+def test_what_is_missing_or_of_other_data_is_refused(trained, configured):
+    about = paths.LIKELIHOOD / "likelihood.json"
+    content = json.loads(about.read_text())
+    for wrong in ({"data": "digits"}, {"sha256": "ab" * 32}):
+        about.write_text(json.dumps(content | wrong))
+        with pytest.raises(PipelineError, match=r"python -m pipeline.likelihood data=mnist"):
+            evaluate.main(configured(3))
+    paths.nondigits("mnist").unlink()
+    with pytest.raises(PipelineError, match=r"mnist.npz is missing"):
+        evaluate.main(configured(3))
+
+
+def test_figures_say_what_is_refused_of_each_kind(trained):
+    """The test digits of `trained` are as bright as 0.09 of what `brightness` takes for certain."""
+    served, about, fresh = refusals.load("mnist")
+    found = refusals.judged(served, trained.test.images, fresh)
+    figures = refusals.figures(found, about | {"threshold": 0.05})["likelihood"]
+    assert figures["refused_digits"] == dict.fromkeys(("test", *nondigits.DIGITS), 0)
+    for kind, each in figures["nondigits"].items():
+        assert each == {"auroc": 1, "refused": 1, "fitted": kind not in nondigits.UNSEEN}

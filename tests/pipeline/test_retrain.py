@@ -1,0 +1,156 @@
+"""`python -m pipeline.retrain`: it acts when there is a reason, and in the right order."""
+
+import json
+import sys
+
+import pytest
+from telling import database, told
+
+from pipeline import gates, retrain, tracking
+from pipeline.config import PipelineError
+from pipeline.registry import CHAMPION
+
+
+@pytest.fixture
+def steps(workspace, monkeypatch):
+    """What it would run, instead of running it."""
+    ran = []
+    monkeypatch.setattr(retrain, "run", lambda *command: ran.append(command))
+    monkeypatch.delenv("DVC_ROOT", raising=False)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    return ran
+
+
+@pytest.fixture
+def champion(steps, workspace):
+    """Version 1, new."""
+    client, model = tracking.connect(), gates.rules().model
+    client.create_registered_model(model)
+    client.create_model_version(model, (workspace / "bundle").as_uri())
+    client.set_registered_model_alias(model, CHAMPION, "1")
+
+
+PIPELINE = [("dvc", "repro"), ("python", "-m", "pipeline.register")]
+
+
+def picked(workspace):
+    (line,) = (x for x in (workspace / "params.yaml").read_text().splitlines() if "data:" in x)
+    return line.split()[1]
+
+
+def said(caplog, *arguments):
+    caplog.clear()
+    caplog.set_level("INFO")
+    retrain.main([str(argument) for argument in arguments])
+    return caplog.text
+
+
+def test_without_a_reason_nothing_runs(champion, steps, caplog):
+    assert "No reason to train anew" in said(caplog)
+    assert steps == []
+
+
+def test_without_a_champion_the_pipeline_runs(steps, workspace, caplog):
+    assert "due  the registry has no champion" in said(caplog)
+    assert steps == PIPELINE
+    assert picked(workspace) == "mnist"
+
+
+def test_drift_alone_trains_on_what_is_picked_and_says_what_that_means(
+    champion, steps, workspace, caplog
+):
+    (workspace / "drift.json").write_text(json.dumps({"drift": True}))
+    text = said(caplog, "--drift", "drift.json")
+    assert "due  drift.json says drift" in text
+    assert "0 images of feedback, 100 wanted" in text
+    assert "the same model" in text
+    assert steps == PIPELINE
+    assert picked(workspace) == "mnist"
+
+
+def test_wrong_answers_are_exported_and_trained_on(champion, steps, workspace, caplog):
+    wrong = [told(n, said=(n + 1) % 10) for n in range(60)]
+    one = database(workspace / "1.db", wrong + [told(n) for n in range(60, 100)])
+    other = database(workspace / "2.db", [told(n) for n in range(100, 110)])
+    text = said(caplog, "--feedback", "1.db", "2.db")
+    assert "due  version 1 was right in 50 of 110 (45.5%)" in text
+    export = ("python", "-m", "pipeline.feedback", str(one), str(other))
+    assert steps == [export, *PIPELINE]
+    assert picked(workspace) == "mnist_feedback"
+    before = (workspace / "params.yaml").read_text()
+    assert "now picks" not in said(caplog, "--feedback", "1.db", "2.db")
+    assert (workspace / "params.yaml").read_text() == before
+
+
+def test_right_answers_are_no_reason_however_many(champion, steps, workspace, caplog):
+    database(workspace / "1.db", [told(n) for n in range(150)])
+    assert "150 of 150 (100.0%)" in said(caplog, "--feedback", "1.db")
+    assert steps == []
+
+
+def test_a_check_runs_nothing(steps, workspace, caplog):
+    assert "A new model is due" in said(caplog, "--check")
+    assert steps == []
+    assert picked(workspace) == "mnist"
+
+
+def test_no_feedback_yet_is_no_error_but_a_wrong_folder_is(champion, steps, workspace, caplog):
+    assert "no feedback yet" in said(caplog, "--feedback", "feedback.db")
+    with pytest.raises(PipelineError, match="there is no folder"):
+        said(caplog, "--feedback", workspace / "elsewhere" / "feedback.db")
+
+
+@pytest.mark.parametrize("text", ["seed: 1\n", "data: a\ndata: b\n"])
+def test_params_without_one_pick_are_refused(tmp_path, text):
+    (tmp_path / "params.yaml").write_text(text)
+    with pytest.raises(PipelineError, match="one line `data:"):
+        retrain.pick(tmp_path / "params.yaml", "mnist_feedback")
+
+
+def test_a_step_that_fails_ends_it_with_its_name(workspace):
+    retrain.run(sys.executable, "-c", "")
+    with pytest.raises(PipelineError, match=r"raise SystemExit\(3\)'` failed with exit code 3"):
+        retrain.run(sys.executable, "-c", "raise SystemExit(3)")
+
+
+def test_a_champion_that_learnt_from_feedback_is_not_replaced_without(
+    champion, steps, workspace, caplog
+):
+    tracking.connect().set_model_version_tag(gates.rules().model, "1", "data", "mnist_feedback")
+    (workspace / "drift.json").write_text(json.dumps({"drift": True}))
+    assert "nothing is trained without" in said(caplog, "--drift", "drift.json")
+    assert steps == []
+
+
+def test_only_feedback_given_since_is_news(champion):
+    client, model = tracking.connect(), gates.rules().model
+    client.set_model_version_tag(model, "1", "data", "mnist_feedback")
+    version = client.get_model_version(model, "1")
+    before, after = (told(1)._replace(given_at=at) for at in ("2020-01-01", "2999-01-01"))
+    assert not retrain.unknown(version, [before], "mnist_feedback")
+    assert retrain.unknown(version, [before, after], "mnist_feedback")
+    assert retrain.unknown(version, [], "mnist")
+
+
+@pytest.mark.parametrize("failing", ["pipeline.feedback", "repro"])
+def test_what_a_failure_leaves_is_what_was(champion, workspace, monkeypatch, failing):
+    database(workspace / "1.db", [told(n, said=(n + 1) % 10) for n in range(110)])
+    conf = workspace / "conf/data/mnist_feedback.yaml"
+    conf.parent.mkdir(parents=True)
+    conf.write_text("before")
+    params = (workspace / "params.yaml").read_text()
+
+    def run(*command):
+        if "pipeline.feedback" in command:
+            conf.write_text("after")
+            (workspace / "data").mkdir()
+            (workspace / "data/feedback.npz").write_bytes(b"export")
+        if failing in command:
+            raise PipelineError("failed")
+
+    monkeypatch.setattr(retrain, "run", run)
+    with pytest.raises(PipelineError, match="failed"):
+        retrain.main(["--feedback", "1.db"])
+    assert conf.read_text() == "before"
+    assert (workspace / "params.yaml").read_text() == params
+    assert not (workspace / "data/feedback.npz").exists()
