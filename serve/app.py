@@ -16,7 +16,7 @@ from serve import errors, logs, puller, settings
 from serve.guard import Guard, Keys
 from serve.metrics import Metrics
 from serve.observe import Observe
-from serve.routes import direct, feedback, health, pages, predict, stream, v2
+from serve.routes import direct, feedback, health, pages, predict, stream, v2, window
 from serve.service import Service
 from serve.settings import Settings
 
@@ -63,13 +63,17 @@ def create_app(given: Settings | None = None, metrics_folder: Path | None = None
     feedback.install(app, service)
     health.install(app, service)
     v2.install(app, service)
+    window.install(app, service)
     pages.install(app)
     errors.install(app, metrics)
 
     def layers(inner: ASGIApp) -> ASGIApp:
         guarded = Guard(inner, chosen, keys, limiter, direct.shortcuts(app))
         return Observe(
-            _shared(errors.Answers(guarded, metrics), chosen), metrics, logs.requests(chosen)
+            _shared(errors.Answers(guarded, metrics), chosen),
+            metrics,
+            logs.requests(chosen),
+            service.tracing,
         )
 
     app.layers = layers

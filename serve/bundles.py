@@ -157,26 +157,54 @@ def check(bundle: Path) -> None:
     """Loads the bundle and lets it answer once.
 
     Raises:
-        BundleError: it cannot be loaded, or its answer is no distribution over ten digits.
+        BundleError: it cannot be loaded, or its answer is no distribution over ten digits, or no
+            likelihood.
     """
     try:
-        probabilities = Predictor(bundle).probabilities(np.zeros((1, 28, 28), np.uint8))
+        predictor, blank = Predictor(bundle), np.zeros((1, 28, 28), np.uint8)
+        probabilities, likelihoods = predictor.probabilities(blank), predictor.likelihoods(blank)
     except (OSError, RuntimeError, ValueError) as error:  # of the files, or of LiteRT
         raise BundleError(f"{bundle.name}: the model cannot answer: {error}") from error
     if probabilities.shape != (1, 10) or not np.isclose(probabilities.sum(), 1, atol=1e-3):
         raise BundleError(f"{bundle.name}: the answer is no distribution over ten digits")
+    if predictor.likelihood and not 0 <= likelihoods[0] <= 1:
+        raise BundleError(f"{bundle.name}: the likelihood of a digit is not from 0 to 1")
 
 
 def digest(bundle: Path) -> str:
-    """What identifies a bundle: what its answers depend on. As `pipeline.registry` has it.
+    """What its predictions depend on. As `pipeline.registry` has it, now and in earlier versions.
 
     Raises:
         BundleError: `model.json` is missing or lacks it.
     """
     description = _json(bundle / "model.json")
+    return _digest(bundle, description, "sha256", "temperature")
+
+
+def likelihood_digest(bundle: Path) -> str:
+    """What its likelihood of a digit depends on; empty if it has none.
+
+    Raises:
+        BundleError: `model.json` lacks it.
+    """
+    second = _json(bundle / "model.json").get("likelihood")
+    return _digest(bundle, second, "sha256", "threshold") if second else ""
+
+
+def identity(bundle: Path) -> str:
+    """What identifies a bundle: all that its answers depend on.
+
+    Raises:
+        BundleError: `model.json` is missing or lacks it.
+    """
+    model, likelihood = digest(bundle), likelihood_digest(bundle)
+    return hashlib.sha256(f"{model} {likelihood}".encode()).hexdigest() if likelihood else model
+
+
+def _digest(bundle: Path, described: dict[str, Any], *names: str) -> str:
     try:
-        decisive = f"{description['sha256']} {description['temperature']}"
-    except KeyError as error:
+        decisive = " ".join(str(described[name]) for name in names)
+    except (KeyError, TypeError) as error:
         raise BundleError(f"{bundle} is not a model bundle: model.json lacks {error}") from error
     return hashlib.sha256(decisive.encode()).hexdigest()
 

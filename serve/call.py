@@ -18,7 +18,7 @@ _KEY = "serve.call"
 class Call:
     """A request: its id, its headers, when it began."""
 
-    __slots__ = ("headers", "id", "limits", "started", "status")
+    __slots__ = ("headers", "id", "limits", "started", "status", "trace_id")
 
     def __init__(self, scope: Scope) -> None:
         self.started = perf_counter()
@@ -27,6 +27,7 @@ class Call:
         self.id = given.decode() if given and _ID.fullmatch(given) else os.urandom(12).hex()
         self.limits: Iterable[tuple[bytes, bytes]] = ()  # headers that say what is left
         self.status = 0  # once a response has begun
+        self.trace_id = ""  # if somebody collects traces
         scope[_KEY] = self
 
     @staticmethod

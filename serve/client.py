@@ -188,8 +188,10 @@ def row(name: str, answer: Answer, width: int) -> str:
     """A line of the table."""
     if "prediction" not in answer:
         return f"{name:<{width}}      -  {answer['detail']}"
-    unsure = "  unsure" if answer["uncertain"] else ""
-    return f"{name:<{width}}  {answer['prediction']:>5}  {answer['confidence']:>10.1%}{unsure}"
+    # A service of an earlier version says nothing of what is no digit.
+    doubts = {"unsure": answer["uncertain"], "not a digit?": answer.get("not_digit")}
+    said = "".join(f"  {doubt}" for doubt, there in doubts.items() if there)
+    return f"{name:<{width}}  {answer['prediction']:>5}  {answer['confidence']:>10.1%}{said}"
 
 
 def line(name: str, answer: Answer) -> str:

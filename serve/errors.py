@@ -26,6 +26,7 @@ STATUS: dict[type[Exception], int] = {
     image.NotAnImageError: 400,
     inputs.MalformedError: 400,
     guard.UnauthorisedError: 401,
+    models.NoReferenceError: 404,
     models.UnknownVersionError: 404,
     feedback.UnknownRequestError: 404,
     guard.BodyTooLargeError: 413,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple
@@ -28,6 +28,8 @@ ON CONFLICT (request_id) DO UPDATE SET label = excluded.label, prediction = excl
     model_version = excluded.model_version, image = excluded.image, given_at = excluded.given_at
 WHERE label != excluded.label OR image != excluded.image
 """
+_COLUMNS = "request_id, label, prediction, model_version, image, given_at"
+_TRIES = 10  # at reading a file that a writer changes meanwhile
 
 
 class UnknownRequestError(Exception):
@@ -42,6 +44,15 @@ class Entry(NamedTuple):
     prediction: int
     model_version: str
     image: NDArray[np.uint8]  # (28, 28)
+    given_at: str = ""  # when it was kept: UTC, ISO 8601
+
+
+class _State(NamedTuple):
+    """What tells that a database was written to; `log`: whether somebody has it open."""
+
+    changed: int
+    size: int
+    log: bool
 
 
 class Feedback:
@@ -52,25 +63,46 @@ class Feedback:
 
     def add(self, entry: Entry) -> bool:
         """Keeps the entry; whether it changed anything. The last of a request counts."""
-        row = (*entry[:4], entry.image.tobytes(), datetime.now(UTC).isoformat(timespec="seconds"))
+        now = datetime.now(UTC).isoformat(timespec="seconds")
+        row = (*entry[:4], entry.image.tobytes(), now)
         with self._connected() as connection, connection:
             return connection.execute(_UPSERT, row).rowcount == 1
 
     def find(self, request_id: str) -> Entry | None:
         """What is kept of the request."""
-        return next(self._select("WHERE request_id = ?", request_id), None)
-
-    def entries(self) -> Iterator[Entry]:
-        """All that is kept, the oldest first."""
-        yield from self._select("ORDER BY given_at, request_id")
-
-    def _select(self, clause: str, *values: str) -> Iterator[Entry]:
-        columns = "request_id, label, prediction, model_version, image"
         with self._connected() as connection:
-            query = f"SELECT {columns} FROM feedback {clause}"  # noqa: S608 - both are ours
-            for request, label, prediction, version, image in connection.execute(query, values):
-                pixels = np.frombuffer(image, np.uint8).reshape(28, 28)
-                yield Entry(request, label, prediction, version, pixels)
+            return next(_select(connection, "WHERE request_id = ?", request_id), None)
+
+    def entries(self) -> list[Entry]:
+        """All that is kept, the oldest first, for other programs than the one that adds.
+
+        Writes nothing, not even beside the file, so that it may be another user's, or on a disk
+        that cannot be written.
+
+        Raises:
+            FileNotFoundError: there is no such file.
+            sqlite3.DatabaseError: it is not such a database, or changes without a pause.
+        """
+        for _ in range(_TRIES):
+            before = self._state()
+            # Without a log nobody has it open; SQLite would make one and leave it there.
+            mode = "mode=ro" if before.log else "immutable=1"
+            uri = f"{self._path.absolute().as_uri()}?{mode}"
+            try:
+                with closing(sqlite3.connect(uri, uri=True, timeout=20)) as connection:
+                    found = list(_select(connection, "ORDER BY given_at, request_id"))
+            except sqlite3.DatabaseError:
+                if self._state() == before:
+                    raise
+            else:
+                if before.log or self._state() == before:
+                    return found
+        raise sqlite3.OperationalError(f"{self._path} changes without a pause")
+
+    def _state(self) -> _State:
+        found = self._path.stat()
+        log = self._path.with_name(f"{self._path.name}-wal")
+        return _State(found.st_mtime_ns, found.st_size, log.exists())
 
     @contextmanager
     def _connected(self) -> Iterator[sqlite3.Connection]:
@@ -83,3 +115,10 @@ class Feedback:
             yield connection
         finally:
             connection.close()
+
+
+def _select(connection: sqlite3.Connection, clause: str, *values: str) -> Iterator[Entry]:
+    query = f"SELECT {_COLUMNS} FROM feedback {clause}"  # noqa: S608 - both are ours
+    for request, label, prediction, version, image, given_at in connection.execute(query, values):
+        pixels = np.frombuffer(image, np.uint8).reshape(28, 28)
+        yield Entry(request, label, prediction, version, pixels, given_at)

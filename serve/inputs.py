@@ -5,7 +5,7 @@ from __future__ import annotations
 import binascii
 import re
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
@@ -55,22 +55,30 @@ def _is_json(kind: str) -> bool:
     return kind.startswith("application/") and (kind[12:] == "json" or kind.endswith("+json"))
 
 
-def image(body: bytes, content_type: str, max_bytes: int) -> bytes:
-    """The image file in the body of a request for one prediction.
+class Picture(NamedTuple):
+    """An image file; `draft`: of a digit that is still being drawn."""
+
+    content: bytes
+    draft: bool = False
+
+
+def picture(body: bytes, content_type: str, max_bytes: int) -> Picture:
+    """What is in the body of a request for one prediction.
 
     Raises:
         MalformedError, UnsupportedTypeError, ImageTooLargeError, pydantic.ValidationError
     """
     kind = _kind(content_type) or ("application/json" if body[:1] == b"{" else "image/*")
     if _is_json(kind):
-        return image_of_text(PredictRequest.model_validate_json(body).image, max_bytes)
+        request = PredictRequest.model_validate_json(body)
+        return Picture(image_of_text(request.image, max_bytes), request.draft)
     if kind == "multipart/form-data":
         body = _file(body, content_type)
     elif not kind.startswith("image/") and kind != "application/octet-stream":
         raise UnsupportedTypeError(f"cannot read {kind[:60]!r}: send {_WAYS}")
     if not body:
         raise MalformedError("the body is empty")
-    return _limited(body, max_bytes)
+    return Picture(_limited(body, max_bytes))
 
 
 def images(body: bytes, most: int, max_bytes: int) -> list[bytes | Exception]:

@@ -1,9 +1,10 @@
-"""The metrics of contract.md: of this process, or of all workers that share a folder."""
+"""The metrics of docs/MONITORING.md: of this process, or of all workers that share a folder."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator
+from math import isnan
 from pathlib import Path
 from typing import NamedTuple
 
@@ -22,7 +23,14 @@ from prometheus_client.registry import Collector
 
 _LATENCY = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 5)
 _CONFIDENCE = (0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99, 1)
+_LIKELIHOOD = (0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 0.9, 0.95, 0.99, 1)
 _METHODS = {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}
+
+
+# All that an attempt to bring a version may end with.
+SUCCESS, UNAVAILABLE, INVALID = "success", "registry_unavailable", "bundle_invalid"
+UNEXPECTED, DIED = "unexpected_error", "puller_died"
+OUTCOMES = (SUCCESS, UNAVAILABLE, INVALID, UNEXPECTED, DIED)
 
 
 class Described(NamedTuple):
@@ -32,6 +40,18 @@ class Described(NamedTuple):
     model_version: str
     run: str
     sha256: str
+
+
+class State(NamedTuple):
+    """What the process that is asked serves, and how well.
+
+    `created`: seconds since 1970; when the version, or the bundle in a folder, was made.
+    """
+
+    ready: bool
+    degraded: bool
+    model: Described | None
+    created: float
 
 
 def share(folder: Path, process: str) -> None:
@@ -78,6 +98,25 @@ class Metrics:
             buckets=_CONFIDENCE,
             registry=own,
         )
+        self._likelihoods = Histogram(
+            "digit_likelihood_score",
+            "How much what was sent looks like a digit.",
+            version,
+            buckets=_LIKELIHOOD,
+            registry=own,
+        )
+        self._uncertain = Counter(
+            "predictions_uncertain_total",
+            "Answers of a confidence below CONFIDENCE_THRESHOLD.",
+            version,
+            registry=own,
+        )
+        self._not_digits = Counter(
+            "predictions_not_digit_total",
+            "Answers on what looks less like a digit than the model's threshold.",
+            version,
+            registry=own,
+        )
         self._errors = Counter(
             "prediction_errors_total", "Images without an answer.", ("error_type",), registry=own
         )
@@ -87,6 +126,9 @@ class Metrics:
             ("method", "endpoint", "status_code"),
             registry=own,
         )
+        for endpoint in ("/predict", "/predict/batch", "/feedback"):  # from 0, as below
+            for status in (500, 503):
+                self._requests.labels("POST", endpoint, status)
         self._durations = Histogram(
             "request_duration_seconds",
             "Time from a request to the end of its response.",
@@ -103,6 +145,8 @@ class Metrics:
         self._reloads = Counter(
             "model_reloads_total", "Attempts to bring a version.", ("outcome",), registry=own
         )
+        for outcome in OUTCOMES:  # from 0: of a first failure that is 1 at once no rate is seen
+            self._reloads.labels(outcome)
         self._feedback = Counter(
             "feedback_total", "Feedback kept.", (*version, "correct"), registry=own
         )
@@ -112,11 +156,17 @@ class Metrics:
             self._all = CollectorRegistry()
             MultiProcessCollector(self._all, str(folder))
         self._answers: dict[tuple[str, int], Callable[[float, float], None]] = {}
+        self._doubts: dict[str, Callable[[float, bool, bool], None]] = {}
         self._ends: dict[tuple[str, str, int], Callable[[float], None]] = {}
 
-    def describe_model(self, described: Callable[[], Described | None]) -> None:
-        """Asks for the labels of `model_info` at each scrape."""
-        self._all.register(_ModelInfo(described))
+    def describe_model(self, state: Callable[[], State]) -> None:
+        """Asks at each scrape what is served."""
+        self._all.register(_ModelState(state))
+
+    def expect(self, version: str) -> None:
+        """Lets feedback on the version begin at 0, lest the first of either kind is in no rate."""
+        for correct in ("true", "false"):
+            self._feedback.labels(version, correct)
 
     def predicted(self, version: str, digit: int, confidence: float, seconds: float) -> None:
         """Counts an answer."""
@@ -136,6 +186,26 @@ class Metrics:
             scores(confidence)
             latency(seconds)
             latest(confidence)
+
+        return count
+
+    def doubted(self, version: str, likelihood: float, *, uncertain: bool, not_digit: bool) -> None:
+        """Counts how sure an answer is, and of what; a likelihood of NaN is none."""
+        count = self._doubts.get(version) or self._doubts.setdefault(version, self._doubt(version))
+        count(likelihood, uncertain, not_digit)
+
+    def _doubt(self, version: str) -> Callable[[float, bool, bool], None]:
+        # Made at the first answer, so that a rate is 0, and not absent, before the first doubt.
+        likelihoods = self._likelihoods.labels(version).observe
+        unsure, refused = self._uncertain.labels(version).inc, self._not_digits.labels(version).inc
+
+        def count(likelihood: float, uncertain: bool, not_digit: bool) -> None:
+            if not isnan(likelihood):
+                likelihoods(likelihood)
+            if uncertain:
+                unsure()
+            if not_digit:
+                refused()
 
         return count
 
@@ -174,17 +244,29 @@ class Metrics:
         return encode(self._all), content_type
 
 
-class _ModelInfo(Collector):
+class _ModelState(Collector):
     """Made at each scrape: a gauge that is always 1 cannot forget a version by itself."""
 
-    def __init__(self, described: Callable[[], Described | None]) -> None:
-        self._described = described
+    def __init__(self, state: Callable[[], State]) -> None:
+        self._state = state
 
     def describe(self) -> Iterable[Metric]:
         return []
 
     def collect(self) -> Iterator[Metric]:
-        family = GaugeMetricFamily("model_info", "The model in service.", labels=Described._fields)
-        if labels := self._described():
-            family.add_metric(labels, 1)
-        yield family
+        state = self._state()
+        yield GaugeMetricFamily("model_ready", "Whether it can predict.", state.ready)
+        yield GaugeMetricFamily(
+            "model_degraded", "Whether the newest version may not be in service.", state.degraded
+        )
+        info = GaugeMetricFamily("model_info", "The model in service.", labels=Described._fields)
+        created = GaugeMetricFamily(
+            "model_created_timestamp_seconds",
+            "When the version in service was made.",
+            labels=("model_version",),
+        )
+        if state.model:
+            info.add_metric(state.model, 1)
+            created.add_metric((state.model.model_version,), state.created)
+        yield info
+        yield created

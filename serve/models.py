@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -24,11 +26,17 @@ class UnknownVersionError(Exception):
     """The version that the caller chose is not loaded; the message says which are."""
 
 
+class NoReferenceError(Exception):
+    """The model's bundle says nothing of what it was evaluated on, or nothing to be trusted."""
+
+
 class Model(NamedTuple):
-    """A model that answers, and the version that its answers carry."""
+    """A model that answers, the version that its answers carry, and the folder of its bundle."""
 
     version: str
     predictor: Predictor
+    created: float  # seconds since 1970
+    folder: Path
 
     @property
     def description(self) -> dict[str, Any]:
@@ -39,10 +47,14 @@ class Model(NamedTuple):
 class Models:
     """What is loaded. `current` and `previous` change between two requests, never within one."""
 
-    def __init__(self, bundles: Bundles) -> None:
+    def __init__(
+        self, bundles: Bundles, begin: Callable[[str], None] = lambda version: None
+    ) -> None:
+        """`begin` is told each version before it answers."""
         self.current: Model | None = None
         self.previous: Model | None = None
         self._bundles = bundles
+        self._begin = begin
         self._loaded: dict[Release, Model] = {}
         self._broken = ""
 
@@ -92,6 +104,7 @@ class Models:
             return
         self._broken, self._loaded = "", found
         if self.current is not found[pointer.current]:
+            self._begin(pointer.current.version)
             logger.info("version %s is in service", pointer.current.version)
         self.current = found[pointer.current]
         self.previous = found.get(pointer.previous) if pointer.previous else None
@@ -111,6 +124,10 @@ class Models:
             await asyncio.sleep(_WATCH_SECONDS)
 
     def _model(self, release: Release) -> Model:
-        model = Model(release.version, Predictor(self._bundles.path(release)))
-        model.predictor.probabilities(np.zeros((1, 28, 28), np.uint8))
+        folder = self._bundles.path(release)
+        made = (folder / "model.json").stat().st_mtime  # whoever brought it has seen to that
+        model = Model(release.version, Predictor(folder), made, folder)
+        blank = np.zeros((1, 28, 28), np.uint8)
+        model.predictor.probabilities(blank)
+        model.predictor.likelihoods(blank)
         return model

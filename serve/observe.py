@@ -12,6 +12,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from serve.call import Call
 from serve.logs import Request
 from serve.metrics import Metrics
+from serve.tracing import Tracing
 
 logger = logging.getLogger(__name__)
 
@@ -27,8 +28,10 @@ _NO_SNIFFING = (b"x-content-type-options", b"nosniff")
 class Observe:
     """An ASGI layer that nothing gets past unseen."""
 
-    def __init__(self, app: ASGIApp, metrics: Metrics, log: Request | None) -> None:
-        self._app, self._metrics, self._log = app, metrics, log
+    def __init__(
+        self, app: ASGIApp, metrics: Metrics, log: Request | None, tracing: Tracing
+    ) -> None:
+        self._app, self._metrics, self._log, self._tracing = app, metrics, log, tracing
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Passes a request on, and takes note of it."""
@@ -54,11 +57,15 @@ class Observe:
             await self._app(scope, receive, observed)
             return
         self._metrics.active.inc()
+        ended = self._tracing.begin(scope, call)
         try:
             await self._app(scope, receive, observed)
         finally:
-            self._metrics.active.dec()
-            self._end(scope, method, call, call.status or 499)  # 499: the caller went away
+            status = call.status or 499  # the caller went away
+            if ended:
+                ended(_endpoint(scope), status)
+            self._end(scope, method, call, status)
+            self._metrics.active.dec()  # last: where none is active, all are counted
 
     def _end(self, scope: Scope, method: str, call: Call, status: int) -> None:
         seconds = perf_counter() - call.started
@@ -76,6 +83,8 @@ class Observe:
                 "duration_ms": round(seconds * 1000, 3),
                 "client": client[0] if client else None,
             }
+            if call.trace_id:
+                entry["trace_id"] = call.trace_id
             self._log(entry)
 
 

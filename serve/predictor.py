@@ -1,5 +1,7 @@
 """The predictor: probabilities for 28x28 images, from an exported LiteRT model.
 
+Beside it, where the bundle has one, a second that says how much an image looks like a digit at all.
+
 The service answers with it and the pipeline evaluates with it: what is evaluated is what is served.
 """
 
@@ -34,7 +36,7 @@ def softmax(logits: NDArray[np.float32], temperature: float = 1.0) -> NDArray[np
 
 
 class LogitModel:
-    """A LiteRT model from uint8 images to logits; safe to call from several threads.
+    """A LiteRT model from uint8 images to logits, or to others; safe to call from several threads.
 
     An interpreter is not (concurrent calls raise, or answer wrongly), so each thread has its own:
     one for single images, whose memory is laid out once, and one for any other number.
@@ -109,10 +111,31 @@ def _real(values: NDArray[Any], tensor: dict[str, Any]) -> NDArray[np.float32]:
     return real
 
 
+class Likelihood:
+    """How much an image looks like a digit; below `threshold` it should not pass for one."""
+
+    def __init__(self, content: bytes, threshold: float) -> None:
+        """Takes a LiteRT model from images to (n, 1).
+
+        Raises:
+            ValueError, RuntimeError: as `LogitModel`; or it gives another number of them.
+        """
+        self._model = LogitModel(content)
+        given = self._model(np.zeros((1, *_SHAPE), np.uint8)).shape
+        if given != (1, 1):
+            raise ValueError(f"the model gives {given} of an image, not (1, 1)")
+        self.threshold = np.float32(threshold)
+
+    def __call__(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """(n,) float32 from 0 to 1, of (n, 28, 28) uint8 images."""
+        return self._model(images)[:, 0]
+
+
 class Predictor:
     """Calibrated probabilities from a bundle folder: `model.tflite` and `model.json`.
 
-    `description`: the content of `model.json`. `size`: bytes of the whole folder.
+    `description`: the content of `model.json`. `size`: bytes of the whole folder. `likelihood`:
+    from `likelihood.tflite`, if the description has it; bundles of earlier versions have not.
     """
 
     def __init__(self, bundle: Path) -> None:
@@ -120,25 +143,41 @@ class Predictor:
 
         Raises:
             BundleError: a file is missing or unreadable, `model.tflite` is not the one that
-                `model.json` describes, or is no model of 28x28 images.
+                `model.json` describes, or is no model of 28x28 images; or so `likelihood.tflite`.
         """
+        threshold = 0.0
         try:
             self.description: dict[str, Any] = json.loads((bundle / "model.json").read_bytes())
-            content = (bundle / "model.tflite").read_bytes()
-            digest, self._temperature = (
-                self.description["sha256"],
-                float(self.description["temperature"]),
-            )
+            content = _verified(bundle / "model.tflite", self.description["sha256"])
+            self._temperature = float(self.description["temperature"])
+            if second := self.description.get("likelihood"):
+                likelihood = _verified(bundle / "likelihood.tflite", second["sha256"])
+                threshold = float(second["threshold"])
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise BundleError(f"{bundle} is not a model bundle: {error}") from error
-        if hashlib.sha256(content).hexdigest() != digest:
-            raise BundleError(f"{bundle}/model.tflite is not the file that model.json describes")
         self.size = sum(file.stat().st_size for file in bundle.iterdir())
         try:
             self._logits = LogitModel(content)
         except (RuntimeError, ValueError) as error:
             raise BundleError(f"{bundle}/model.tflite cannot be run: {error}") from error
+        try:
+            self.likelihood = Likelihood(likelihood, threshold) if second else None
+        except (RuntimeError, ValueError) as error:
+            raise BundleError(f"{bundle}/likelihood.tflite cannot be run: {error}") from error
 
     def probabilities(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         """(n, classes) float32, rows sum to 1; (n, 28, 28) uint8 images, digit bright on dark."""
         return softmax(self._logits(images), self._temperature)
+
+    def likelihoods(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """(n,) float32 from 0 to 1, how much each image looks like a digit; NaN if unknown."""
+        if self.likelihood is None:
+            return np.full(len(images), np.nan, np.float32)
+        return self.likelihood(images)
+
+
+def _verified(path: Path, digest: str) -> bytes:
+    content = path.read_bytes()
+    if hashlib.sha256(content).hexdigest() != digest:
+        raise BundleError(f"{path} is not the file that model.json describes")
+    return content

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 
 from serve import bundles
 from serve.bundles import Bundles, Release
+from serve.metrics import DIED, INVALID, SUCCESS, UNAVAILABLE, UNEXPECTED
 from serve.predictor import BundleError
 from serve.settings import Settings
 
@@ -29,13 +30,13 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-SUCCESS, UNAVAILABLE, INVALID = "success", "registry_unavailable", "bundle_invalid"
-UNEXPECTED, DIED = "unexpected_error", "puller_died"
 _DEATH = "the process that follows the registry died"
 _FIRST_RETRY = 1.0  # seconds; doubles up to the poll interval
 _NOT_FOUND = {"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"}  # the latter of an alias
-_FILES = ("model.tflite", "model.json", "README.md")  # whatever else lies there stays there
-_REGISTERED_DIGEST = "bundle.digest"  # tag that `pipeline.register` sets
+# Whatever else lies there stays there.
+_FILES = ("model.tflite", "likelihood.tflite", "model.json", "README.md", "reference.npz")
+# Tags that `pipeline.register` sets, and what a bundle must have where they are set.
+_DIGESTS = {"bundle.digest": bundles.digest, "bundle.likelihood": bundles.likelihood_digest}
 
 
 class RegistryError(Exception):
@@ -61,11 +62,11 @@ def bring_folder(settings: Settings, count: Callable[[str], None]) -> None:
     target, folder = cache(settings), Path(settings.model_uri)
     with target.lock():
         try:
-            identity = bundles.digest(folder)
+            identity = bundles.identity(folder)
             release = Release(bundles.folder_name(identity[:12], identity), identity[:12])
             pointer = target.pointer()
             if not pointer or pointer.current != release or not target.holds(release):
-                _take(target, release, folder)
+                _take(target, release, folder, (folder / "model.json").stat().st_mtime)
                 count(SUCCESS)
             target.say("")
         except (BundleError, OSError) as error:
@@ -74,12 +75,14 @@ def bring_folder(settings: Settings, count: Callable[[str], None]) -> None:
             target.say("the bundle in MODEL_URI cannot be served")
 
 
-def _take(target: Bundles, release: Release, files: Path) -> None:
+def _take(target: Bundles, release: Release, files: Path, made: float) -> None:
+    """`made`: when, in seconds since 1970; its files keep that date."""
     incoming = target.temporary()
     try:
         for name in _FILES:
             if (files / name).exists():
                 shutil.copyfile(files / name, incoming / name)
+                os.utime(incoming / name, (made, made))
         target.publish(release, incoming)
     finally:
         shutil.rmtree(incoming, ignore_errors=True)
@@ -194,10 +197,11 @@ class Puller:
         with tempfile.TemporaryDirectory(prefix="model-", dir=self._cache.folder) as folder:
             uri = f"models:/{version.name}/{version.version}"
             files = Path(mlflow.artifacts.download_artifacts(uri, dst_path=folder))
-            registered = version.tags.get(_REGISTERED_DIGEST)
-            if registered and registered != bundles.digest(files):
-                raise BundleError("it is not the bundle that was registered")
-            _take(self._cache, release, files)
+            for tag, digest in _DIGESTS.items():
+                registered = version.tags.get(tag)
+                if registered and registered != digest(files):
+                    raise BundleError("it is not the bundle that was registered")
+            _take(self._cache, release, files, version.creation_timestamp / 1000)
 
 
 @contextmanager

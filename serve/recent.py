@@ -1,4 +1,4 @@
-"""The 28x28 images of recent requests, found by request id whichever worker answered.
+"""The 28x28 images of recent requests with what the model said, whichever worker answered.
 
 Each worker writes a ring of its own, a file of fixed size under `STATE_DIR`; reading looks into all
 of them. A file lasts longer than its worker: the next one writes on where it ended.
@@ -7,6 +7,7 @@ of them. A file lasts longer than its worker: the next one writes on where it en
 from __future__ import annotations
 
 import fcntl
+import math
 import mmap
 import struct
 import threading
@@ -21,12 +22,25 @@ import numpy as np
 from numpy.typing import NDArray
 
 _SIDE = 28
-_MAGIC = b"digits2\0"
+_MAGIC = b"digits3\0"
 _HEADER = struct.Struct("<8sQQ")  # magic, slots, images written so far
 _HEADER_SIZE = 64
-# Id, version, digit, checksum, pixels, nanoseconds since 1970.
-_SLOT = struct.Struct("<64s48sBxxxI784sQ")
-_SLOT_SIZE = _SLOT.size
+# Id, version, digit, nanoseconds since 1970, probabilities, likelihood, pixels; then a checksum.
+_CONTENT = struct.Struct("<64s48sBQ40sf784s")
+_SLOT = np.dtype(
+    [
+        ("request_id", "S64"),
+        ("version", "S48"),
+        ("prediction", "u1"),
+        ("time", "<i8"),
+        ("probabilities", "<f4", (10,)),
+        ("likelihood", "<f4"),
+        ("image", "u1", (_SIDE, _SIDE)),
+        ("checksum", "<u4"),
+    ]
+)
+_SLOT_SIZE = _SLOT.itemsize
+ANSWER_SIZE = _SLOT_SIZE  # bytes
 
 
 class Seen(NamedTuple):
@@ -35,6 +49,17 @@ class Seen(NamedTuple):
     image: NDArray[np.uint8]  # (28, 28)
     prediction: int
     model_version: str
+
+
+class Window(NamedTuple):
+    """The latest n answers, the oldest first."""
+
+    images: NDArray[np.uint8]  # (n, 28, 28)
+    probabilities: NDArray[np.float32]  # (n, 10)
+    predictions: NDArray[np.uint8]
+    versions: NDArray[np.str_]
+    times: NDArray[np.int64]  # nanoseconds since 1970
+    likelihoods: NDArray[np.float32]  # NaN where the model gave none
 
 
 class Recent:
@@ -50,6 +75,7 @@ class Recent:
         magic, kept, written = _HEADER.unpack_from(self._ring)
         same = magic == _MAGIC and kept == slots
         self._written = written if same else 0
+        _HEADER.pack_into(self._ring, 0, _MAGIC, slots, self._written)
         self._lock = threading.Lock()
 
     def close(self) -> None:
@@ -70,32 +96,86 @@ class Recent:
             else:
                 return file
 
-    def add(self, request_id: bytes, version: bytes, digit: int, image: NDArray[np.uint8]) -> None:
-        """Remembers an image; forgets the oldest. Some microseconds."""
-        pixels = image.tobytes()
-        checksum = zlib.crc32(pixels)
+    def add(
+        self,
+        request_id: bytes,
+        version: bytes,
+        digit: int,
+        image: NDArray[np.uint8],
+        probabilities: NDArray[np.float32],
+        likelihood: float = math.nan,
+    ) -> None:
+        """Remembers an image and its answer; forgets the oldest. Some microseconds."""
+        pixels, shares = image.tobytes(), probabilities.tobytes()
         with self._lock:
-            place = _HEADER_SIZE + self._written % self._slots * _SLOT_SIZE
+            start = _HEADER_SIZE + self._written % self._slots * _SLOT_SIZE
             now = time.time_ns()
-            _SLOT.pack_into(self._ring, place, request_id, version, digit, checksum, pixels, now)
+            content = _CONTENT.pack(request_id, version, digit, now, shares, likelihood, pixels)
+            checksum = zlib.crc32(content).to_bytes(4, "little")
+            self._ring[start : start + _SLOT_SIZE] = content + checksum
             self._written += 1
             _HEADER.pack_into(self._ring, 0, _MAGIC, self._slots, self._written)
 
     def find(self, request_id: str) -> Seen | None:
         """The latest image of the request, if it is still there."""
         wanted = request_id.encode()[:64].ljust(64, b"\0")
-        rings = (path.read_bytes() for path in self._folder.glob("*.ring"))
-        found = (each for ring in rings for each in _search(ring, wanted))
-        return max(found, key=lambda each: each[0], default=(0, None))[1]
+        found = [slot for ring in self._rings() for slot in _search(ring, wanted)]
+        if not found:
+            return None
+        latest = max(found, key=lambda slot: int(slot["time"]))
+        return Seen(latest["image"], int(latest["prediction"]), latest["version"].decode())
+
+    def window(self, most: int) -> Window:
+        """The latest answers of all workers, `most` at most; of each ring no more is read."""
+        slots = np.concatenate([_latest(path, most) for path in self._folder.glob("*.ring")])
+        slots = slots[np.argsort(slots["time"], kind="stable")][-most:]
+        return Window(
+            slots["image"],
+            slots["probabilities"],
+            slots["prediction"],
+            np.char.decode(slots["version"]),
+            slots["time"],
+            slots["likelihood"],
+        )
+
+    def _rings(self) -> Iterator[bytes]:
+        """The contents of all rings that this code can read."""
+        for path in self._folder.glob("*.ring"):
+            ring = path.read_bytes()
+            if ring.startswith(_MAGIC):
+                yield ring
 
 
-def _search(ring: bytes, wanted: bytes) -> Iterator[tuple[int, Seen]]:
-    """All images of the request in the ring, with their times."""
+def _search(ring: bytes, wanted: bytes) -> Iterator[np.void]:
+    """All slots of the request in the ring that are whole."""
     start = ring.find(wanted, _HEADER_SIZE)
     while start >= 0:
         if (start - _HEADER_SIZE) % _SLOT_SIZE == 0:
-            _, version, digit, checksum, pixels, when = _SLOT.unpack_from(ring, start)
-            if zlib.crc32(pixels) == checksum:
-                image = np.frombuffer(pixels, np.uint8).reshape(_SIDE, _SIDE)
-                yield when, Seen(image, digit, version.rstrip(b"\0").decode())
+            (slot,) = np.frombuffer(ring, _SLOT, 1, start)
+            if _is_whole(slot):
+                yield slot
         start = ring.find(wanted, start + 1)
+
+
+def _latest(path: Path, most: int) -> NDArray[np.void]:
+    """The latest slots of a ring, without those being written; none if this code cannot read it."""
+    with path.open("rb") as file:
+        header = file.read(_HEADER.size)
+        kept = written = 0
+        if header.startswith(_MAGIC) and len(header) == _HEADER.size:
+            _, kept, written = _HEADER.unpack(header)
+        wanted = min(most, kept, written)
+        end = written % kept if wanted else 0
+        before = min(wanted, end)  # those at the ring's end come before those at its beginning
+        parts = []
+        for start, count in ((kept - (wanted - before), wanted - before), (end - before, before)):
+            file.seek(_HEADER_SIZE + start * _SLOT_SIZE)
+            parts.append(file.read(count * _SLOT_SIZE))
+    content = b"".join(parts)
+    slots = np.frombuffer(content, _SLOT, len(content) // _SLOT_SIZE)
+    return slots[[place for place in range(len(slots)) if _is_whole(slots[place])]]
+
+
+def _is_whole(slot: np.void) -> bool:
+    content = slot.tobytes()
+    return zlib.crc32(content[:-4]) == int(slot["checksum"])

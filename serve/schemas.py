@@ -15,15 +15,16 @@ ImageText = Annotated[
 ]
 Probability = Annotated[float, Field(ge=0, le=1)]
 Digit = Annotated[int, Field(ge=0, le=9)]
-RequestId = Annotated[
-    str, Field(pattern=r"^[\w.:/+=@-]{1,64}$", examples=["4c1d5f0a9b7e3d2c1a0f8e7d"])
-]
+RequestId = Annotated[str, Field(pattern=r"^[\w.:/+=@-]{1,64}$", examples=["example-7"])]
 
 
 class PredictRequest(BaseModel):
     """A picture of one digit."""
 
     image: ImageText
+    draft: bool = Field(
+        False, description="Whether it is still being drawn: answered, not counted, not kept."
+    )
 
 
 class BatchRequest(BaseModel):
@@ -39,6 +40,12 @@ class Prediction(BaseModel):
     confidence: Probability = Field(description="Calibrated probability of the answer.")
     probabilities: Annotated[list[Probability], Field(min_length=10, max_length=10)]
     uncertain: bool = Field(description="Whether the confidence is below CONFIDENCE_THRESHOLD.")
+    digit_likelihood: Probability | None = Field(
+        description="How much it looks like a digit at all; null if the model does not know."
+    )
+    not_digit: bool = Field(
+        description="Whether that is less than of 99 in 100 digits: a letter, say, or a scribble."
+    )
     model_version: str
     request_id: str = Field(description="What feedback on this answer refers to.")
     image: str | None = Field(
@@ -137,8 +144,11 @@ class Error(BaseModel):
 class Tensor(BaseModel):
     """A tensor of the Open Inference Protocol."""
 
-    name: str
-    shape: Annotated[list[Annotated[int, Field(ge=1)]], Field(min_length=2, max_length=4)]
+    name: Annotated[str, Field(examples=["image"])]
+    shape: Annotated[
+        list[Annotated[int, Field(ge=1)]],
+        Field(min_length=2, max_length=4, examples=[[1, 784]]),
+    ]
     datatype: Literal["UINT8", "FP32"]
     data: list[Any] = Field(description="0 to 255, row by row, flat or nested.")
     parameters: dict[str, Any] | None = None

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from io import BytesIO
 from time import perf_counter
 from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from serve import tracing
 from serve.feedback import Feedback
 from serve.image import ImageError, NoDigitError, TooManyPixelsError, normalise
 from serve.image_size import declared_pixels
+from serve.inputs import Picture
 from serve.line import LONGEST, BusyError, Check, Line
-from serve.metrics import Described, Metrics
+from serve.metrics import Described, Metrics, State
 from serve.models import Model, Models
 from serve.puller import cache
-from serve.recent import Recent, Seen
+from serve.recent import ANSWER_SIZE, Recent, Seen
 from serve.settings import Settings
 from serve.shown import data_uri
 
@@ -30,6 +34,7 @@ _BATCH_PICTURES = 4  # of the largest size in a batch
 _LEAST_PIXELS = 8192  # as many as are read in the time that any picture takes
 _BYTE_PIXELS = 4  # as many as are read in the time that a byte of a tensor takes
 _SMALL_BODY = 64 * 2**10  # bytes that are parsed in well under a millisecond
+_WINDOWS = 2  # on their way at a time
 _CHUNK = 32  # images at a time: more is no faster and takes more memory
 _SMALL_PIXELS = 4096  # of a PNG that is read in well under a millisecond
 _PNG = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR"
@@ -41,12 +46,13 @@ class Service:
     def __init__(self, settings: Settings, metrics: Metrics) -> None:
         self.settings = settings
         self.metrics = metrics
-        self.models = Models(cache(settings))
+        self.models = Models(cache(settings), metrics.expect)
         self.feedback = Feedback(settings.state_dir / "feedback.db")
+        self.tracing = tracing.chosen(settings)
         self.stopping = False
-        self._waiting = 0
+        self._waiting = self._windows = 0
         self._threshold = np.float32(settings.confidence_threshold)
-        metrics.describe_model(self._described)
+        metrics.describe_model(self._state)
 
     def open(self) -> None:
         """Takes threads and files, for as long as requests come."""
@@ -64,11 +70,17 @@ class Service:
         for line in (self._bodies, self._pictures, self._batches):
             line.close()
         self.recent.close()
+        self.tracing.close()
 
     @property
     def ready(self) -> bool:
         """Whether new requests should come here."""
         return self.models.current is not None and not self.stopping
+
+    @property
+    def degraded(self) -> bool:
+        """Whether what is in service, if anything is, may not be the newest."""
+        return self.models.current is None or bool(self.models.failure)
 
     async def parsed(
         self, body: bytes, parse: Callable[[], Result], check: Check | None = None
@@ -78,9 +90,10 @@ class Service:
         Raises:
             BusyError: too much is waiting already.
         """
-        if len(body) <= _SMALL_BODY:
-            return parse()
-        return await self._beside(self._bodies, parse, len(body), 0, check)
+        with self.tracing.span("decode", bytes=len(body)):
+            if len(body) <= _SMALL_BODY:
+                return parse()
+            return await self._beside(self._bodies, parse, len(body), 0, check)
 
     async def batch(
         self, size: int, work: Callable[[], Result], check: Check | None = None
@@ -104,13 +117,13 @@ class Service:
             raise BusyError
         self._waiting += size
         try:
-            return await line.do(work, pixels, check)
+            return await line.do(self.tracing.carried(work), pixels, check)
         finally:
             self._waiting -= size
 
     async def answer(
         self,
-        content: bytes,
+        picture: Picture,
         model: Model,
         request_id: str,
         *,
@@ -119,14 +132,21 @@ class Service:
     ) -> Answer:
         """The prediction for an image file; `show`: with the image that the model saw.
 
+        That for a draft is neither counted nor kept: a half-drawn digit is no input gone wrong.
+
         Raises:
             ImageError, NoDigitError: as `normalise`.
             BusyError
         """
         started = perf_counter()
-        image = await self._normalised(content, check)
-        probabilities = model.predictor.probabilities(image[None])[0]
-        answer = self._answer(image, probabilities, model, request_id, perf_counter() - started)
+        image = await self._normalised(picture.content, check)
+        with self.tracing.span("infer", images=1, version=model.version):
+            probabilities = model.predictor.probabilities(image[None])[0]
+            likelihood = model.predictor.likelihoods(image[None])[0]
+        seconds = perf_counter() - started
+        answer = self._answer(
+            image, probabilities, likelihood, model, request_id, None if picture.draft else seconds
+        )
         return answer | {"image": data_uri(image)} if show else answer
 
     async def see(self, content: bytes, model: Model) -> Seen:
@@ -137,15 +157,16 @@ class Service:
 
     async def _normalised(self, content: bytes, check: Check | None = None) -> NDArray[np.uint8]:
         limit = self.settings.max_image_pixels
-        if _is_small(content):
-            return normalise(content, max_pixels=limit)
-        return await self._beside(
-            self._pictures,
-            lambda: normalise(content, max_pixels=limit),
-            len(content),
-            max(_LEAST_PIXELS, self._pixels(content)),
-            check,
-        )
+        with self.tracing.span("normalise", images=1, bytes=len(content)):
+            if _is_small(content):
+                return normalise(content, max_pixels=limit)
+            return await self._beside(
+                self._pictures,
+                lambda: normalise(content, max_pixels=limit),
+                len(content),
+                max(_LEAST_PIXELS, self._pixels(content)),
+                check,
+            )
 
     def _pixels(self, content: bytes) -> int:
         """How many pixels will be decoded: none of a picture that is refused for its size."""
@@ -170,7 +191,8 @@ class Service:
 
         def work() -> list[Answer | Exception]:
             started = perf_counter()
-            images = [self._image(content) for content in capped]
+            with self.tracing.span("normalise", images=len(capped)):
+                images = [self._image(content) for content in capped]
             found = [image for image in images if isinstance(image, np.ndarray)]
             answers = iter(self.read(found, model, request_id, started))
             return [image if isinstance(image, Exception) else next(answers) for image in images]
@@ -204,16 +226,16 @@ class Service:
         if not len(images):
             return []
         stacked = np.stack(images)
-        probabilities = np.concatenate(
-            [
-                model.predictor.probabilities(stacked[start : start + _CHUNK])
-                for start in range(0, len(stacked), _CHUNK)
-            ]
-        )
+        chunks = [stacked[start : start + _CHUNK] for start in range(0, len(stacked), _CHUNK)]
+        with self.tracing.span("infer", images=len(stacked), version=model.version):
+            rows = np.concatenate([model.predictor.probabilities(chunk) for chunk in chunks])
+            likelihoods = np.concatenate([model.predictor.likelihoods(chunk) for chunk in chunks])
         seconds = (perf_counter() - started) / len(stacked)
         return [
-            self._answer(image, row, model, f"{request_id}.{place}", seconds)
-            for place, (image, row) in enumerate(zip(stacked, probabilities, strict=True))
+            self._answer(image, row, likelihood, model, f"{request_id}.{place}", seconds)
+            for place, (image, row, likelihood) in enumerate(
+                zip(stacked, rows, likelihoods, strict=True)
+            )
         ]
 
     def _image(self, content: bytes | Exception) -> NDArray[np.uint8] | Exception:
@@ -228,34 +250,79 @@ class Service:
         self,
         image: NDArray[np.uint8],
         probabilities: NDArray[np.float32],
+        likelihood: np.float32,
         model: Model,
         request_id: str,
-        seconds: float,
+        seconds: float | None,
     ) -> Answer:
+        """`likelihood`: NaN if the model knows none, which becomes null in JSON.
+
+        `seconds`: how long it took; None if the answer is neither to be counted nor kept.
+        """
         digit = int(probabilities.argmax())
         confidence = probabilities[digit]
-        self.metrics.predicted(model.version, digit, float(confidence), seconds)
-        self.recent.add(request_id.encode(), model.version.encode(), digit, image)
+        uncertain = bool(confidence < self._threshold)
+        known = model.predictor.likelihood
+        not_digit = known is not None and bool(likelihood < known.threshold)
+        if seconds is not None:
+            self.metrics.predicted(model.version, digit, float(confidence), seconds)
+            self.metrics.doubted(
+                model.version, float(likelihood), uncertain=uncertain, not_digit=not_digit
+            )
+            request, version = request_id.encode(), model.version.encode()
+            self.recent.add(request, version, digit, image, probabilities, float(likelihood))
         return {
             "prediction": digit,
             "confidence": confidence,
             "probabilities": probabilities,
-            "uncertain": bool(confidence < self._threshold),
+            "uncertain": uncertain,
+            "digit_likelihood": likelihood,
+            "not_digit": not_digit,
             "model_version": model.version,
             "request_id": request_id,
         }
 
-    def _described(self) -> Described | None:
+    @contextmanager
+    def a_window(self) -> Iterator[None]:
+        """Held from the making of a window until it is sent, which may take its caller long.
+
+        Raises:
+            BusyError: as many as may be are held already.
+        """
+        if self._windows == _WINDOWS:
+            raise BusyError
+        self._windows += 1
+        try:
+            yield
+        finally:
+            self._windows -= 1
+
+    async def window(self, most: int) -> bytes:
+        """The latest answers of all workers, `most` at most, as an `.npz` of `recent.Window`.
+
+        Raises:
+            BusyError
+        """
+
+        def work() -> bytes:
+            file = BytesIO()
+            np.savez(file, allow_pickle=False, **self.recent.window(most)._asdict())
+            return file.getvalue()
+
+        return await self._beside(self._bodies, work, most * ANSWER_SIZE, _LEAST_PIXELS, None)
+
+    def _state(self) -> State:
         model = self.models.current
         if not model:
-            return None
+            return State(self.ready, self.degraded, None, 0)
         about = model.description
-        return Described(
+        described = Described(
             self.settings.model_name,
             model.version,
             str(about.get("run", "")),
             str(about.get("sha256", "")),
         )
+        return State(self.ready, self.degraded, described, model.created)
 
 
 def _is_small(content: bytes) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 import os
 import re
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -14,6 +15,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 MODEL_NAME = "mnist-classifier"
 
 _REGISTERED = re.compile(r"models:/(?P<name>[^/@]+)(?:@(?P<alias>[^/@]+)|/(?P<version>\d+))")
+_EXPORTER = "opentelemetry-exporter-otlp-proto-http"
 _SECRET = {"API_KEYS", "RATE_LIMIT_STORAGE", "MLFLOW_TRACKING_URI"}
 
 
@@ -91,6 +93,11 @@ class Settings(BaseSettings):
         None, description="json, or console; if empty, console on a terminal and json elsewhere."
     )
 
+    otel_exporter_otlp_endpoint: str = Field(
+        "",
+        description="Collector of traces (OTLP/HTTP), http://HOST:4318; no traces if empty.",
+    )
+
     @field_validator("api_keys", "cors_origins", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
@@ -144,6 +151,18 @@ class Settings(BaseSettings):
             from limits import parse_many  # costs 0.1 s, for those who limit
 
             parse_many(value)
+        return value
+
+    @field_validator("otel_exporter_otlp_endpoint")
+    @classmethod
+    def _collector(cls, value: str) -> str:
+        if value and not value.startswith(("http://", "https://")):
+            raise ValueError("must be http://HOST:PORT or https://HOST:PORT")
+        if value:
+            try:
+                version(_EXPORTER)
+            except PackageNotFoundError:
+                raise ValueError(f"needs {_EXPORTER}, of the extra `trace`") from None
         return value
 
     @field_validator("rate_limit_storage")

@@ -35,7 +35,7 @@ def install(app: FastAPI, service: Service) -> None:
         if changed:
             service.metrics.given(entry.model_version, correct=correct)
         answer = entry._asdict() | {"correct": correct}
-        del answer["image"]
+        del answer["image"], answer["given_at"]
         return Json(answer)
 
 

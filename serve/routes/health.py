@@ -39,7 +39,7 @@ def install(app: FastAPI, service: Service) -> None:
         """Whether predictions are possible and current."""
         current, failure = service.models.current, service.models.failure
         found = Health(
-            status="degraded" if failure or not current else "healthy",
+            status="degraded" if service.degraded else "healthy",
             model_loaded=bool(current),
             model_name=settings.model_name,
             model_version=current.version if current else None,

@@ -86,11 +86,11 @@ def install(app: FastAPI, service: Service) -> None:
         model = chosen(service, request)
         body = await read(request)
         kind, check = call.header(b"content-type"), still_there(request)
-        content = await service.parsed(
-            body, lambda: inputs.image(body, kind, settings.max_image_bytes), check
+        picture = await service.parsed(
+            body, lambda: inputs.picture(body, kind, settings.max_image_bytes), check
         )
         show = wants_image(request.scope)
-        answer = await service.answer(content, model, call.id, show=show, check=check)
+        answer = await service.answer(picture, model, call.id, show=show, check=check)
         return Json(answer, model.version)
 
     @post(

@@ -56,9 +56,9 @@ def install(app: FastAPI, service: Service, keys: Keys, limiter: Limiter | None)
                         if text is None
                         else (text.encode("utf-8", "replace"), "application/json")
                     )
-                    content = inputs.image(body, kind, max_bytes)
+                    picture = inputs.picture(body, kind, max_bytes)
                     answer = await service.answer(
-                        content, service.models.choose(None), f"{call.id}.{number}", show=show
+                        picture, service.models.choose(None), f"{call.id}.{number}", show=show
                     )
                 except Exception as error:
                     answer = _fault(service, error)

@@ -112,9 +112,10 @@ export class Pad {
     }
     canvas.addEventListener("keydown", (event) => this.#key(event));
     canvas.addEventListener("blur", () => {
+      const drawing = this.down || this.pointer !== null;
       this.cursor = null;
       this.#lift();
-      this.#paint();
+      drawing ? this.#changed() : this.#paint();
     });
     new ResizeObserver(() => this.#paint()).observe(canvas);
     matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => this.#paint());
@@ -135,11 +136,11 @@ export class Pad {
       const step = event.shiftKey ? STEP / 5 : STEP;
       this.cursor = this.cursor.map((place, axis) => Math.min(SIDE, Math.max(0, place + step * move[axis])));
       if (this.down) this.strokes.at(-1).push(this.cursor);
-      this.down ? this.#changed() : this.#paint();
+      this.down ? this.#changed(false) : this.#paint();
     } else {
       this.down = !this.down;
       if (this.down) this.#begin(this.cursor);
-      this.#changed();
+      this.#changed(!this.down);
     }
   }
 

@@ -1,7 +1,7 @@
 // The page: what is drawn or opened goes to the reader, what it answers is shown in words and bars.
 
 import { Pad } from "./pad.js";
-import { Reader } from "./reader.js";
+import { Reader, dataUri } from "./reader.js";
 
 const DIGITS = [...Array(10).keys()];
 const LONGEST = 1600; // pixels along a side of a picture that is sent
@@ -33,7 +33,7 @@ function changed(finished) {
   at("name-only").textContent = pad.picture && !pad.picture.bitmap ? pad.picture.name : "";
   if (pad.empty) return blank();
   if (!finished && (limited || pad.begun)) return;
-  reader.read(() => pad.blob());
+  reader.read(() => pad.blob(), !finished);
 }
 
 function lines(count) {
@@ -75,14 +75,17 @@ function blank() {
 
 function show(given, milliseconds, blob) {
   shown = blob;
-  const { prediction, confidence, probabilities, uncertain } = given;
+  const { prediction, confidence, probabilities, uncertain, not_digit } = given;
   const [, second] = DIGITS.toSorted((a, b) => probabilities[b] - probabilities[a]);
-  const note = uncertain
-    ? `It could also be ${a(second)}. A clearer one may help.`
-    : probabilities[second] < 0.01
-      ? "No other digit comes close."
-      : `Next likely is ${a(second)}, with ${percent(probabilities[second])}.`;
-  put(uncertain ? "unsure" : "sure", prediction, uncertain ? `Unsure, ${percent(confidence)}` : `${percent(confidence)} sure`, note);
+  const note = not_digit
+    ? `It looks little like the digits that the model knows; of those, ${a(prediction)} comes closest.`
+    : uncertain
+      ? `It could also be ${a(second)}. A clearer one may help.`
+      : probabilities[second] < 0.01
+        ? "No other digit comes close."
+        : `Next likely is ${a(second)}, with ${percent(probabilities[second])}.`;
+  const sure = not_digit ? "This may not be a digit" : uncertain ? `Unsure, ${percent(confidence)}` : `${percent(confidence)} sure`;
+  put(uncertain || not_digit ? "unsure" : "sure", prediction, sure, note);
   fill(given);
   at("how").textContent = `Answered by version ${given.model_version} in ${Math.round(milliseconds)} ms.`;
   if (model && model.version !== given.model_version) introduce();
@@ -176,14 +179,6 @@ async function tell(label) {
   at("confirm").setAttribute("aria-pressed", right);
   for (const digit of DIGITS) buttons[digit].setAttribute("aria-pressed", !right && digit === label);
   at("thanks").textContent = thanks;
-}
-
-function dataUri(blob) {
-  return new Promise((resolve) => {
-    const file = new FileReader();
-    file.onload = () => resolve(file.result);
-    file.readAsDataURL(blob);
-  });
 }
 
 // Who answers

@@ -59,9 +59,9 @@ export class Reader {
     });
   }
 
-  /** Reads what `make` makes once it is its turn, unless a newer one comes first. */
-  read(make) {
-    this.waiting = make;
+  /** Reads what `make` makes once it is its turn, unless a newer one comes first; a draft does not count. */
+  read(make, draft = false) {
+    this.waiting = { make, draft };
     clearTimeout(this.retry);
     this.onbusy(true);
     this.#next();
@@ -86,7 +86,7 @@ export class Reader {
   async #next() {
     if (this.busy) return;
     if (!this.waiting) return this.onbusy(false);
-    const make = this.waiting;
+    const { make, draft } = this.waiting;
     const number = ++this.asked;
     this.waiting = null;
     this.busy = true;
@@ -94,7 +94,7 @@ export class Reader {
     let answer, blob, fault;
     try {
       blob = await make();
-      answer = await this.#ask(blob);
+      answer = await this.#ask(blob, draft ? await drafted(blob) : blob);
     } catch (error) {
       if (!(error instanceof Fault)) throw error;
       fault = error;
@@ -102,31 +102,31 @@ export class Reader {
     const milliseconds = performance.now() - began;
     if (number === this.asked) {
       if (answer) this.onanswer(answer, milliseconds, blob);
-      else this.#failed(fault, make);
+      else this.#failed(fault, make, draft);
     }
     await new Promise((resolve) => setTimeout(resolve, Math.max(0, LEAST - milliseconds)));
     this.busy = false;
     this.#next();
   }
 
-  #failed(fault, make) {
+  #failed(fault, make, draft) {
     this.onfault(fault);
     if (!fault.wait) return;
-    this.retry = setTimeout(() => this.waiting ?? this.read(make), fault.wait * 1000);
+    this.retry = setTimeout(() => this.waiting ?? this.read(make, draft), fault.wait * 1000);
   }
 
-  async #ask(blob) {
+  async #ask(blob, body) {
     if (blob.size > this.largest) throw new Fault(413, "too large");
     if (this.live) {
-      const answer = await this.#overSocket(blob);
+      const answer = await this.#overSocket(body);
       if (answer?.status) throw fault(answer.status, answer.detail);
       if (answer) return answer;
     }
-    return this.#json("predict?image=true", blob, blob.type || "application/octet-stream");
+    return this.#json("predict?image=true", body, body === blob ? blob.type || "application/octet-stream" : "application/json");
   }
 
   /** The answer; nothing if the socket has none to give. */
-  #overSocket(blob) {
+  #overSocket(body) {
     const { socket } = this;
     return new Promise((resolve) => {
       const done = (answer) => {
@@ -143,7 +143,7 @@ export class Reader {
       }, PATIENCE);
       socket.addEventListener("message", heard);
       socket.addEventListener("close", closed);
-      socket.send(blob);
+      socket.send(body);
     });
   }
 
@@ -162,6 +162,19 @@ export class Reader {
     if (response.ok) return content;
     throw fault(response.status, content.detail, Number(response.headers.get("Retry-After")));
   }
+}
+
+export function dataUri(blob) {
+  return new Promise((resolve) => {
+    const file = new FileReader();
+    file.onload = () => resolve(file.result);
+    file.readAsDataURL(blob);
+  });
+}
+
+/** The request for a drawing that is not finished: as text over the socket, too. */
+async function drafted(blob) {
+  return JSON.stringify({ image: await dataUri(blob), draft: true });
 }
 
 /** Too many requests, and no model yet: both pass. */

@@ -1,46 +1,12 @@
 """A small real model, applications on it, and the service as a process."""
 
-import numpy as np
 import pytest
-from making import picture, write_bundle
+from making import picture
 from serving import Process
 from starlette.testclient import TestClient
 
 from serve.app import create_app
 from serve.settings import Settings
-
-SIDE = 28
-
-
-@pytest.fixture(scope="session")
-def litert(tensorflow):
-    """Makes a real LiteRT file that always answers `digit`, the surer the brighter the image."""
-    tf = tensorflow
-
-    def make(digit):
-        weights = np.zeros((SIDE * SIDE, 10), np.float32)
-        weights[:, digit] = 1 / 5000
-
-        class Network(tf.Module):
-            @tf.function(input_signature=[tf.TensorSpec((None, SIDE, SIDE, 1), tf.uint8)])
-            def __call__(self, images):
-                pixels = tf.reshape(tf.cast(images, tf.float32), (-1, SIDE * SIDE))
-                return pixels @ tf.constant(weights)
-
-        network = Network()
-        converter = tf.lite.TFLiteConverter.from_concrete_functions(
-            [network.__call__.get_concrete_function()], network
-        )
-        return converter.convert()
-
-    return make
-
-
-@pytest.fixture(scope="session")
-def made(litert, tmp_path_factory):
-    """Two bundles: `made[3]` always answers 3, `made[8]` always 8."""
-    folder = tmp_path_factory.mktemp("bundles")
-    return {digit: write_bundle(folder / str(digit), litert(digit)) for digit in (3, 8)}
 
 
 @pytest.fixture(scope="session")

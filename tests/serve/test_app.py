@@ -47,12 +47,20 @@ def test_without_a_model_nothing_is_predicted_but_the_process_lives(client, tmp_
         assert refused.status_code == 503
         assert refused.headers["retry-after"]
         assert refused.json()["detail"] == "no model is loaded yet"
-    assert "model_info{" not in api.get("/metrics").text
+    metrics = api.get("/metrics").text
+    assert "model_info{" not in metrics
+    assert "model_created_timestamp_seconds{" not in metrics
+    assert "\nmodel_ready 0.0\nmodel_degraded 1.0\n" in _values(metrics)
+
+
+def _values(metrics):
+    return "\n" + "".join(f"{line}\n" for line in metrics.splitlines() if line[0] != "#")
 
 
 def test_a_service_that_stops_is_not_ready_but_answers(api):
     api.app.service.stopping = True
     assert api.get("/health/ready").status_code == 503
+    assert "\nmodel_ready 0.0\nmodel_degraded 0.0\n" in _values(api.get("/metrics").text)
     assert api.post("/predict", content=picture(), headers=PNG).status_code == 200
 
 
@@ -82,8 +90,21 @@ def test_probes_leave_no_trace(api, caplog):
     caplog.set_level("INFO")
     for path in ("/health", "/health/live", "/health/ready", "/metrics", "/v2/health/ready"):
         assert api.get(path).status_code == 200
-    assert "api_requests_total{" not in api.get("/metrics").text
+    lines = api.get("/metrics").text.splitlines()
+    assert {line[-4:] for line in lines if line.startswith("api_requests_total{")} == {" 0.0"}
     assert not [record for record in caplog.records if record.name == "serve.requests"]
+
+
+def test_what_alerts_ask_for_begins_at_0(api):
+    """Of a series whose first value is seen as 1 there is no rate."""
+    lines = api.get("/metrics").text.splitlines()
+    version = api.get("/health").json()["model_version"]
+    for correct in ("true", "false"):
+        assert f'feedback_total{{correct="{correct}",model_version="{version}"}} 0.0' in lines
+    for endpoint in ("/predict", "/predict/batch", "/feedback"):
+        for status in (500, 503):
+            labels = f'endpoint="{endpoint}",method="POST",status_code="{status}"'
+            assert f"api_requests_total{{{labels}}} 0.0" in lines
 
 
 def test_a_caller_may_choose_the_id_if_there_is_room_for_a_number_after_it(api):
@@ -145,10 +166,13 @@ def test_metrics_are_those_of_the_contract_with_bounded_labels(api):
         'request_duration_seconds_count{endpoint="/predict",method="POST"} 2.0',
         "active_requests 0.0",
         'model_reloads_total{outcome="success"} 1.0',
+        'model_reloads_total{outcome="bundle_invalid"} 0.0',
+        "model_ready 1.0",
+        "model_degraded 0.0",
         f'model_info{{model_name="mnist-classifier",model_version="{version}",run="3",sha256="',
     ):
         assert line in text_of, line
-    assert "_created" not in text_of
+    assert "_created" not in text_of.replace("model_created_timestamp_seconds", "")
     opened = api.get("/metrics", headers={"accept": "application/openmetrics-text; version=1.0.0"})
     assert opened.text.endswith("# EOF\n")
 

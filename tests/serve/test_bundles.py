@@ -62,7 +62,7 @@ def test_what_another_source_left_is_not_served(cache, made):
 
 
 @pytest.mark.parametrize("damage", ["model", "json", "hash", "answer", "missing"])
-def test_a_damaged_bundle_changes_nothing(cache, made, tmp_path, litert, damage):
+def test_a_damaged_bundle_changes_nothing(cache, made, tmp_path, digit_file, damage):
     kept = bring(cache, made[3], "1")
     bad = tmp_path / "bad"
     shutil.copytree(made[8], bad)
@@ -75,7 +75,7 @@ def test_a_damaged_bundle_changes_nothing(cache, made, tmp_path, litert, damage)
         content[-1] ^= 1
         (bad / "model.tflite").write_bytes(content)
     elif damage == "answer":
-        write_bundle(bad, litert(8), temperature=float("nan"))
+        write_bundle(bad, digit_file(8), temperature=float("nan"))
     else:
         (bad / "model.tflite").unlink()
     before = cache.stamp()
@@ -138,9 +138,9 @@ def test_all_is_on_the_disk_before_the_pointer_names_it(cache, made, monkeypatch
     note("replace", lambda old, new: f"-> {Path(new).name}")
     release = bring(cache, made[3], "1")
     pid = os.getpid()
-    assert set(done[:3]) == {"model.tflite", "model.json", "README.md"}
-    assert done[3].startswith(".incoming-")
-    assert done[4:] == [
+    assert set(done[:4]) == {"model.tflite", "likelihood.tflite", "model.json", "README.md"}
+    assert done[4].startswith(".incoming-")
+    assert done[5:] == [
         *(f"-> {release.folder}", "models"),
         *(f".current.json.{pid}", "-> current.json", "models"),
     ]

@@ -1,7 +1,12 @@
 import base64
 import io
+import itertools
+import sqlite3
 import subprocess
 import sys
+import threading
+from contextlib import closing
+from datetime import UTC, datetime, timedelta
 
 import numpy as np
 import pytest
@@ -41,6 +46,75 @@ os.kill(os.getpid(), 9)
 """
     assert subprocess.run([sys.executable, "-c", dying], cwd=ROOT).returncode == -9
     assert Feedback(tmp_path / "f.db").find("a").label == 5
+
+
+def test_reading_leaves_no_trace(tmp_path):
+    """Another user's log beside the file would keep the service from writing."""
+    feedback = Feedback(tmp_path / "feedback.db")
+    feedback.add(entry())
+    before = feedback._state()
+    assert [one.request_id for one in feedback.entries()] == ["a"]
+    assert feedback._state() == before
+    assert [path.name for path in tmp_path.iterdir()] == ["feedback.db"]
+
+
+def test_what_a_service_at_work_has_not_moved_into_the_file_is_read_too(tmp_path):
+    feedback = Feedback(tmp_path / "feedback.db")
+    feedback.add(entry())
+    with closing(sqlite3.connect(tmp_path / "feedback.db")) as connection:
+        connection.execute("BEGIN IMMEDIATE")
+        connection.execute("UPDATE feedback SET label = 9")
+        assert [one.label for one in feedback.entries()] == [5], "not committed"
+        connection.commit()
+        names = {path.name for path in tmp_path.iterdir()}
+        assert [one.label for one in feedback.entries()] == [9]
+        assert {path.name for path in tmp_path.iterdir()} == names
+        connection.execute("UPDATE feedback SET label = 8")  # nobody holds it up
+        connection.commit()
+
+
+def test_reader_and_writer_do_not_disturb_each_other(tmp_path):
+    feedback = Feedback(tmp_path / "feedback.db")
+    feedback.add(entry(request_id="0"))
+
+    def write():
+        for number in range(1, 200):
+            feedback.add(entry(request_id=f"{number}"))
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    counts = []
+    while writer.is_alive():
+        try:
+            counts.append(len(feedback.entries()))
+        except sqlite3.OperationalError as error:
+            assert "changes without a pause" in str(error)  # noqa: PT017 - one of two endings
+    writer.join()
+    assert counts == sorted(counts)
+    assert len(feedback.entries()) == 200
+
+
+def test_a_file_that_never_rests_is_given_up(tmp_path, monkeypatch):
+    feedback = Feedback(tmp_path / "feedback.db")
+    feedback.add(entry())
+    state, ticks = feedback._state(), itertools.count()
+    monkeypatch.setattr(feedback, "_state", lambda: state._replace(changed=next(ticks)))
+    with pytest.raises(sqlite3.OperationalError, match="changes without a pause"):
+        feedback.entries()
+
+
+def test_reading_makes_no_file(tmp_path):
+    with pytest.raises(FileNotFoundError):
+        Feedback(tmp_path / "state" / "feedback.db").entries()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_it_is_known_when_something_was_told(tmp_path):
+    feedback = Feedback(tmp_path / "feedback.db")
+    feedback.add(entry(given_at="1999-01-01"))
+    (kept,) = feedback.entries()
+    age = datetime.now(UTC) - datetime.fromisoformat(kept.given_at)
+    assert timedelta(0) <= age < timedelta(minutes=1)
 
 
 @pytest.fixture

@@ -37,11 +37,11 @@ def test_what_is_no_base64_is_refused(sent):
 def test_json_by_any_of_its_names_raw_bytes_and_forms():
     body = b'{"image": "aGVsbG8="}'
     for kind in ("application/json", "application/json; charset=utf-8", "application/x+json", ""):
-        assert inputs.image(body, kind, 10) == b"hello"
+        assert inputs.picture(body, kind, 10).content == b"hello"
     for kind in ("image/png", "IMAGE/anything", "application/octet-stream", ""):
-        assert inputs.image(b"hello", kind, 10) == b"hello"
+        assert inputs.picture(b"hello", kind, 10).content == b"hello"
     for name, rest in ((b"file", b'; filename="a.png"'), (b"file", b""), (b"x", b'; filename="a"')):
-        assert inputs.image(FORM % (name, rest, b"hello"), FORM_TYPE, 10) == b"hello"
+        assert inputs.picture(FORM % (name, rest, b"hello"), FORM_TYPE, 10).content == b"hello"
 
 
 @pytest.mark.parametrize(
@@ -57,13 +57,13 @@ def test_json_by_any_of_its_names_raw_bytes_and_forms():
 )
 def test_damaged_bodies_are_refused(body, kind):
     with pytest.raises(MalformedError):
-        inputs.image(body, kind, 10)
+        inputs.picture(body, kind, 10)
 
 
 @pytest.mark.parametrize("kind", ["text/plain", "application/x-www-form-urlencoded", "nonsense"])
 def test_other_types_are_refused(kind):
     with pytest.raises(UnsupportedTypeError, match="send JSON"):
-        inputs.image(b"hello", kind, 10)
+        inputs.picture(b"hello", kind, 10)
     with pytest.raises(UnsupportedTypeError, match="send application/json"):
         inputs.check_json(kind)
 
@@ -71,7 +71,7 @@ def test_other_types_are_refused(kind):
 @pytest.mark.parametrize("body", [b"{", b"[]", b'{"image": 3}', b'{"image": null}', b"[" * 10**5])
 def test_other_json_is_refused(body):
     with pytest.raises(ValidationError):
-        inputs.image(body, "application/json", 10)
+        inputs.picture(body, "application/json", 10)
 
 
 def test_large_files_are_refused_however_they_come():
@@ -81,24 +81,26 @@ def test_large_files_are_refused_however_they_come():
         (FORM % (b"file", b"", b"hello"), FORM_TYPE),
     ):
         with pytest.raises(ImageTooLargeError):
-            inputs.image(body, kind, 4)
+            inputs.picture(body, kind, 4)
 
 
 def test_a_form_of_very_many_parts_is_refused_as_it_begins():
     part = b"--b\r\nA:b\r\n\r\n\r\n"
     started = time.thread_time()
     with pytest.raises(MalformedError, match="more than 16 parts"):
-        inputs.image(part * 500_000 + b"--b--", FORM_TYPE, 10)
+        inputs.picture(part * 500_000 + b"--b--", FORM_TYPE, 10)
     assert time.thread_time() - started < 0.1
     fifteen = 15 * b'--b\r\nContent-Disposition: form-data; name="a"\r\n\r\nx\r\n'
-    assert inputs.image(fifteen + FORM % (b"file", b"", b"hello"), FORM_TYPE, 10) == b"hello"
+    assert (
+        inputs.picture(fifteen + FORM % (b"file", b"", b"hello"), FORM_TYPE, 10).content == b"hello"
+    )
 
 
 @pytest.mark.parametrize("head", [b"A: ", b"A", b"A: b\r\n"])
 def test_a_form_of_endless_headers_is_refused_as_they_begin(head):
     started = time.thread_time()
     with pytest.raises(MalformedError):
-        inputs.image(b"--b\r\n" + head * (7_000_000 // len(head)), FORM_TYPE, 10)
+        inputs.picture(b"--b\r\n" + head * (7_000_000 // len(head)), FORM_TYPE, 10)
     assert time.thread_time() - started < 0.1
 
 

@@ -1,7 +1,14 @@
-import pytest
-from making import PNG, picture, text
+import io
 
-KEYS = {"prediction", "confidence", "probabilities", "uncertain", "model_version", "request_id"}
+import numpy as np
+import pytest
+from making import PNG, picture, text, write_bundle
+from PIL import Image
+
+KEYS = {
+    *("prediction", "confidence", "probabilities", "uncertain"),
+    *("digit_likelihood", "not_digit", "model_version", "request_id"),
+}
 
 
 @pytest.fixture
@@ -49,6 +56,58 @@ def test_the_threshold_decides_what_is_uncertain(client):
         for threshold in (0.0, 1.0)
     ]
     assert answers == [False, True]
+
+
+def test_an_answer_says_whether_the_picture_looks_like_a_digit(api):
+    """`made` finds a likelihood in the brightness: 0.25 is its threshold."""
+    version = api.get("/api/info").json()["models"][0]["version"]
+    pictures = [block(4), block(16)]
+    answers = [api.post("/predict", content=each, headers=PNG).json() for each in pictures]
+    batch = api.post("/predict/batch", json={"images": list(map(text, pictures))}).json()
+    with api.websocket_connect("/predict/stream") as socket:
+        socket.send_bytes(pictures[1])
+        streamed = socket.receive_json()
+    assert 0 < answers[0]["digit_likelihood"] < 0.25 < answers[1]["digit_likelihood"] < 1
+    assert [answer["not_digit"] for answer in answers] == [True, False]
+    for answer, same in zip(answers, batch["predictions"], strict=True):
+        assert same["digit_likelihood"] == pytest.approx(answer["digit_likelihood"])
+        assert same["not_digit"] is answer["not_digit"]
+    assert streamed["digit_likelihood"] == answers[1]["digit_likelihood"]
+    counted = api.get("/metrics").text
+    assert f'predictions_not_digit_total{{model_version="{version}"}} 2.0' in counted
+    assert f'digit_likelihood_score_count{{model_version="{version}"}} 5.0' in counted
+    assert f'digit_likelihood_score_bucket{{le="0.3",model_version="{version}"}} 2.0' in counted
+
+
+def test_a_bundle_of_before_there_was_a_likelihood_answers_without(client, digit_file, tmp_path):
+    api = client(model_uri=str(write_bundle(tmp_path / "old", digit_file(3))))
+    answer = api.post("/predict", content=picture(), headers=PNG).json()
+    assert answer["prediction"] == 3
+    assert answer["digit_likelihood"] is None
+    assert answer["not_digit"] is False
+    batch = api.post("/predict/batch", json={"images": [text(picture())]}).json()
+    assert batch["predictions"][0]["digit_likelihood"] is None
+    lines = api.get("/metrics").text.splitlines()
+    (line,) = (each for each in lines if each.startswith("digit_likelihood_score_count{"))
+    assert line.endswith(" 0.0")
+
+
+def test_doubts_about_the_digit_are_counted(client):
+    for threshold, doubts in ((0.0, 0), (1.0, 1)):
+        api = client(confidence_threshold=threshold)
+        api.post("/predict", content=picture(), headers=PNG)
+        lines = api.get("/metrics").text.splitlines()
+        (line,) = (each for each in lines if each.startswith("predictions_uncertain_total{"))
+        assert line.endswith(f" {doubts}.0")
+
+
+def block(width):
+    """The file of a picture that is normalised already, with so many white columns."""
+    pixels = np.zeros((28, 28), np.uint8)
+    pixels[4:24, 14 - width // 2 : 14 + width // 2] = 255
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "PNG")
+    return file.getvalue()
 
 
 def test_the_caller_may_choose_the_id_if_it_is_harmless(api):

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from making import write_bundle
 
+from serve import bundles
 from serve.predictor import BundleError, LogitModel, Predictor, softmax
 
 SIDE = 28
@@ -172,6 +173,64 @@ def test_bundles_that_cannot_be_trusted(content, tmp_path):
     (tmp_path / "plain" / "model.json").write_text(json.dumps(description))
     with pytest.raises(BundleError, match="temperature"):
         Predictor(tmp_path / "plain")
+
+
+def test_the_likelihood_of_a_digit(content, brightness, tmp_path):
+    bundle = write_bundle(tmp_path / "bundle", content, likelihood=brightness, threshold=0.5)
+    predictor = Predictor(bundle)
+    images = np.stack([np.full((SIDE, SIDE), grey, np.uint8) for grey in (0, 51, 255)])
+    likelihoods = predictor.likelihoods(images)
+    assert (likelihoods.shape, likelihoods.dtype) == ((3,), np.float32)
+    np.testing.assert_allclose(likelihoods, [0, 0.4, 1], rtol=1e-6)
+    np.testing.assert_array_equal(predictor.likelihoods(images[1:2]), likelihoods[1:2])
+    assert predictor.likelihood.threshold == 0.5
+    assert predictor.size == sum(file.stat().st_size for file in bundle.iterdir())
+
+
+def test_a_bundle_without_a_likelihood_answers_all_the_same(content, tmp_path):
+    predictor = Predictor(write_bundle(tmp_path / "old", content))
+    assert predictor.likelihood is None
+    assert np.isnan(predictor.likelihoods(BANDS)).tolist() == [True] * 10
+    assert predictor.probabilities(BANDS).argmax(axis=1).tolist() == list(range(10))
+
+
+def test_a_likelihood_must_be_one_number(content, tensorflow, tmp_path):
+    tf = tensorflow
+
+    class Flat(tf.Module):
+        @tf.function(input_signature=[tf.TensorSpec((None, SIDE, SIDE, 1), tf.uint8)])
+        def __call__(self, images):
+            return tf.reduce_mean(tf.cast(images, tf.float32), axis=(1, 2, 3))
+
+    flat = Flat()
+    without_columns = tf.lite.TFLiteConverter.from_concrete_functions(
+        [flat.__call__.get_concrete_function()], flat
+    ).convert()
+    for name, likelihood in (("none", without_columns), ("ten", content)):
+        bundle = write_bundle(tmp_path / name, content, likelihood=likelihood)
+        with pytest.raises(BundleError, match=r"likelihood.tflite cannot be run: the model gives"):
+            Predictor(bundle)
+        with pytest.raises(BundleError):
+            bundles.check(bundle)
+
+
+def test_a_likelihood_that_cannot_be_trusted(content, brightness, tmp_path):
+    bundle = write_bundle(tmp_path / "bundle", content, likelihood=brightness)
+    second = bundle / "likelihood.tflite"
+    second.write_bytes(brightness + b"\0")
+    with pytest.raises(BundleError, match=r"likelihood.tflite is not the file"):
+        Predictor(bundle)
+    second.unlink()
+    with pytest.raises(BundleError, match="not a model bundle"):
+        Predictor(bundle)
+    with pytest.raises(BundleError, match=r"likelihood.tflite cannot be run"):
+        Predictor(write_bundle(tmp_path / "nonsense", content, likelihood=b"no model"))
+    second.write_bytes(brightness)
+    description = json.loads((bundle / "model.json").read_text())
+    del description["likelihood"]["threshold"]
+    (bundle / "model.json").write_text(json.dumps(description))
+    with pytest.raises(BundleError, match="threshold"):
+        Predictor(bundle)
 
 
 def test_a_model_of_other_images_is_refused(tensorflow, tmp_path):

@@ -1,4 +1,5 @@
 import os
+import re
 import shutil
 import signal
 import sqlite3
@@ -9,11 +10,11 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import pytest
-from registering import Registry
+from registering import NAME, Registry
 from serving import ROOT, until
 
-from serve import bundles, puller
-from serve.bundles import digest
+from serve import bundles, puller, reference
+from serve.bundles import digest, likelihood_digest
 from serve.logs import JsonFormatter
 from serve.puller import Puller
 
@@ -84,6 +85,17 @@ def test_a_version_is_brought_once_and_the_puller_is_done(registry, pulling, mad
     assert outcomes == ["success"]
 
 
+def test_what_drift_is_measured_against_comes_along(registry, pulling, made, tmp_path):
+    bundle = tmp_path / "bundle"
+    shutil.copytree(made[3], bundle)
+    (bundle / reference.FILE).write_bytes(b"what was seen")
+    registry.promote(registry.register(bundle))
+    pull, _, cache = pulling()
+    assert pull.pull()
+    brought = cache.path(cache.pointer().current) / reference.FILE
+    assert brought.read_bytes() == b"what was seen"
+
+
 def test_the_alias_is_not_followed_if_nobody_wants_that(registry, pulling, made):
     registry.promote(registry.register(made[8]))
     pull, outcomes, _ = pulling(model_poll_seconds=0)
@@ -140,6 +152,19 @@ def test_another_bundle_than_was_registered_is_refused(registry, pulling, made):
     assert not pull.pull()
     assert outcomes == ["bundle_invalid"]
     assert cache.pointer() is None
+
+
+def test_a_likelihood_is_told_apart_from_the_model_that_it_is_beside(registry, pulling, made):
+    """By a tag that services of before there was one do not know."""
+    pull, outcomes, cache = pulling()
+    model = {"bundle.digest": digest(made[3])}
+    registry.promote(registry.register(made[3], **model, **{"bundle.likelihood": "other"}))
+    assert not pull.pull()
+    right = registry.register(made[3], **model, **{"bundle.likelihood": likelihood_digest(made[3])})
+    registry.promote(right)
+    assert pull.pull()
+    assert cache.pointer().current.version == right
+    assert outcomes == ["bundle_invalid", "success"]
 
 
 def test_a_version_number_that_means_another_bundle_now_is_brought(registry, pulling, made):
@@ -342,10 +367,16 @@ def test_the_service_follows_a_registry_that_comes_and_goes(registry, start, mad
             "model_version": two,
             "reason": None,
         }
+        made_at = registry.client.get_model_version(NAME, two).creation_timestamp / 1000
         database.rename(tmp_path / "away.db")
         until(lambda: health()["status"] == "degraded", service)
         assert health()["model_version"] == two
-        assert 'model_reloads_total{outcome="registry_unavailable"}' in api.get("/metrics").text
+        metrics = api.get("/metrics").text
+        assert "\nmodel_ready 1.0\n" in metrics
+        assert "\nmodel_degraded 1.0\n" in metrics
+        assert 'model_reloads_total{outcome="registry_unavailable"} 0.0' not in metrics
+        created = re.search(r"^model_created_timestamp_seconds{.*} (.+)$", metrics, re.MULTILINE)
+        assert float(created[1]) == pytest.approx(made_at, abs=1e-3)
     assert service.stop() == 0
 
     again = start(**options)  # the registry is still down: the last good version serves

@@ -23,6 +23,31 @@ def test_a_streamed_picture_takes_feedback(client):
     assert given.json()["correct"] is True
 
 
+def test_what_is_still_being_drawn_is_answered_and_neither_counted_nor_kept(client):
+    api = client()
+    draft = {"image": text(picture()), "draft": True}
+
+    def counted():
+        lines = api.get("/metrics").text.splitlines()
+        names = ("predictions_total{", "prediction_confidence_score_count{")
+        names += ("digit_likelihood_score_count{", "prediction_latency_seconds_count{")
+        return [float(line.split()[-1]) for line in lines if line.startswith(names)]
+
+    with api.websocket_connect("/predict/stream") as socket:
+        for _ in range(3):
+            socket.send_json(draft)
+            answer = socket.receive_json()
+            assert answer["prediction"] == 3
+            given = {"request_id": answer["request_id"], "label": 3}
+            assert api.post("/feedback", json=given).status_code == 404
+        assert api.post("/predict", json=draft).json()["prediction"] == 3
+        assert counted() == []
+        socket.send_bytes(picture())
+        given = {"request_id": socket.receive_json()["request_id"], "label": 3}
+        assert counted() == [1, 1, 1, 1]
+        assert api.post("/feedback", json=given).status_code == 200
+
+
 def test_pages_of_other_origins_may_not_connect(client):
     api = client(cors_origins="https://friend.example")
     for origin in ("https://friend.example", "http://testserver"):
