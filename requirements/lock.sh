@@ -3,9 +3,12 @@
 set -eu
 cd "$(dirname "$0")/.."
 # The widest first: the others hold to its versions, so that what is tested is what is deployed.
-for extra in dev train serve gpu; do
+for extra in dev train serve gpu policy; do
   extras="--extra $extra"
-  [ "$extra" = dev ] || extras="$extras --constraint requirements/dev.txt"
+  case $extra in
+    dev | policy) ;;  # policy is for itself
+    *) extras="$extras --constraint requirements/dev.txt" ;;
+  esac
   : > requirements/.override
   # Both builds of TensorFlow own the same files, so the GPU's lock leaves the CPU's out. It is
   # installed in place of dev's, so it holds that too.

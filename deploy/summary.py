@@ -1,0 +1,22 @@
+"""The comparison of the runs as a table in Markdown: `python -m deploy.summary`."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import Any
+
+from pipeline import paths, table
+
+
+def markdown(comparison: dict[str, Any]) -> str:
+    """A row for each run, the best one bold."""
+    titles = [title.replace("\n", " ") for title in table.COLUMNS]
+    lines = [titles, ["---"] * len(titles)]
+    for run, cells in table.rows(comparison).items():
+        lines.append([f"**{cell}**" for cell in cells] if run == comparison["best"] else cells)
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+if __name__ == "__main__":
+    sys.stdout.write(markdown(json.loads(paths.COMPARISON.read_text())) + "\n")

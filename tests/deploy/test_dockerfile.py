@@ -1,0 +1,79 @@
+"""The Dockerfile as text; image/verify.sh builds it and runs what it makes."""
+
+import re
+import subprocess
+
+from manifests import ROOT, VERSION, succeeds, tool
+
+from serve.settings import Settings
+
+TEXT = (ROOT / "Dockerfile").read_text()
+
+
+def test_hadolint_finds_nothing():
+    succeeds(tool("hadolint"), ROOT / "Dockerfile")
+
+
+def test_what_is_installed_is_locked_and_hashed():
+    installs = re.findall(r"-m pip --python \S+ install(.*?)(?=\n\S)", TEXT, re.S)
+    assert len(installs) == 2
+    for install in installs:
+        assert "--require-hashes" in install
+        assert "--only-binary :all:" in install
+
+
+def test_the_variables_that_it_sets_are_known_to_the_service():
+    given = set(re.findall(r"\b([A-Z][A-Z_]+)=\S", TEXT.split("FROM ${BASE} AS registered")[1]))
+    of_service = {name.upper() for name in Settings.model_fields}
+    others = {"PATH", "PYTHONDONTWRITEBYTECODE", "PYTHONUNBUFFERED", "HOME", "VERSION", "COMMIT"}
+    assert given - others <= of_service
+    assert {"API_HOST", "API_PORT", "API_WORKERS", "STATE_DIR", "MODEL_URI"} <= given
+
+
+def test_neither_data_nor_secrets_can_get_in():
+    kept = (ROOT / ".dockerignore").read_text().splitlines()
+    rules = [line for line in kept if line and not line.startswith("#")]
+    assert rules[0] == "*"
+    let_in = [rule[1:] for rule in rules if rule.startswith("!")]
+    assert not [
+        path for path in let_in if re.match(r"/(data|\.git$|\.env|mlflow|\.venv|logs)", path)
+    ]
+    copied = re.findall(r"^COPY (?!--from)(.+) \S+$", TEXT, re.M)
+    sources = {f"/{name}" for line in copied for name in line.split() if "$" not in name}
+    assert all(any(name.startswith(path) for path in let_in) for name in sources), sources
+
+
+def test_the_command_that_builds_it_takes_any_engine(tmp_path):
+    engine = tmp_path / "podman"
+    engine.write_text('#!/bin/sh\nprintf "%s\\n" "$@"\n')
+    engine.chmod(0o755)
+    environment = {"PATH": f"{tmp_path}:/usr/bin:/bin", "ENGINE": "podman"}
+    done = subprocess.run(
+        [ROOT / "deploy/image/build.sh", "trainer", "--no-cache"],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    words = done.stdout.split("\n")
+    assert words[:2] == ["build", "--target"]
+    assert {"trainer", f"digit-platform-trainer:{VERSION}", "--no-cache", "docker"} <= set(words)
+
+
+def test_deployments_mount_what_it_has():
+    """Whoever moves a folder in the image moves it everywhere."""
+    state = re.search(r"^VOLUME (\S+)$", TEXT, re.M)[1]
+    baked = re.search(r"^COPY \$\{MODEL_DIR\}/ (\S+?)/?$", TEXT, re.M)[1]
+    pipeline = re.search(r" AS trainer\n.*?^WORKDIR (\S+)$", TEXT, re.M | re.S)[1]
+    assert f"STATE_DIR={state} " in TEXT
+    assert f"MODEL_URI={baked}\n" in TEXT
+    files = [ROOT / "deploy/compose.yaml", *(ROOT / "deploy").glob("*/**/*.yaml")]
+    texts = "\n".join(file.read_text() for file in files)
+    assert set(re.findall(r"(?:STATE_DIR=|STATE_DIR\W+value: *|- state:)(/\w+)", texts, re.I)) == {
+        state
+    }
+    assert set(re.findall(r"(?:MODEL_URI=|MODEL_URI\W+value: *)(/\w+)", texts, re.I)) == {baked}
+    assert set(re.findall(r"\bcp, -R, (/\w+)|cache:(/\w+)/\.dvc", texts)) == {
+        (pipeline, ""),
+        ("", pipeline),
+    }

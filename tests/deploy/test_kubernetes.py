@@ -1,0 +1,568 @@
+"""The manifests, as `kubectl kustomize` renders them: valid, safe, and wired to the service."""
+
+import importlib.util
+import re
+import shutil
+from urllib.parse import urlsplit
+
+import pytest
+import yaml
+from manifests import (
+    IMAGES,
+    MEASURED_PEAK,
+    ROOT,
+    check_image,
+    check_policies,
+    check_schema,
+    settings,
+    stop_seconds,
+    succeeds,
+    tool,
+)
+from mlflow.server.security_utils import is_allowed_host_header
+
+from monitoring import kubernetes
+from monitoring.drift.__main__ import parsed as drift_arguments
+from monitoring.pipeline_exporter import PORT
+from serve.app import create_app
+from serve.metrics import Metrics
+from serve.settings import Settings
+
+pytestmark = pytest.mark.system("kubectl", "kubernetes-client")  # 1.21 or later: components
+
+KUBERNETES = ROOT / "deploy/kubernetes"
+DASHBOARDS = ROOT / "monitoring/grafana/dashboards"
+FILES = sorted(KUBERNETES.rglob("*.yaml"))
+NAME = "app.kubernetes.io/name"
+NAMESPACES = {"dev": "digit-platform-dev", "prod": "digit-platform"}
+OF_THE_OPERATOR = {"ServiceMonitor": "service-monitor", "PrometheusRule": "prometheus-rule"}
+RESOURCES_BY_OVERLAY = {"dev": {"Deployment", "CronJob"}, "prod": {"Ingress", "ServiceMonitor"}}
+
+
+class Rendered(list):
+    """The documents of an overlay."""
+
+    def __init__(self, folder):
+        super().__init__(yaml.safe_load_all(succeeds("kubectl", "kustomize", folder)))
+        self.name = folder.name
+
+    def all(self, kind):
+        return [document for document in self if document["kind"] == kind]
+
+    def one(self, kind, name="digit-platform"):
+        (found,) = (d for d in self.all(kind) if d["metadata"]["name"] == name)
+        return found
+
+    def names(self, kind):
+        return {document["metadata"]["name"] for document in self.all(kind)}
+
+    def pods(self):
+        """The templates of pods by the name of what makes them."""
+        for document in self.all("Deployment"):
+            yield document["metadata"]["name"], document["spec"]["template"]
+        for document in self.all("CronJob"):
+            yield (
+                document["metadata"]["name"],
+                document["spec"]["jobTemplate"]["spec"]["template"],
+            )
+
+    def containers(self):
+        for _, pod in self.pods():
+            yield from pod["spec"].get("initContainers", [])
+            yield from pod["spec"]["containers"]
+
+    def pod(self):
+        return self.one("Deployment")["spec"]["template"]["spec"]
+
+    def service(self):
+        (container,) = self.pod()["containers"]
+        return container
+
+    def variables(self):
+        """What the service finds in its environment; None where a secret has it."""
+        (source,) = self.service()["envFrom"]
+        plain = self.one("ConfigMap", source["configMapRef"]["name"])["data"]
+        return plain | {entry["name"]: entry.get("value") for entry in self.service()["env"]}
+
+    def labelled(self, selector):
+        """Whose pods the selector selects."""
+        return {name for name, pod in self.pods() if matches(selector, pod["metadata"]["labels"])}
+
+
+def matches(selector, labels):
+    wanted = selector.get("matchLabels", {}).items()
+    among = selector.get("matchExpressions", [])
+    assert all(expression["operator"] == "In" for expression in among)
+    return wanted <= labels.items() and all(
+        labels.get(expression["key"]) in expression["values"] for expression in among
+    )
+
+
+def pods_of(service):
+    """Whose pods a service leads to; a headless one has the addresses of all of them."""
+    name = service["metadata"]["name"]
+    return name.removesuffix("-pods") if service["spec"].get("clusterIP") == "None" else name
+
+
+@pytest.fixture(scope="module", params=["dev", "prod"])
+def rendered(request):
+    return Rendered(KUBERNETES / "overlays" / request.param)
+
+
+@pytest.fixture(scope="module")
+def prod():
+    return Rendered(KUBERNETES / "overlays/prod")
+
+
+@pytest.fixture
+def with_component(tmp_path):
+    """Renders an overlay with one more component."""
+
+    def render(overlay, component):
+        for folder in (KUBERNETES, DASHBOARDS):
+            shutil.copytree(folder, tmp_path / folder.relative_to(ROOT))
+        file = tmp_path / "deploy/kubernetes/overlays" / overlay / "kustomization.yaml"
+        written = yaml.safe_load(file.read_text())
+        written["components"].append(f"../../components/{component}")
+        file.write_text(yaml.safe_dump(written))
+        return Rendered(file.parent)
+
+    return render
+
+
+# ---- valid
+
+
+@pytest.mark.parametrize("version", ["1.31.0", "1.37.0"])
+def test_kubernetes_knows_every_field(rendered, version, tmp_path):
+    known = [document for document in rendered if document["kind"] not in OF_THE_OPERATOR]
+    assert {d["kind"] for d in rendered} >= RESOURCES_BY_OVERLAY[rendered.name]
+    file = tmp_path / "rendered.yaml"
+    file.write_text(yaml.safe_dump_all(known))
+    said = succeeds(tool("kubernetes-validate"), "--strict", "--quiet", "-k", version, file)
+    assert "find schema" not in said
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [
+        ("ServiceMonitor", "digit-platform"),
+        ("ServiceMonitor", "drift"),
+        ("ServiceMonitor", "pipeline"),
+        ("PrometheusRule", "digit-platform"),
+    ],
+)
+def test_the_prometheus_operator_knows_every_field(prod, tmp_path, kind, name):
+    file = tmp_path / "document.yaml"
+    file.write_text(yaml.safe_dump(prod.one(kind, name)))
+    check_schema(OF_THE_OPERATOR[kind], file)
+
+
+def test_policies_hold(rendered, tmp_path):
+    file = tmp_path / "rendered.yaml"
+    file.write_text(yaml.safe_dump_all(rendered))
+    check_policies("kubernetes", file)
+
+
+def test_everything_is_in_the_namespace_of_its_overlay(rendered):
+    namespace = NAMESPACES[rendered.name]
+    assert rendered.names("Namespace") == {namespace}
+    assert {d["metadata"].get("namespace", namespace) for d in rendered} == {namespace}
+    labels = rendered.one("Namespace", namespace)["metadata"]["labels"]
+    assert labels["pod-security.kubernetes.io/enforce"] == "restricted"
+
+
+# ---- wired
+
+
+def test_the_service_accepts_its_variables(rendered):
+    chosen = settings(rendered.variables())
+    assert chosen.api_workers == 1
+    assert str(chosen.api_host) == "0.0.0.0"  # noqa: S104 - in a pod of its own
+    assert chosen.registered
+
+
+def test_probes_ask_the_service_where_it_answers(rendered):
+    container, chosen = rendered.service(), settings(rendered.variables())
+    (port,) = container["ports"]
+    assert port["containerPort"] == chosen.api_port
+    paths = create_app(Settings(state_dir="nowhere")).openapi()["paths"]
+    for probe, path in {
+        "startupProbe": "/health/live",
+        "readinessProbe": "/health/ready",
+        "livenessProbe": "/health/live",
+    }.items():
+        assert path in paths
+        assert container[probe]["httpGet"] == {"path": path, "port": port["name"]}
+
+
+def test_the_pod_may_finish_what_it_has_begun(rendered):
+    chosen = settings(rendered.variables())
+    assert chosen.drain_seconds >= 5  # until no node sends it anything
+    assert rendered.pod()["terminationGracePeriodSeconds"] > stop_seconds(chosen)
+
+
+def test_selectors_select_the_pods_that_they_mean(rendered):
+    for document in rendered.all("Deployment"):
+        name = document["metadata"]["name"]
+        assert rendered.labelled(document["spec"]["selector"]) == {name}
+    for document in rendered.all("Service"):
+        selector = {"matchLabels": document["spec"]["selector"]}
+        assert rendered.labelled(selector) == {pods_of(document)}
+    for document in rendered.all("PodDisruptionBudget"):
+        assert rendered.labelled(document["spec"]["selector"]) == {"digit-platform"}
+    for constraint in rendered.pod()["topologySpreadConstraints"]:
+        assert rendered.labelled(constraint["labelSelector"]) == {"digit-platform"}
+    for document in rendered.all("NetworkPolicy"):
+        assert rendered.labelled(document["spec"]["podSelector"])
+
+
+def test_what_is_referred_to_exists(rendered):
+    for _, pod in rendered.pods():
+        spec = pod["spec"]
+        assert spec["serviceAccountName"] in rendered.names("ServiceAccount")
+        for container in spec.get("initContainers", []) + spec["containers"]:
+            mounted = {mount["name"] for mount in container["volumeMounts"]}
+            assert mounted <= {volume["name"] for volume in spec["volumes"]}
+        claims = [
+            v["persistentVolumeClaim"] for v in spec["volumes"] if v.get("persistentVolumeClaim")
+        ]
+        assert {claim["claimName"] for claim in claims} <= rendered.names("PersistentVolumeClaim")
+
+
+def test_service_ports_lead_to_containers(rendered):
+    for document in rendered.all("Service"):
+        (port,) = document["spec"]["ports"]
+        pod = dict(rendered.pods())[pods_of(document)]
+        containers = pod["spec"]["containers"]
+        named = {p["name"] for container in containers for p in container["ports"]}
+        assert port["targetPort"] in named
+
+
+def test_the_service_writes_where_it_may(rendered):
+    mounts = {mount["mountPath"] for mount in rendered.service()["volumeMounts"]}
+    assert mounts == {str(settings(rendered.variables()).state_dir), "/tmp"}  # noqa: S108
+
+
+def test_replicas_are_the_autoscalers_or_one(rendered):
+    deployment = rendered.one("Deployment")
+    if rendered.all("HorizontalPodAutoscaler"):
+        spec = rendered.one("HorizontalPodAutoscaler")["spec"]
+        assert spec["scaleTargetRef"] == {
+            "apiVersion": "apps/v1",
+            "kind": "Deployment",
+            "name": deployment["metadata"]["name"],
+        }
+        assert 2 <= spec["minReplicas"] < spec["maxReplicas"]
+        assert "replicas" not in deployment["spec"]
+        assert deployment["spec"]["strategy"]["rollingUpdate"]["maxUnavailable"] == 0
+    else:
+        assert deployment["spec"]["replicas"] == 1
+        assert deployment["spec"]["strategy"] == {"type": "Recreate"}
+
+
+def test_only_one_pod_may_write_to_a_state_that_lasts(rendered):
+    volumes = {volume["name"]: volume for volume in rendered.pod()["volumes"]}
+    lasts = "persistentVolumeClaim" in volumes["state"]
+    assert lasts == (not rendered.all("HorizontalPodAutoscaler"))
+
+
+def test_images_are_ours_and_pinned(rendered):
+    mlflow = re.search(r"^mlflow==(\S+)", (ROOT / "requirements/train.txt").read_text(), re.M)[1]
+    images = {container["image"] for container in rendered.containers()}
+    ours = {image for image in images if "mlflow" not in image}
+    assert images - ours == {f"ghcr.io/mlflow/mlflow:v{mlflow}-full"}
+    assert {image.rpartition(":")[0].rpartition("/")[2] for image in ours} == IMAGES
+    for image in ours:
+        check_image(image, pushed=rendered.name == "prod")
+
+
+# ---- scaling
+
+
+def test_the_autoscaler_has_a_processor_and_a_request_to_go_by(prod):
+    metrics = {m["type"]: m for m in prod.one("HorizontalPodAutoscaler")["spec"]["metrics"]}
+    assert metrics["Resource"]["resource"]["name"] == "cpu"
+    assert "cpu" in prod.service()["resources"]["requests"]
+    wanted = metrics["Pods"]["pods"]["metric"]["name"]
+    values = yaml.safe_load(
+        (KUBERNETES / "components/monitoring/prometheus-adapter.yaml").read_text()
+    )
+    (rule,) = values["rules"]["custom"]
+    assert rule["name"]["as"] == wanted
+    series = rule["seriesQuery"].partition("{")[0]
+    exposed, _ = Metrics().render("")
+    assert f"# TYPE {series} counter" in exposed.decode()
+
+
+def test_prometheus_finds_the_metrics(prod):
+    spec = prod.one("ServiceMonitor")["spec"]
+    service = prod.one("Service")
+    assert matches(spec["selector"], service["metadata"]["labels"])
+    assert not matches(spec["selector"], prod.one("Service", "mlflow")["metadata"]["labels"])
+    (endpoint,) = spec["endpoints"]
+    assert endpoint["port"] in {port["name"] for port in service["spec"]["ports"]}
+    assert endpoint["path"] == "/metrics"
+
+
+def test_its_rules_are_those_of_prometheus_with_the_job_that_they_name(prod):
+    assert prod.one("PrometheusRule")["spec"]["groups"] == kubernetes.groups()
+    assert kubernetes.TARGET.read_text() == kubernetes.rendered()
+    (endpoint,) = prod.one("ServiceMonitor")["spec"]["endpoints"]
+    assert endpoint["relabelings"] == [{"targetLabel": "job", "replacement": "digits"}]
+
+
+def test_grafana_finds_the_dashboards(prod):
+    found = prod.one("ConfigMap", "digit-platform-dashboards")
+    assert found["metadata"]["labels"]["grafana_dashboard"] == "1"
+    assert found["data"] == {file.name: file.read_text() for file in DASHBOARDS.glob("*.json")}
+    assert len(str(found)) < 256 * 1024  # what `kubectl apply` can keep beside it
+
+
+def test_memory_holds_what_was_measured(rendered):
+    resources = rendered.service()["resources"]
+    assert resources["requests"]["memory"] == "384Mi"
+    assert int(resources["limits"]["memory"].removesuffix("Mi")) > 1.5 * MEASURED_PEAK
+
+
+# ---- safe
+
+
+def test_pods_may_do_nothing_that_they_need_not(rendered):
+    for name, pod in rendered.pods():
+        spec = pod["spec"]
+        assert spec["automountServiceAccountToken"] is False, name
+        assert (
+            spec["securityContext"].items()
+            >= {
+                "runAsNonRoot": True,
+                "runAsUser": 1000,
+                "seccompProfile": {"type": "RuntimeDefault"},
+            }.items()
+        )
+        # MLflow reads MLFLOW_PORT, which a link to the service `mlflow` would set to an address.
+        assert spec["enableServiceLinks"] is False, name
+    for container in rendered.containers():
+        assert container["securityContext"] == {
+            "allowPrivilegeEscalation": False,
+            "readOnlyRootFilesystem": True,
+            "capabilities": {"drop": ["ALL"]},
+        }
+        assert set(container["resources"]) == {"requests", "limits"}
+    assert all(d["automountServiceAccountToken"] is False for d in rendered.all("ServiceAccount"))
+    assert not {d["kind"] for d in rendered} & {"Role", "ClusterRole", "RoleBinding", "Secret"}
+
+
+def test_prod_does_not_start_without_its_keys(rendered):
+    keys = next(entry for entry in rendered.service()["env"] if entry["name"] == "API_KEYS")
+    optional = keys["valueFrom"]["secretKeyRef"].get("optional", False)
+    assert optional == (rendered.name == "dev")
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(KUBERNETES)))
+def test_no_secret_is_in_git(file):
+    text = file.read_text()
+    assert "kind: Secret" not in text
+    assert "secretGenerator" not in text
+    assert not re.search(r"\w+://[^/\s:]+:[^/\s@]+@", text)  # user:password@host
+    assert not re.search(r"(?i)(API_KEYS|password|token)=\S", text)
+    assert ":latest" not in text
+
+
+def test_the_database_of_mlflow_is_a_secret_in_prod(rendered):
+    for container in rendered.containers():
+        for entry in container.get("env", []):
+            if entry["name"] == "MLFLOW_BACKEND_STORE_URI":
+                assert ("value" in entry) == (rendered.name == "dev")
+
+
+def test_nothing_is_let_through_that_no_policy_names(rendered):
+    policies = {d["metadata"]["name"]: d["spec"] for d in rendered.all("NetworkPolicy")}
+    deny = policies["default-deny"]
+    assert deny == {"podSelector": {}, "policyTypes": ["Ingress", "Egress"]}
+    for spec in policies.values():
+        assert all(rule.get("ports") for rule in spec.get("ingress", []) + spec.get("egress", []))
+    assert {p["port"] for p in policies["dns"]["egress"][0]["ports"]} == {53}
+    assert rendered.labelled(policies["dns"]["podSelector"]) == {n for n, _ in rendered.pods()}
+
+
+def test_mlflow_is_reached_by_those_who_need_it_alone(rendered):
+    users = {"digit-platform", "pipeline", "retrain", "model-rollback"}
+    policies = {d["metadata"]["name"]: d["spec"] for d in rendered.all("NetworkPolicy")}
+    (port,) = rendered.one("Service", "mlflow")["spec"]["ports"]
+    assert rendered.labelled(policies["to-mlflow"]["podSelector"]) == users
+    (out,), (into,) = policies["to-mlflow"]["egress"], policies["mlflow"]["ingress"]
+    assert [rendered.labelled(peer["podSelector"]) for peer in out["to"]] == [{"mlflow"}]
+    assert [rendered.labelled(peer["podSelector"]) for peer in into["from"]] == [users]
+    assert out["ports"] == into["ports"] == [{"port": port["port"]}]
+
+
+def test_the_service_is_reached_from_the_ingress_prometheus_and_the_drift_job(prod):
+    def peers(name):
+        (rule,) = prod.one("NetworkPolicy", name)["spec"]["ingress"]
+        return rule["from"]
+
+    policies = {name for name in prod.names("NetworkPolicy") if name.startswith("from-")}
+    assert policies == {"from-ingress", "from-prometheus", "from-drift"}
+    for name, namespace in {
+        "from-ingress": "ingress-nginx",
+        "from-prometheus": "monitoring",
+    }.items():
+        (peer,) = peers(name)
+        labels = peer["namespaceSelector"]["matchLabels"]
+        assert labels == {"kubernetes.io/metadata.name": namespace}
+    (peer,) = peers("from-drift")
+    assert set(peer) == {"podSelector"}
+    assert prod.labelled(peer["podSelector"]) == {"drift"}
+
+
+def test_the_drift_job_asks_every_pod_and_prometheus_asks_it(prod):
+    (job,) = dict(prod.pods())["drift"]["spec"]["containers"]
+    chosen = drift_arguments([*job["command"], *job["args"]][3:])
+    (url,) = map(urlsplit, chosen.url)
+    pods = prod.one("Service", url.hostname)
+    (port,) = pods["spec"]["ports"]
+    assert pods["spec"]["clusterIP"] == "None"
+    assert port["port"] == url.port == settings(prod.variables()).api_port
+    assert not matches(
+        prod.one("ServiceMonitor")["spec"]["selector"], pods["metadata"]["labels"]
+    )  # which would count each request twice
+    assert job["ports"] == [{"name": "metrics", "containerPort": chosen.port}]
+    assert chosen.every
+    assert str(chosen.out) in {mount["mountPath"] for mount in job["volumeMounts"]}
+    service, monitor = prod.one("Service", "drift"), prod.one("ServiceMonitor", "drift")
+    assert matches(monitor["spec"]["selector"], service["metadata"]["labels"])
+    (endpoint,) = monitor["spec"]["endpoints"]
+    assert endpoint["port"] in {port["name"] for port in service["spec"]["ports"]}
+    (out,) = prod.one("NetworkPolicy", "drift")["spec"]["egress"]
+    assert [prod.labelled(peer["podSelector"]) for peer in out["to"]] == [{"digit-platform"}]
+
+
+def test_the_exporter_asks_mlflow_and_prometheus_asks_it_by_the_name_that_dashboards_know(prod):
+    (container,) = dict(prod.pods())["pipeline-exporter"]["spec"]["containers"]
+    assert container["command"][:3] == ["python", "-m", "monitoring.pipeline_exporter"]
+    assert container["command"][3:] == ["--address", "0.0.0.0", "--port", str(PORT)]  # noqa: S104
+    assert container["ports"] == [{"name": "metrics", "containerPort": PORT}]
+    service, monitor = (
+        prod.one("Service", "pipeline-exporter"),
+        prod.one("ServiceMonitor", "pipeline"),
+    )
+    assert matches(monitor["spec"]["selector"], service["metadata"]["labels"])
+    (endpoint,) = monitor["spec"]["endpoints"]
+    assert endpoint["port"] in {port["name"] for port in service["spec"]["ports"]}
+    assert endpoint["relabelings"] == [{"targetLabel": "job", "replacement": "pipeline"}]
+    (out,) = prod.one("NetworkPolicy", "pipeline-exporter")["spec"]["egress"]
+    (into,) = prod.one("NetworkPolicy", "mlflow-from-exporter")["spec"]["ingress"]
+    assert [prod.labelled(peer["podSelector"]) for peer in out["to"]] == [{"mlflow"}]
+    assert [prod.labelled(peer["podSelector"]) for peer in into["from"]] == [{"pipeline-exporter"}]
+    (port,) = prod.one("Service", "mlflow")["spec"]["ports"]
+    assert out["ports"] == into["ports"] == [{"port": port["port"]}]
+
+
+def test_the_ingress_leads_to_every_path_but_the_metrics(prod):
+    (rule,) = prod.one("Ingress")["spec"]["rules"]
+    backend = {"service": {"name": "digit-platform", "port": {"name": "http"}}}
+    assert all(path["backend"] == backend for path in rule["http"]["paths"])
+
+    def reached(path):
+        return any(
+            path == entry["path"]
+            or (entry["pathType"] == "Prefix" and path.startswith(f"{entry['path']}/"))
+            for entry in rule["http"]["paths"]
+        )
+
+    documented = create_app(Settings(state_dir="nowhere")).openapi()["paths"]
+    pages = {"/", "/api/docs", "/api/redoc", "/openapi.json", "/static/page.js", "/predict/stream"}
+    inside = {"/metrics", "/api/window", "/api/reference"}
+    assert {path for path in {*documented, *pages} if not reached(path)} == inside
+    (tls,) = prod.one("Ingress")["spec"]["tls"]
+    assert tls["hosts"] == [rule["host"]]
+
+
+def test_the_ingress_takes_the_largest_request(prod):
+    annotations = prod.one("Ingress")["metadata"]["annotations"]
+    size = annotations["nginx.ingress.kubernetes.io/proxy-body-size"]
+    largest = 4 * settings(prod.variables()).max_image_bytes * 4 / 3
+    assert int(size.removesuffix("m")) * 2**20 > largest
+
+
+# ---- MLflow and the pipeline
+
+
+def test_mlflow_answers_to_the_name_that_it_is_called_by(rendered):
+    (server,) = dict(rendered.pods())["mlflow"]["spec"]["containers"]
+    variables = {entry["name"]: entry.get("value") for entry in server["env"]}
+    allowed = variables["MLFLOW_SERVER_ALLOWED_HOSTS"].split(",")
+    called = {rendered.variables()["MLFLOW_TRACKING_URI"]} | {
+        entry["value"]
+        for container in rendered.containers()
+        for entry in container.get("env", [])
+        if entry["name"] == "MLFLOW_TRACKING_URI"
+    }
+    service = rendered.one("Service", "mlflow")
+    assert {urlsplit(uri).hostname for uri in called} == {service["metadata"]["name"]}
+    assert {urlsplit(uri).port for uri in called} == {service["spec"]["ports"][0]["port"]}
+    assert all(is_allowed_host_header(allowed, urlsplit(uri).netloc) for uri in called)
+    assert not is_allowed_host_header(allowed, "mlflow.example.com:5000")
+    arguments = server["command"]
+    assert arguments[arguments.index("--host") + 1] == "0.0.0.0"  # noqa: S104 - in its pod
+    assert arguments[arguments.index("--port") + 1] == str(server["ports"][0]["containerPort"])
+
+
+def test_the_pipeline_runs_and_can_be_taken_back(rendered):
+    pods = dict(rendered.pods())
+    (pipeline,) = pods["pipeline"]["spec"]["containers"]
+    (rollback,) = pods["model-rollback"]["spec"]["containers"]
+    assert pipeline["command"] == ["sh", "-c", "dvc repro && exec python -m pipeline.register"]
+    assert rollback["command"] == ["python", "-m", "pipeline.register", "--rollback"]
+    assert importlib.util.find_spec("pipeline.register")
+    assert rendered.one("CronJob", "model-rollback")["spec"]["suspend"] is True
+    assert rendered.one("CronJob", "pipeline")["spec"]["concurrencyPolicy"] == "Forbid"
+
+
+@pytest.mark.parametrize("name", ["pipeline", "retrain"])
+def test_the_pipeline_keeps_what_it_computed(rendered, name):
+    (pipeline,) = dict(rendered.pods())[name]["spec"]["containers"]
+    mounts = {mount["name"]: mount["mountPath"] for mount in pipeline["volumeMounts"]}
+    assert mounts["cache"] == f"{pipeline['workingDir']}/.dvc/cache"
+    assert pipeline["workingDir"].startswith(f"{mounts['workspace']}/")
+
+
+def test_retraining_is_the_pipelines_job_with_the_command_that_asks_for_a_reason(prod):
+    pods = dict(prod.pods())
+    (retrain,), (pipeline,) = (pods[n]["spec"]["containers"] for n in ("retrain", "pipeline"))
+    assert retrain.pop("command") == ["python", "-m", "pipeline.retrain"]
+    assert importlib.util.find_spec("pipeline.retrain")
+    del pipeline["command"], retrain["name"], pipeline["name"]
+    assert retrain == pipeline
+    assert prod.one("CronJob", "retrain")["spec"]["concurrencyPolicy"] == "Forbid"
+    suspended = {job["metadata"]["name"]: job["spec"].get("suspend") for job in prod.all("CronJob")}
+    assert suspended == {"retrain": None, "pipeline": True, "model-rollback": True}
+
+
+def test_where_feedback_is_on_a_volume_retraining_reads_it_and_no_more():
+    dev = Rendered(KUBERNETES / "overlays/dev")
+    pod = dict(dev.pods())["retrain"]["spec"]
+    (container,) = pod["containers"]
+    mount = next(m for m in container["volumeMounts"] if m["name"] == "state")
+    assert mount["readOnly"] is True
+    assert container["args"] == ["--feedback", f"{mount['mountPath']}/feedback.db"]
+    assert mount["mountPath"] == dev.variables()["STATE_DIR"]
+    claims = [v["persistentVolumeClaim"] for v in pod["volumes"] if v["name"] == "state"]
+    assert claims == [
+        v["persistentVolumeClaim"] for v in dev.pod()["volumes"] if v["name"] == "state"
+    ]
+    (near,) = pod["affinity"]["podAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"]
+    assert dev.labelled(near["labelSelector"]) == {"digit-platform"}
+
+
+# ---- components
+
+
+@pytest.mark.parametrize("overlay", ["dev", "prod"])
+def test_a_baked_model_asks_no_registry(with_component, overlay):
+    rendered = with_component(overlay, "baked-model")
+    variables = rendered.variables()
+    assert variables["MODEL_URI"] == "/model"
+    assert not variables["MLFLOW_TRACKING_URI"]
+    assert settings(variables).registered is None

@@ -1,0 +1,245 @@
+"""The workflows on GitHub: their form, what they may do, and that what they name is there."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+import yaml
+
+from deploy import summary
+
+ROOT = Path(__file__).parents[2]
+FILES = sorted(ROOT.glob(".github/workflows/*.yml"))
+# YAML 1.1 reads the key `on` as true.
+WORKFLOWS = {path.name: yaml.safe_load(path.read_text()) for path in FILES}
+JOBS = {
+    (file, name): job
+    for file, workflow in WORKFLOWS.items()
+    for name, job in workflow["jobs"].items()
+}
+STEPS = [(file, name, step) for (file, name), job in JOBS.items() for step in job["steps"]]
+# All that is ever written, and by which job. No other job holds a token that may write.
+WRITING = {
+    ("image.yml", "publish"): {"packages": "write", "id-token": "write"},
+    ("retrain.yml", "propose"): {"contents": "write", "pull-requests": "write"},
+}
+
+
+def tool(name):
+    beside = Path(sys.executable).parent / name
+    found = str(beside) if beside.exists() else shutil.which(name)
+    return found or pytest.skip(f"{name} is not installed")
+
+
+def test_the_workflows_are_these():
+    assert list(WORKFLOWS) == ["ci.yml", "image.yml", "retrain.yml"]
+
+
+@pytest.mark.parametrize(
+    ("schema", "pattern"),
+    [("github-workflows", ".github/workflows/*.yml"), ("dependabot", ".github/dependabot.yml")],
+)
+def test_the_schema_holds(schema, pattern):
+    done = subprocess.run(
+        [
+            tool("check-jsonschema"),
+            *("--builtin-schema", f"vendor.{schema}"),
+            *sorted(ROOT.glob(pattern)),
+        ],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout
+
+
+def test_zizmor_finds_nothing():
+    done = subprocess.run(
+        [
+            tool("zizmor"),
+            *("--offline", "--no-config", "--min-severity", "medium", "--format", "json"),
+            ROOT / ".github",
+        ],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    findings = json.loads(done.stdout)
+    assert [f"{finding['ident']}: {finding['desc']}" for finding in findings] == []
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
+def test_actions_are_pinned_by_commit_and_say_their_version(path):
+    used = [line.strip() for line in path.read_text().splitlines() if re.search(r"\buses:", line)]
+    assert used
+    pinned = re.compile(r"(- )?uses: [\w.-]+/[\w./-]+@[0-9a-f]{40} # v\d+\.\d+\.\d+")
+    assert [line for line in used if not pinned.fullmatch(line)] == []
+
+
+def test_an_action_is_pinned_to_one_commit_everywhere():
+    pins = {}
+    for path in FILES:
+        for action, commit in re.findall(r"uses: (\S+)@(\S+ # \S+)", path.read_text()):
+            pins.setdefault(action, set()).add(commit)
+    assert {action: found for action, found in pins.items() if len(found) > 1} == {}
+
+
+@pytest.mark.parametrize("name", WORKFLOWS)
+def test_a_workflow_grants_nothing_by_default(name):
+    assert WORKFLOWS[name]["permissions"] == {}
+
+
+@pytest.mark.parametrize("job", JOBS, ids=".".join)
+def test_a_job_may_only_read_the_repository_unless_it_is_listed(job):
+    assert JOBS[job]["permissions"] == WRITING.get(job, {"contents": "read"})
+
+
+def test_what_may_write_runs_nothing_of_ours():
+    """Neither a build, a lock's packages nor a module: only what moves and signs results."""
+    ours = re.compile(r"\b(make|python|pip|uv|dvc|docker build(?!x imagetools))\b")
+    scripts = [step.get("run", "") for file, name, step in STEPS if (file, name) in WRITING]
+    lines = [line.strip() for script in scripts for line in script.splitlines()]
+    # `dvc.lock` is the name of a file that is taken over.
+    assert [line for line in lines if ours.search(line.replace("dvc.lock", ""))] == []
+
+
+@pytest.mark.parametrize("job", JOBS, ids=".".join)
+def test_a_job_ends(job):
+    assert 0 < JOBS[job]["timeout-minutes"] <= 60
+
+
+@pytest.mark.parametrize("name", WORKFLOWS)
+def test_a_workflow_does_not_run_twice_at_once(name):
+    assert WORKFLOWS[name]["concurrency"]["group"].startswith(name.removesuffix(".yml"))
+
+
+@pytest.mark.parametrize("name", WORKFLOWS)
+def test_a_command_in_a_pipe_that_fails_is_seen(name):
+    assert WORKFLOWS[name]["defaults"]["run"]["shell"] == "bash"
+
+
+def test_scripts_take_values_from_the_environment_alone():
+    assert [step["run"] for _, _, step in STEPS if "${{" in step.get("run", "")] == []
+
+
+def test_no_checkout_leaves_its_token_behind():
+    checkouts = [s for _, _, s in STEPS if s.get("uses", "").startswith("actions/checkout@")]
+    assert checkouts
+    assert all(step["with"]["persist-credentials"] is False for step in checkouts)
+
+
+def test_nothing_is_triggered_with_a_strangers_code_and_our_secrets():
+    triggers = {trigger for workflow in WORKFLOWS.values() for trigger in workflow[True]}
+    assert triggers == {"push", "pull_request", "workflow_dispatch", "schedule"}
+    assert not re.search(r"secrets\.", "".join(path.read_text() for path in FILES))
+
+
+def test_every_make_target_that_is_named_exists():
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    scripts = "\n".join(step.get("run", "") for _, _, step in STEPS)
+    named = set(re.findall(r"^make ([a-z-]+)", scripts, re.MULTILINE))
+    assert {"setup", "lint", "test", "audit", "repro"} <= named <= targets
+
+
+def test_every_file_that_is_named_exists():
+    texts = "\n".join(path.read_text() for path in FILES)
+    hashed = re.findall(r"hashFiles\('([^']+)'\)", texts)
+    modules = [f"{name.replace('.', '/')}.py" for name in re.findall(r"python -m (\S+)", texts)]
+    watched = WORKFLOWS["image.yml"][True]["pull_request"]["paths"]
+    assert [name for name in {*hashed, *modules, *watched} if not (ROOT / name).exists()] == []
+
+
+def test_pythons_are_those_that_the_project_allows():
+    wanted = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["requires-python"]
+    low, high = map(int, re.fullmatch(r">=3\.(\d+),<3\.(\d+)", wanted).groups())
+    allowed = [f"3.{minor}" for minor in range(low, high)]
+    assert JOBS["ci.yml", "check"]["strategy"]["matrix"]["python"] == allowed
+    assert WORKFLOWS["ci.yml"]["env"]["PYTHON"] == allowed[0]
+    setups = [s for _, _, s in STEPS if s.get("uses", "").startswith("actions/setup-python@")]
+    own = {step["with"]["python-version"] for step in setups}
+    assert own == {"${{ matrix.python }}", "${{ env.PYTHON }}", allowed[0]}
+
+
+def test_the_image_is_scanned_before_it_can_be_pushed():
+    steps = [step.get("uses", "").split("@")[0] for step in JOBS["image.yml", "build"]["steps"]]
+    order = [
+        "docker/build-push-action",
+        "anchore/sbom-action",
+        "anchore/scan-action",
+        "actions/upload-artifact",
+    ]
+    assert [steps.index(action) for action in order] == sorted(map(steps.index, order))
+    assert JOBS["image.yml", "publish"]["needs"] == "build"
+    assert JOBS["image.yml", "publish"]["if"] == "startsWith(github.ref, 'refs/tags/v')"
+    scan = next(s for f, _, s in STEPS if s.get("uses", "").startswith("anchore/scan-action@"))
+    assert scan["with"]["fail-build"] is True
+    for job in ("build", "publish"):
+        assert JOBS["image.yml", job]["strategy"]["matrix"]["target"] == ["serve", "trainer"]
+
+
+@pytest.mark.parametrize("name", ["image.yml", "retrain.yml"])
+def test_a_workflow_that_was_not_run_says_so(name):
+    assert "NOT RUN HERE" in (ROOT / ".github/workflows" / name).read_text().split("\non:")[0]
+
+
+@pytest.mark.parametrize("index", range(len(STEPS)))
+def test_a_script_is_bash(index):
+    script = STEPS[index][2].get("run", "")
+    done = subprocess.run(["bash", "-n"], input=script, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_summary_has_a_row_for_each_run():
+    comparison = json.loads((ROOT / "reports/comparison.json").read_text())
+    lines = summary.markdown(comparison).splitlines()
+    assert lines[0].startswith("| run | name | val % |")
+    assert len(lines) == 2 + len(comparison["runs"])
+    assert {line.count("|") for line in lines} == {lines[0].count("|")}
+    best = comparison["runs"][str(comparison["best"])]
+    assert any(line.startswith(f"| **{best['run']}** | **{best['name']}**") for line in lines)
+
+
+def script(file, job, part):
+    """The one of the job's scripts that has `part` in it."""
+    (found,) = [s["run"] for f, j, s in STEPS if (f, j) == (file, job) and part in s.get("run", "")]
+    return found
+
+
+def test_of_a_retrainings_patch_only_figures_are_taken(tmp_path):
+    def git(*arguments):
+        return subprocess.run(
+            ["git", "-c", "user.name=test", "-c", "user.email=test@example.org", *arguments],
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+
+    files = [tmp_path / name for name in ("dvc.lock", "reports/metrics.json", "Makefile")]
+    (tmp_path / "reports").mkdir()
+    for file in files:
+        file.write_text("old\n")
+    git("init", "-q")
+    git("add", ".")
+    git("commit", "-qm", "before")
+    for file in files:
+        file.write_text("new\n")
+    (tmp_path / "proposal").mkdir()
+    (tmp_path / "proposal/retrained.patch").write_text(git("diff", "--binary"))
+    git("checkout", "-q", ".")
+    lines = script("retrain.yml", "propose", "git apply").splitlines()
+    (apply,) = [line for line in lines if line.startswith("git apply")]
+    subprocess.run(
+        ["bash", "-ec", apply],
+        cwd=tmp_path,
+        env={"RUNNER_TEMP": str(tmp_path), "PATH": os.environ["PATH"]},
+        check=True,
+    )
+    assert [file.read_text() for file in files] == ["new\n", "new\n", "old\n"]
