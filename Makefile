@@ -1,6 +1,6 @@
 # Each target is a line or two that you could type yourself, with .venv activated.
 .DEFAULT_GOAL := help
-.PHONY: help setup lock repro demo serve sweep exps compare test test-all lint bench bench-serve system
+.PHONY: help setup lock repro demo serve sweep exps compare test test-all lint audit bench bench-serve figures docs system image image-test env up down
 
 PYTHON ?= python3
 LOCK ?= dev
@@ -51,18 +51,61 @@ compare: setup  ## Experiments on one page, reports/experiments.html (EXPS='NAME
 test: setup  ## The tests, but for those marked slow
 	python -m pytest -m "not slow"
 
-test-all: setup  ## All tests
+# Its pins exclude those of .venv.
+.venv-policy/installed: requirements/policy.txt | setup
+	test -x .venv-policy/bin/python || $(PYTHON) -m venv .venv-policy
+	$(UV) pip sync --quiet --python .venv-policy/bin/python --require-hashes $<
+	touch $@
+
+test-all: setup .venv-policy/installed  ## All tests
 	python -m pytest
 
 lint: setup  ## Format, lint and types
 	ruff format --check . && ruff check .
 	mypy
 
-bench: setup  ## Times and sizes as ratios against named baselines
-	python -m bench
+image: setup  ## The serving image (MODEL_DIR=models/champion bakes the model in; TARGET=trainer: the pipeline)
+	deploy/image/build.sh $(or $(TARGET),serve) $(if $(MODEL_DIR),--build-arg MODEL_DIR=$(MODEL_DIR))
 
-bench-serve: setup  ## Requests per second as ratios against named baselines
-	python -m bench.serve
+image-test: setup  ## The image built as it stands and run as deployed, without Docker (Debian, as root; after make repro)
+	tests/deploy/image/verify.sh
 
+env:  ## New passwords for Compose, into .env
+	deploy/env.sh
+
+up: env  ## The service, MLflow and PostgreSQL by Compose, on loopback (PROFILE=train runs the pipeline)
+	docker compose --env-file .env --file deploy/compose.yaml $(if $(PROFILE),--profile $(PROFILE)) up --detach --build
+
+down:  ## Stops them; their data stays
+	docker compose --env-file .env --file deploy/compose.yaml --profile '*' down
+
+# A check that could not be made fails. AUDIT=--offline: not if only the advisory service is out of reach.
+audit: setup  ## Known vulnerabilities, secrets, licences, SBOM (in build/audit; AUDIT=--offline)
+	python -m deploy.audit $(AUDIT)
+
+bench: setup  ## Times and sizes as ratios against named baselines (RECORD=--record: for the docs too)
+	python -m bench $(RECORD)
+
+bench-serve: setup  ## Requests per second as ratios against named baselines (RECORD=--record)
+	python -m bench.serve $(RECORD)
+
+figures: setup  ## What the docs take from code and conf/: tables, OpenAPI document, Postman collection
+	python -m docs.figures
+	python -m docs.openapi
+
+# Material takes Mermaid 11 from a CDN unless the site has it.
+build/mermaid.min.js:
+	mkdir -p $(@D) && cd $(@D) && npm pack --silent mermaid@11.17.2 && tar xzf mermaid-11.17.2.tgz package/dist/mermaid.min.js
+	echo "581ed7d74bd9048d0e3a91363927d72ef22942d7722546b27f7cc29e35390eb8  build/package/dist/mermaid.min.js" | sha256sum --check --quiet
+	mv build/package/dist/mermaid.min.js $@ && rm -r build/package build/mermaid-11.17.2.tgz && touch $@
+
+docs: setup build/mermaid.min.js  ## The docs as a site in build/site, which asks no other host (python -m http.server -d build/site)
+	mkdocs build --strict
+
+# A kubectl that is there stays: Debian's package has the same file, and in bookworm one that is too old (1.20).
+# So does an npm: that of another Node.js conflicts with Debian's.
 system:  ## The programs that tests use and pip does not install (Debian, as root)
-	apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium curl nodejs redis-server wrk
+	apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends \
+	  buildah catatonit chromium crun curl mmdebstrap netavark nodejs podman postgresql prometheus \
+	  prometheus-alertmanager redis-server wrk $$(command -v kubectl >/dev/null || echo kubernetes-client) \
+	  $$(command -v npm >/dev/null || echo npm)

@@ -15,8 +15,9 @@ import tempfile
 import time
 from pathlib import Path
 
-from rich.console import Console
 from rich.table import Table
+
+from bench.shown import show
 
 ROOT = Path(__file__).parents[1]
 PYTHON = Path(sys.executable)
@@ -101,7 +102,7 @@ def main() -> None:
         f"{ours / keras:.2f}",
         "",
     )
-    Console(width=110 if not sys.stdout.isatty() else None).print(table)
+    show(table, "pipeline-costs", "make bench", width=110)
     shutil.rmtree(folder)
 
 

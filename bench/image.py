@@ -11,9 +11,9 @@ from collections.abc import Callable
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
-from rich.console import Console
 from rich.table import Table
 
+from bench.shown import show
 from serve.image import normalise
 
 MAX_PIXELS = 16_000_000
@@ -92,7 +92,7 @@ def main() -> None:
             f"{best / base:.2f}",
             limit,
         )
-    Console(width=120).print(table)
+    show(table, "images", "python -m bench.image", width=120)
 
 
 if __name__ == "__main__":

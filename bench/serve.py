@@ -20,10 +20,10 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
-from rich.console import Console
 from rich.table import Table
 
 from bench import load
+from bench.shown import show
 from pipeline import dataset, paths
 
 ROOT = Path(__file__).parents[1]
@@ -31,7 +31,7 @@ BUNDLE = Path(os.environ.get("MODEL_URI", ROOT / "models" / "champion"))
 ROUNDS = int(os.environ.get("BENCH_ROUNDS", "5"))
 SECONDS, CONNECTIONS = 3, 16
 MANY = 200_000  # requests
-PORTS = {"ours": 8301, "empty": 8302, "keras": 8303, "mlflow": 8304}
+PORTS = {"ours": 8301, "empty": 8302, "keras": 8303, "mlflow": 8304, "unwatched": 8305}
 
 
 def png(pixels: np.ndarray) -> bytes:
@@ -98,18 +98,19 @@ def servers(folder: Path) -> Iterator[tuple[str, list[str], str, dict[str, str]]
         f"http://127.0.0.1:{PORTS['mlflow']}/ping",
         {"TF_CPP_MIN_LOG_LEVEL": "3"},
     )
-    yield (
-        "ours",
-        [python, "-m", "serve"],
-        f"http://127.0.0.1:{PORTS['ours']}/health/ready",
-        {
-            "API_PORT": str(PORTS["ours"]),
-            "API_WORKERS": "1",
-            "MODEL_URI": str(BUNDLE.resolve()),
-            "STATE_DIR": str(folder / "state"),
-            "LOG_FORMAT": "json",
-        },
-    )
+    for name, module in (("ours", "serve"), ("unwatched", "bench.unwatched")):
+        yield (
+            name,
+            [python, "-m", module],
+            f"http://127.0.0.1:{PORTS[name]}/health/ready",
+            {
+                "API_PORT": str(PORTS[name]),
+                "API_WORKERS": "1",
+                "MODEL_URI": str(BUNDLE.resolve()),
+                "STATE_DIR": str(folder / f"state-{name}"),
+                "LOG_FORMAT": "json",
+            },
+        )
 
 
 def main() -> None:
@@ -133,6 +134,7 @@ def main() -> None:
             CONNECTIONS,
         ),
         "JSON": ("ours", "/predict", one, CONNECTIONS),
+        "JSON, not counted": ("unwatched", "/predict", one, CONNECTIONS),
         "PNG": ("ours", "/predict", load.script(digits[0], "image/png"), CONNECTIONS),
         "batch of 256": ("ours", "/predict/batch", batch(digits), 2),
         "batch of 256 to normalise": ("ours", "/predict/batch", batch(scans()), 2),
@@ -158,6 +160,9 @@ def main() -> None:
             served += load.put(running["ours"], url, one, SECONDS, CONNECTIONS).count
         grown = load.memory(running["ours"].pid) - sizes["ours"]
     report(found, ready, sizes, {name: server for name, (server, *_) in loads.items()})
+    pairs = zip(found["JSON"], found["JSON, not counted"], strict=True)
+    cost = 1 - statistics.median(counted.rate / bare.rate for counted, bare in pairs)
+    print(f"counting costs {cost:.1%} of the throughput")
     print(f"our worker grew by {grown:.1f} MB from the first round to {served:,} requests")
     shutil.rmtree(folder)
 
@@ -189,7 +194,7 @@ def report(
         )
         if failures := sum(one.failed for one in results):
             table.add_row(f"  {failures} failed", "", "", "", "", "", "")
-    Console(width=None if sys.stdout.isatty() else 120).print(table)
+    show(table, "serving", "make bench-serve", width=120)
 
 
 if __name__ == "__main__":

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
-from rich.console import Console
 from rich.table import Table
 
+from bench.shown import show
 from pipeline import dataset, paths
 from serve.image import NoDigitError, normalise
 from serve.predictor import Predictor
@@ -232,6 +232,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=paths.processed("mnist"))
     parser.add_argument("--split", default="test", choices=["test", "validation"])
     parser.add_argument("--count", type=int, default=10_000)
+    parser.add_argument("--record", action="store_true", help="for the docs too")
     chosen = parser.parse_args()
     split = dataset.load(chosen.data, chosen.split)
     predictor = Predictor(chosen.bundle)
@@ -251,7 +252,7 @@ def main() -> None:
             f"{100 * loss:+.2f}",
             f"{missing.sum()}",
         )
-    Console(width=100).print(table)
+    show(table, "variants", "python -m bench.variants", width=100)
 
 
 def read(images: np.ndarray, change: Change) -> tuple[np.ndarray, np.ndarray]:

@@ -1,0 +1,147 @@
+"""The blocks of the docs: each is run as it stands, or says above itself why not.
+
+A block that asks the service gets one on a port of its own; every other runs in a copy of the
+working tree. `<!-- not run: WHY -->` above a block leaves it out, `<!-- run: slow -->` leaves it to
+the slow tests. A block of JSON below one that runs is what it prints.
+"""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from documents import ROOT, documents, tracked
+from serving import Process
+
+PROGRAMS = {"sh": ["bash", "-e"], "python": [sys.executable], "js": ["node", "--input-type=module"]}
+SHOWN = {"", "json", "yaml", "promql", "mermaid", "ini", "toml", "diff"}  # not for running
+SERVICE = "127.0.0.1:8000"
+BLOCKS = [block for document in documents() for block in document.blocks()]
+# The programs that tests skip without.
+_NEEDED = {
+    "node": "nodejs",
+    "curl": "curl",
+    "promtool": "prometheus",
+    "amtool": "prometheus-alertmanager",
+}
+
+
+def runnable():
+    for block, following in zip(BLOCKS, [*BLOCKS[1:], None], strict=True):
+        if block.language not in PROGRAMS or block.unrun:
+            continue
+        answer = following and following.language == "json" and following.document == block.document
+        program = {"js": "node"}.get(block.language, "")
+        marks = [
+            pytest.mark.system(needed, package)
+            for needed, package in _NEEDED.items()
+            if needed == program
+            or (block.language == "sh" and re.search(rf"\b{needed} ", block.code))
+        ]
+        if block.above == "run: slow":
+            marks.append(pytest.mark.slow)
+        name = f"{block.document}-{block.line}"
+        yield pytest.param(block, following.code if answer else None, id=name, marks=marks)
+
+
+@pytest.fixture(scope="module")
+def service(bundle, tmp_path_factory):
+    process = Process(tmp_path_factory.mktemp("docs"), MODEL_URI=bundle, API_WORKERS=1)
+    process.ready()
+    yield process
+    process.stop()
+
+
+@pytest.fixture(scope="module")
+def copy(tmp_path_factory):
+    """A copy of the working tree that is set up for few and quick steps."""
+    folder = tmp_path_factory.mktemp("copy")
+    for name in tracked():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(ROOT / name, folder / name)
+    for path in folder.glob("conf/run/*.yaml"):
+        path.write_text(re.sub(r"^epochs: \d+", "epochs: 1", path.read_text(), flags=re.M))
+    params = folder / "params.yaml"
+    params.write_text(re.sub(r"^data: \w+", "data: digits", params.read_text(), flags=re.M))
+    # What `make setup` would make, which is here already.
+    (folder / ".venv").mkdir()
+    for part in Path(sys.prefix).iterdir():
+        if part.suffix != ".installed":
+            (folder / ".venv" / part.name).symlink_to(part)
+    (folder / ".venv" / "dev.installed").touch()
+    for command in (
+        ["git", "init", "-q", "-b", "main"],
+        ["git", "config", "user.name", "Test"],
+        ["git", "config", "user.email", "test@localhost"],
+        ["git", "add", "-A"],
+        ["git", "commit", "-q", "-m", "as it is"],
+    ):
+        subprocess.run(command, cwd=folder, check=True)
+    return folder
+
+
+@pytest.mark.parametrize(("block", "answer"), list(runnable()))
+def test_a_block_runs(request, copy, block, answer):
+    code = block.code
+    if SERVICE in code or "serve.client" in code:
+        url = request.getfixturevalue("service").url
+        code = code.replace(SERVICE, url.removeprefix("http://"))
+        code = code.replace("serve.client", f"serve.client --url {url}")
+    inherited = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("DVC_", "MLFLOW_", "MNIST_"))
+    }
+    here = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    ran = subprocess.run(
+        PROGRAMS[block.language],
+        input=code,
+        cwd=copy,
+        env={**inherited, "PATH": here, "no_proxy": "127.0.0.1", "GIT_CONFIG_GLOBAL": "/dev/null"},
+        capture_output=True,
+        text=True,
+        timeout=240,
+    )
+    assert ran.returncode == 0, ran.stderr
+    if SERVICE in block.code:
+        assert ran.stdout or ran.stderr, "it asked, and was told nothing"
+    assert '"detail"' not in ran.stdout
+    if answer:
+        start = ran.stdout.rindex("{")
+        assert set(json.loads(ran.stdout[start:])) == set(json.loads(answer))
+
+
+@pytest.mark.parametrize("block", BLOCKS, ids=lambda block: f"{block.document}-{block.line}")
+def test_a_block_says_what_it_is(block):
+    assert block.language in {*PROGRAMS, *SHOWN}, "sh, python and js are run, by these names"
+    if block.above.startswith(("run", "not run")):
+        assert block.unrun or block.above == "run: slow"
+        assert block.language in PROGRAMS
+    if not block.language:
+        typed = re.compile(r"^\$? ?(make|python|dvc|git|curl|docker|kubectl|pip|mlflow) .*", re.M)
+        assert not typed.search(block.code), "what is typed is a block of sh"
+
+
+@pytest.mark.parametrize(
+    "block",
+    [block for block in BLOCKS if block.language == "sh"],
+    ids=lambda block: f"{block.document}-{block.line}",
+)
+def test_a_shell_block_is_shell(block):
+    checked = subprocess.run(["bash", "-n"], input=block.code, capture_output=True, text=True)
+    assert checked.returncode == 0, checked.stderr
+
+
+@pytest.mark.parametrize("language", PROGRAMS)
+def test_there_are_examples_in_each_language(language):
+    assert [block for block in BLOCKS if block.language == language and not block.unrun]
+
+
+def test_what_ci_is_said_to_run_it_runs():
+    script = (ROOT / ".ci" / "run").read_text()
+    said = [block for block in BLOCKS if block.unrun and ".ci/run" in block.unrun]
+    assert [block for block in said if block.code.split("#")[0].strip() not in script] == []

@@ -1,0 +1,95 @@
+"""The paths of the service that the docs name, and those that it has."""
+
+import re
+
+import pytest
+from documents import NAMES, document, words
+from starlette.routing import Mount
+
+from serve import errors
+from serve.app import create_app
+from serve.settings import Settings
+
+# Of other programs.
+THEIRS = {
+    "/-/healthy": "Prometheus, Alertmanager",
+    "/api/2.0/mlflow/registered-models/search": "MLflow",
+}
+# Not endpoints: see test_paths.py for those that are folders.
+_FOLDER = re.compile(r"/(state|tmp|etc|dev|trainer)\b.*")
+
+
+@pytest.fixture(scope="module")
+def routes():
+    """Pattern, methods (`WS` for a socket, none for a folder of files) and template of each."""
+    app = create_app(Settings.model_construct())
+    found = []
+    for route in app.routes:
+        if isinstance(route, Mount):
+            found.append((re.compile(rf"{route.path}/.*"), set(), route.path))
+        else:
+            methods = getattr(route, "methods", None) or {"WS"}
+            found.append((re.compile(route.path_regex), set(methods), route.path))
+    return found
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_path_that_is_named_is_answered(routes, name):
+    wrong = []
+    for span in document(name).spans():
+        found = re.fullmatch(r"(?:(GET|POST|WS|PUT|DELETE) )?(/[^\s?]*?)(…?)(?:\?.*)?", span)
+        if not found or found[2] in THEIRS or _FOLDER.fullmatch(found[2]):
+            continue
+        method, path, more = found.groups()
+        answered = any(
+            pattern.fullmatch(path) or (more and template.startswith(path))
+            for pattern, methods, template in routes
+            if not method or method in methods
+        )
+        if not answered:
+            wrong.append(span)
+    assert wrong == []
+
+
+def addresses(text):
+    return re.findall(r"\w+://(?:127\.0\.0\.1|localhost):(\d+)(/[\w./-]*)?", text)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_path_in_an_address_is_answered_at_the_default_port(routes, name):
+    port = str(Settings.model_fields["api_port"].default)
+    wrong = []
+    for given, path in addresses(document(name).text):
+        ours = path and any(pattern.fullmatch(path) for pattern, _, _ in routes)
+        if given == port and path and not ours:
+            wrong.append(path)
+        if given != port and ours and path not in ("/", "/metrics"):
+            wrong.append(f"{given}{path}")
+    assert wrong == []
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_port_is_one_of_ours(name):
+    default = str(Settings.model_fields["api_port"].default)
+    ports = {port for port, _ in addresses(document(name).text)}
+    ports |= set(re.findall(r"127\.0\.0\.1:(\d+)", document(name).text))
+    assert ports - {default} <= {word for word in words() if word.isdigit()} - {"8000"}
+
+
+def test_every_path_is_in_the_table(routes):
+    head = document("docs/API.md").text.split("\n## ")[0]
+    for _, methods, template in routes:
+        for method in methods - {"HEAD"}:
+            shown = "(GET )?" if method == "GET" else f"{method} "
+            assert re.search(f"`{shown}{re.escape(template)}`", head), template
+
+
+def rows(heading):
+    """The cells of the first table below a heading of docs/API.md."""
+    table = document("docs/API.md").under(heading)
+    return [line.split(" | ") for line in re.findall(r"^\| (.*) \|$", table, re.MULTILINE)[1:]]
+
+
+def test_the_errors_are_those_that_there_are():
+    before = {405, 431, 500}  # of the framework, of the parser, of our faults
+    assert [int(row[0]) for row in rows("Errors")] == sorted({*errors.STATUS.values(), *before})

@@ -1,0 +1,81 @@
+"""The committed OpenAPI document and Postman collection against the service."""
+
+import json
+
+import pytest
+from documents import ROOT
+from making import PNG
+
+from docs import openapi
+
+DOCUMENT = json.loads((ROOT / "docs" / "openapi.json").read_bytes())
+COLLECTION = json.loads((ROOT / "docs" / "postman.json").read_bytes())
+REQUESTS = {item["name"]: item["request"] for item in COLLECTION["item"]}
+
+
+def test_they_are_what_the_service_says():
+    for path, text in openapi.files().items():
+        assert path.read_text() == text, "make figures"
+
+
+def test_the_service_publishes_the_same(client):
+    published = client.get("/openapi.json").json()
+    del published["info"]["version"]
+    kept = {key: value for key, value in DOCUMENT["info"].items() if key != "version"}
+    assert published == {**DOCUMENT, "info": kept}
+
+
+def test_the_collection_has_every_operation():
+    operations = {
+        (method.upper(), path) for path, methods in DOCUMENT["paths"].items() for method in methods
+    }
+    requested = {
+        (request["method"], request["url"]["raw"].removeprefix("{{baseUrl}}"))
+        for request in REQUESTS.values()
+    }
+    assert requested == operations
+
+
+def test_the_collection_is_of_the_format_2_1():
+    """What the schema requires of a collection, an item, a request and a body."""
+    assert COLLECTION["info"]["schema"].endswith("/v2.1.0/collection.json")
+    assert COLLECTION["info"]["name"]
+    for variable in [*COLLECTION["variable"], *COLLECTION["auth"]["apikey"]]:
+        assert set(variable) == {"key", "value", "type"}
+    for request in REQUESTS.values():
+        assert request["url"]["raw"].startswith("{{baseUrl}}/")
+        assert "/".join(request["url"]["path"]) == request["url"]["raw"].partition("/")[2]
+        assert all(header["key"] for header in request["header"])
+        if body := request.get("body"):
+            assert body["mode"] in ("raw", "formdata", "file")
+            assert body["mode"] in body
+
+
+@pytest.mark.parametrize("name", REQUESTS)
+def test_the_service_answers_each_request_of_the_collection(client, name):
+    request = REQUESTS[name]
+    values = {variable["key"]: variable["value"] for variable in COLLECTION["variable"]}
+
+    def filled(text):
+        for key, value in values.items():
+            text = text.replace(f"{{{{{key}}}}}", value)
+        assert "{{" not in text
+        return text
+
+    headers = {h["key"]: h["value"] for h in request["header"] if not h.get("disabled")}
+    body = request.get("body", {"mode": "none"})
+    given = {}
+    if body["mode"] == "raw":
+        given = {"content": filled(body["raw"])}
+    elif body["mode"] == "file":
+        given = {"content": (ROOT / body["file"]["src"]).read_bytes()}
+    elif body["mode"] == "formdata":
+        given = {
+            "files": {
+                field["key"]: ("a.png", (ROOT / field["src"]).read_bytes(), PNG["content-type"])
+                for field in body["formdata"]
+            }
+        }
+    path = request["url"]["raw"].removeprefix("{{baseUrl}}")
+    response = client.request(request["method"], path, headers=headers, **given)
+    assert response.status_code == 200, response.text
