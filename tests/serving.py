@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import cached_property
 from pathlib import Path
 
 import httpx2
@@ -43,21 +44,22 @@ class Process:
                 stderr=subprocess.STDOUT,
             )
 
-    @property
+    @cached_property
     def url(self):
-        until(lambda: "serving" in self.output() or self.process.poll() is not None, self)
-        return next(
-            entry["message"].split()[-1]
-            for entry in self.lines()
-            if entry["message"].startswith("serving")
-        )
+        until(self._serving, self)
+        return self._serving()[0]
+
+    def _serving(self):
+        messages = [entry["message"] for entry in self.lines()]
+        return [message.split()[-1] for message in messages if message.startswith("serving")]
 
     def output(self):
         return self.log.read_text(errors="replace")
 
     def lines(self):
-        """The log's entries."""
-        return [json.loads(line) for line in self.output().splitlines() if line[:1] == "{"]
+        """The log's entries; the last is left out while it is being written."""
+        written = self.output().rpartition("\n")[0]
+        return [json.loads(line) for line in written.splitlines() if line[:1] == "{"]
 
     def client(self, **options):
         return httpx2.Client(base_url=self.url, timeout=30, trust_env=False, **options)
