@@ -123,7 +123,7 @@ def _findings(
     if options.feedback:
         yield from triggers.feedback(told, champion, limits, now)
     if options.drift:
-        yield triggers.drift(options.drift)
+        yield triggers.drift(options.drift, champion, now)
 
 
 def unknown(champion: ModelVersion, told: list[Entry], data: str) -> bool:

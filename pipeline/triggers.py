@@ -95,18 +95,26 @@ def feedback(
         yield Finding(False, f"no feedback on the champion since {since[:10]}")
 
 
-def drift(report: Path) -> Finding:
-    """What the drift job found at its last check.
+def drift(report: Path, champion: ModelVersion | None, now: datetime) -> Finding:
+    """What the drift job found at its last check, if that is of the champion and of today.
 
     Raises:
         PipelineError: the file is missing, or says nothing about drift.
     """
     try:
-        found = json.loads(report.read_bytes())["drift"]
+        about = json.loads(report.read_bytes())
+        found, version = about["drift"], about["model_version"]
+        checked = datetime.fromisoformat(about["checked"])
+        old = now - checked > timedelta(days=1)  # a TypeError of a date without a zone
     except FileNotFoundError:
         raise PipelineError(f"{report} is missing: python -m monitoring.drift writes it") from None
     except (ValueError, KeyError, TypeError) as error:
         raise PipelineError(f"{report} is no report of the drift job: {error!r}") from error
     if not isinstance(found, bool):
         raise PipelineError(f"{report}: drift must be true or false, not {found!r}")
-    return Finding(found, f"{report} says {'drift' if found else 'no drift'}")
+    text = f"{report} says {'drift' if found else 'no drift'}"
+    if champion and version != str(champion.version):
+        return Finding(False, f"{text}, but of version {version}, which is not the champion")
+    if old:
+        return Finding(False, f"{text}, but on {checked:%Y-%m-%d}: does the job still run?")
+    return Finding(found, text)

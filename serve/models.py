@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,6 +17,7 @@ from serve.predictor import BundleError, Predictor
 logger = logging.getLogger(__name__)
 
 _WATCH_SECONDS = 0.25  # two calls of stat each time
+_RETRY_SECONDS = 10.0  # from one attempt to load what cannot be loaded to the next
 
 
 class NoModelError(Exception):
@@ -111,12 +113,12 @@ class Models:
 
     async def watch(self) -> None:
         """Follows the pointer until cancelled; a swap takes milliseconds."""
-        seen = None
+        seen, again = None, 0.0
         while True:
             try:
                 stamp = self._bundles.stamp()
-                if stamp != seen:
-                    seen = stamp
+                if stamp != seen or (self._broken and time.monotonic() >= again):
+                    seen, again = stamp, time.monotonic() + _RETRY_SECONDS
                     self.refresh()
             except Exception as error:  # one that nobody thought of must not end the watch
                 logger.exception("the models cannot be followed")

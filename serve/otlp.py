@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import contextvars
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from threading import Thread
 from typing import TypeVar
@@ -24,6 +24,7 @@ from opentelemetry.trace import (
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 from starlette.types import Scope
 
+from serve import errors
 from serve.call import Call
 from serve.routes.health import package_version
 
@@ -80,7 +81,21 @@ class Traced:
         """A span inside the current one."""
         if not get_current_span().get_span_context().is_valid:
             return nullcontext()  # a WebSocket's, whose pictures would be a trace each
-        return self._tracer.start_as_current_span(name, attributes=about)
+        return self._inner(name, about)
+
+    @contextmanager
+    def _inner(self, name: str, about: Mapping[str, str | int]) -> Iterator[None]:
+        # What the sender did wrong is no error of the service.
+        with self._tracer.start_as_current_span(
+            name, attributes=about, record_exception=False, set_status_on_exception=False
+        ) as span:
+            try:
+                yield
+            except Exception as error:
+                if errors.status(error) == 500:
+                    span.record_exception(error)
+                    span.set_status(StatusCode.ERROR)
+                raise
 
     def carried(self, work: Callable[[], Result]) -> Callable[[], Result]:
         """The work in a copy of this context."""

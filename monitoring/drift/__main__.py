@@ -41,7 +41,7 @@ def main(arguments: list[str] | None = None) -> int:
         findings = _once(urls, key, chosen, None)
         return FAILED if findings is None else DRIFT if findings.drifted else NO_DRIFT
     gauges = Gauges()
-    start_http_server(chosen.port, registry=gauges.registry)
+    start_http_server(chosen.port, chosen.address, registry=gauges.registry)
     while True:
         try:
             _once(urls, key, chosen, gauges)
@@ -99,6 +99,9 @@ def parsed(arguments: list[str] | None) -> argparse.Namespace:
         "--hours", type=_positive, default=24, help="no answers that are older (24)"
     )
     parser.add_argument("--every", type=_positive, help="seconds from one check to the next")
+    parser.add_argument(
+        "--address", default="127.0.0.1", help="to listen on, with --every (127.0.0.1)"
+    )
     parser.add_argument("--port", type=int, default=9108, help="of /metrics, with --every (9108)")
     return parser.parse_args(arguments)
 

@@ -63,7 +63,9 @@ def install(app: FastAPI, service: Service) -> None:
     async def metrics(request: Request) -> Response:
         """Metrics for Prometheus, of all workers."""
         content, content_type = service.metrics.render(request.headers.get("accept", ""))
-        return Response(content, headers={"Content-Type": content_type})
+        # Gauges of a worker are in its own answer: without this a scrape would keep its connection,
+        # and with it the one worker, for ever.
+        return Response(content, headers={"Content-Type": content_type, "Connection": "close"})
 
     @app.get("/api/info")
     async def info() -> Info:

@@ -200,7 +200,7 @@ class Mislabelled:
 def test_a_fault_makes_its_alerts_and_no_others_and_they_end_with_it(world, kind):
     fault, watch = kind(), world.watch
     expected = fault.told | fault.held_back
-    until(lambda: watch.value("sum(digits:predictions:rate5m)"))
+    until(lambda: watch.value('sum(rate(predictions_total{job="digits"}[1m]))'))
     within(lambda: not watch.firing(), PATIENCE, watch.firing)
     # An alert that came back before its end was told would be told at the next repetition only.
     within(lambda: not watch.webhook.pending(), PATIENCE, watch.webhook.pending)

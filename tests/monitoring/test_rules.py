@@ -89,7 +89,7 @@ def test_the_runbooks_commands_are_whole():
     jobs = set(re.findall(r"cronjob/([\w-]+)", RUNBOOK))
     manifests = (ROOT / "deploy/kubernetes/base").glob("*.yaml")
     documents = [d for file in manifests for d in yaml.safe_load_all(file.read_text())]
-    assert jobs == {"model-rollback", "retrain"}
+    assert jobs == {"model-rollback", "pipeline", "retrain"}
     assert jobs <= {d["metadata"]["name"] for d in documents if d["kind"] == "CronJob"}
     for module, options in re.findall(r"python -m (pipeline\.\w+)((?: --\w+)*)", RUNBOOK):
         text = (ROOT / f"{module.replace('.', '/')}.py").read_text()

@@ -2,6 +2,7 @@
 
 import json
 import sys
+from datetime import UTC, datetime
 
 import pytest
 from telling import database, told
@@ -56,10 +57,16 @@ def test_without_a_champion_the_pipeline_runs(steps, workspace, caplog):
     assert picked(workspace) == "mnist"
 
 
+def drifted(workspace):
+    """The report of the drift job on the champion, just now."""
+    about = {"drift": True, "model_version": "1", "checked": datetime.now(UTC).isoformat()}
+    (workspace / "drift.json").write_text(json.dumps(about))
+
+
 def test_drift_alone_trains_on_what_is_picked_and_says_what_that_means(
     champion, steps, workspace, caplog
 ):
-    (workspace / "drift.json").write_text(json.dumps({"drift": True}))
+    drifted(workspace)
     text = said(caplog, "--drift", "drift.json")
     assert "due  drift.json says drift" in text
     assert "0 images of feedback, 100 wanted" in text
@@ -117,7 +124,7 @@ def test_a_champion_that_learnt_from_feedback_is_not_replaced_without(
     champion, steps, workspace, caplog
 ):
     tracking.connect().set_model_version_tag(gates.rules().model, "1", "data", "mnist_feedback")
-    (workspace / "drift.json").write_text(json.dumps({"drift": True}))
+    drifted(workspace)
     assert "nothing is trained without" in said(caplog, "--drift", "drift.json")
     assert steps == []
 

@@ -11,6 +11,7 @@ from pipeline import triggers
 from pipeline.config import PipelineError
 from pipeline.triggers import Limits
 
+REPORT = '{"drift": %s, "model_version": "3", "checked": "2026-06-30T10:00:00Z"}'
 NOW = datetime(2026, 6, 30, 12, tzinfo=UTC)
 LIMITS = Limits(champion_days=30, feedback_days=10, feedback_images=20, feedback_accuracy=0.9)
 
@@ -90,23 +91,48 @@ def test_it_is_said_when_nobody_told_of_the_champion(serving):
     assert found(given(40, 0), serving=serving)[-1].text.startswith("no feedback on the champion")
 
 
+def checked(folder, drift=True, version="3", hours=1.0):
+    at = (NOW - timedelta(hours=hours)).isoformat(timespec="seconds")
+    report = folder / "drift.json"
+    report.write_text(json.dumps({"drift": drift, "model_version": version, "checked": at}))
+    return triggers.drift(report, champion(), NOW)
+
+
 @pytest.mark.parametrize("drift", [True, False])
 def test_the_drift_job_is_believed(tmp_path, drift):
-    report = tmp_path / "drift.json"
-    report.write_text(json.dumps({"drift": drift, "images": 500}))
-    assert triggers.drift(report).due is drift
+    assert checked(tmp_path, drift).due is drift
 
 
-@pytest.mark.parametrize("content", ["", "[]", "{}", '{"drift": "no"}', '{"drift": 0}'])
+@pytest.mark.parametrize(
+    ("other", "why"), [({"version": "2"}, "not the champion"), ({"hours": 25}, "on 2026-06-29")]
+)
+def test_drift_of_another_model_or_day_is_no_reason(tmp_path, other, why):
+    finding = checked(tmp_path, **other)
+    assert not finding.due
+    assert why in finding.text
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "",
+        "[]",
+        "{}",
+        '{"drift": true}',
+        REPORT % '"no"',
+        REPORT % 0,
+        REPORT.replace("Z", "") % "true",
+    ],
+)
 def test_a_report_that_does_not_say_is_refused(tmp_path, content):
     (tmp_path / "drift.json").write_text(content)
     with pytest.raises(PipelineError, match=r"drift\.json"):
-        triggers.drift(tmp_path / "drift.json")
+        triggers.drift(tmp_path / "drift.json", champion(), NOW)
 
 
 def test_a_missing_report_names_who_writes_it(tmp_path):
     with pytest.raises(PipelineError, match=r"python -m monitoring\.drift"):
-        triggers.drift(tmp_path / "drift.json")
+        triggers.drift(tmp_path / "drift.json", champion(), NOW)
 
 
 def test_the_limits_are_complete():

@@ -41,6 +41,30 @@ def test_files_that_go_while_they_are_read_are_a_model_that_cannot_be_loaded(
     assert following.failure == ""
 
 
+def test_what_could_not_be_loaded_once_is_tried_again(cache, made, monkeypatch):
+    monkeypatch.setattr(models, "_WATCH_SECONDS", 0.01)
+    monkeypatch.setattr(models, "_RETRY_SECONDS", 0.01)
+    bring(cache, made[3], "1")
+    following, load, left = Models(cache), models.Predictor, [1, 2, 3]
+
+    def busy(bundle):
+        if left:
+            left.pop()
+            raise OSError("the disk is busy")
+        return load(bundle)
+
+    async def follow():
+        watching = asyncio.create_task(following.watch())
+        async with asyncio.timeout(30):
+            while not following.current:
+                await asyncio.sleep(0.01)
+        watching.cancel()
+
+    monkeypatch.setattr(models, "Predictor", busy)
+    asyncio.run(follow())
+    assert (following.choose(None).version, following.failure) == ("1", "")
+
+
 def test_the_watch_goes_on_whatever_happens(cache, made, monkeypatch, caplog):
     monkeypatch.setattr(models, "_WATCH_SECONDS", 0.01)
     bring(cache, made[3], "1")

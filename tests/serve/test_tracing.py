@@ -145,6 +145,9 @@ def test_what_is_done_in_other_threads_belongs_to_its_request(start, collector):
         if "images" in about(span)
     }
     assert {("infer", 3), ("normalise", 4)} <= images
+    # What the sender did wrong is no error of the service.
+    assert {span.status.code for span in collector.spans()} == {0}
+    assert not any(span.events for span in collector.spans())
     logged = {line["trace_id"] for line in service.lines() if line.get("message") == "request"}
     assert logged == {trace.hex() for trace in traces}
 
