@@ -48,8 +48,12 @@ exps: setup  ## The experiments of this commit, the best first
 compare: setup  ## Experiments on one page, reports/experiments.html (EXPS='NAME main' for some alone)
 	@python -m pipeline.compare_experiments $(EXPS)
 
+# Side by side, each file in one process: most tests wait for what they started. Then what wants the machine alone.
+TOGETHER = python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+
 test: setup  ## The tests, but for those marked slow
-	python -m pytest -m "not slow"
+	$(TOGETHER) -m "not slow and not alone"
+	python -m pytest -m "not slow and alone"
 
 # Its pins exclude those of .venv.
 .venv-policy/installed: requirements/policy.txt | setup
@@ -58,7 +62,8 @@ test: setup  ## The tests, but for those marked slow
 	touch $@
 
 test-all: setup .venv-policy/installed  ## All tests
-	python -m pytest
+	$(TOGETHER) -m "not alone"
+	python -m pytest -m alone
 
 lint: setup  ## Format, lint and types
 	ruff format --check . && ruff check .

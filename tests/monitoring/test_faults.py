@@ -19,6 +19,7 @@ from pipeline import paths
 
 pytestmark = [
     pytest.mark.slow,
+    pytest.mark.alone,
     pytest.mark.system("prometheus", "prometheus"),
     pytest.mark.system("prometheus-alertmanager", "prometheus-alertmanager"),
 ]

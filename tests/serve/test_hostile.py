@@ -1,5 +1,6 @@
 import time
 
+import pytest
 from hostile import MAY_BE_READ, corpus
 from making import PNG, picture
 
@@ -36,6 +37,7 @@ def latency(api):
     return sorted(times)[len(times) // 2]
 
 
+@pytest.mark.alone
 def test_the_corpus_leaves_memory_and_latency_as_they_were(start):
     service = start(API_WORKERS=1)
     service.ready()

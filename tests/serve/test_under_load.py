@@ -83,6 +83,7 @@ class Load:
 
 
 @pytest.mark.slow
+@pytest.mark.alone
 def test_no_request_fails_whatever_happens_to_the_registry(mlflow_server, start, made, tmp_path):
     registry = Registry(mlflow_server.uri)
     spoilt = tmp_path / "spoilt"
