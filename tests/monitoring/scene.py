@@ -30,7 +30,7 @@ class Job:
     def __init__(self, folder, module, *options, **environment):
         with socket.create_server(("127.0.0.1", 0)) as free:
             port = free.getsockname()[1]
-        self.address = f"127.0.0.1:{port}"
+        self.port, self.address = port, f"127.0.0.1:{port}"
         self._log = folder / f"{module}.log"
         with self._log.open("wb") as log:
             self.process = subprocess.Popen(

@@ -15,11 +15,9 @@ from pathlib import Path
 
 import httpx2
 import yaml
-from prometheus_client import start_http_server
 from serving import ROOT, until
 
 from monitoring import scale
-from monitoring.drift.gauges import Gauges
 
 RULES = {
     path.stem: yaml.safe_load(path.read_text())["groups"]
@@ -137,8 +135,8 @@ def alertmanager(folder, webhook_url, factor="1"):
 class Watch:
     """Prometheus and Alertmanager with the repository's files, on another clock.
 
-    `targets`: where the jobs are asked; a job without an entry is asked nowhere, but for the drift
-    job, which would be missed: one that never finds any is in its place.
+    `targets`: where the jobs are asked; a job without an entry is asked nowhere. The drift job would
+    be missed.
     """
 
     def __init__(self, folder, targets, factor):
@@ -147,12 +145,7 @@ class Watch:
         file = folder / "prometheus/prometheus.yml"
         content = yaml.safe_load(file.read_text())
         content["alerting"]["alertmanagers"] = [{"static_configs": [_at(self.alertmanager.port)]}]
-        self._drift, _ = start_http_server(0, "127.0.0.1", Gauges().registry)
-        known = {
-            "alertmanager": self.alertmanager.port,
-            "drift": self._drift.server_port,
-            **targets,
-        }
+        known = {"alertmanager": self.alertmanager.port, **targets}
         content["scrape_configs"] = [
             {"job_name": job["job_name"], "static_configs": [_at(known[job["job_name"]])]}
             for job in content["scrape_configs"]
@@ -190,8 +183,6 @@ class Watch:
         self.prometheus.stop()
         self.alertmanager.stop()
         self.webhook.close()
-        self._drift.shutdown()
-        self._drift.server_close()
 
 
 def _at(port):
