@@ -135,8 +135,8 @@ def alertmanager(folder, webhook_url, factor="1"):
 class Watch:
     """Prometheus and Alertmanager with the repository's files, on another clock.
 
-    `targets`: where the jobs are asked; a job without an entry is asked nowhere. The drift job would
-    be missed.
+    `targets`: where the jobs are asked; a job without an entry is asked nowhere. One for drift
+    would be missed.
     """
 
     def __init__(self, folder, targets, factor):
