@@ -248,7 +248,7 @@ ROWS: dict[str, list[Panel]] = {
         rows(
             "Versions",
             "Over the time that is shown.",
-            (_VERSION, "Version"),
+            {_VERSION: "Version"},
             {
                 "Answers": (_total("predictions_total", _RANGE, _VERSION), "short", 0),
                 "Mean confidence": (

@@ -30,6 +30,31 @@ ALERTS = {
     for rule in group["rules"]
     if "alert" in rule
 }
+# Of PromQL.
+_WORDS = {"and", "or", "unless", "on", "by", "sum", "offset", "ignoring", "bool", "without"}
+
+
+def expressions():
+    """Everything that asks Prometheus: rules, texts of alerts, dashboards."""
+    for groups in RULES.values():
+        for group in groups:
+            for rule in group["rules"]:
+                yield rule["expr"]
+                for text in rule.get("annotations", {}).values():
+                    yield from re.findall(r'query "([^"]+)"', text)
+    for file in (ROOT / "monitoring/grafana/dashboards").glob("*.json"):
+        yield from re.findall(r'"expr": "((?:[^"\\]|\\.)*)"', file.read_text())
+
+
+def names(expression):
+    """The names of series in PromQL."""
+    expression = re.sub(r'"(?:[^"\\]|\\.)*"', "", expression)
+    expression = re.sub(r"{[^{}]*}|\[[^\]]*\]|#.*", " ", expression)
+    expression = re.sub(
+        r"\b(on|by|ignoring|without|group_left|group_right)\s*\([^)]*\)", " ", expression
+    )
+    words = re.findall(r"(?<![\w.])([a-zA-Z_:][\w:]*)\b(?!\s*\()", expression)
+    return set(words) - _WORDS
 
 
 def free_port():
