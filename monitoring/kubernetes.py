@@ -38,7 +38,7 @@ def rendered(runbook: str = RUNBOOK) -> str:
         },
         "spec": {"groups": groups()},
     }
-    text = yaml.safe_dump(manifest, sort_keys=False, width=100)
+    text: str = yaml.safe_dump(manifest, sort_keys=False, width=100)
     return _HEAD + text.replace(f"runbook_url: {RUNBOOK}", f"runbook_url: {runbook}")
 
 

@@ -16,7 +16,7 @@ _ONE = f'rate(request_duration_seconds_bucket{{{_OURS},endpoint="/predict"}}{_RA
 _INNER = f"rate(prediction_latency_seconds_bucket{{{_OURS}}}{_RATE})"
 
 _ERRORS: Steps = ((0.001, "yellow"), (0.01, "red"))  # shares of all requests
-_SLOW: Steps = ((0.05, "yellow"), (0.1, "red"))  # seconds; the gate of a model is 0.1
+_SLOW: Steps = ((0.1, "yellow"), (0.25, "red"))  # seconds; the objective is 0.25
 
 _QUANTILES = {"p50": 0.5, "p95": 0.95, "p99": 0.99}
 
@@ -84,7 +84,7 @@ ROWS: dict[str, list[Panel]] = {
             "What fires now, also what Alertmanager holds back or cannot deliver.",
             {"alertname": "Alert", "severity": "Severity", "concerns": "Concerns"},
             {
-                "Series": (
+                "How many": (
                     "count by (alertname, severity, concerns)"
                     ' (ALERTS{alertstate="firing",concerns=~"service|model|monitoring"})',
                     "short",
