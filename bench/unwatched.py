@@ -1,22 +1,95 @@
-"""The service without its counters, for comparison: `python -m bench.unwatched`."""
+"""The service without what watches it, for comparison: `python -m bench.unwatched [--all]`.
+
+Without its counters; with --all without anything that observes: the line in the log, the places of
+spans, and what the ring of recent answers keeps for the drift job alone. Ids in responses stay, for
+callers read them, and so does the rest of the ring, which feedback needs.
+"""
 
 from __future__ import annotations
 
+import ast
+import importlib.util
+import sys
+from pathlib import Path
+from typing import Any
+
 from prometheus_client import Gauge
 
-from serve import __main__
-from serve.metrics import Metrics
+UNKNOWN = bytes(40)  # in place of the ten probabilities
+
+
+class _NoSpans(ast.NodeTransformer):
+    """Leaves only what is done inside a span."""
+
+    def visit_With(self, node: ast.With) -> Any:  # noqa: ANN401 - as `ast` has it
+        self.generic_visit(node)
+        return node.body if "tracing.span" in ast.unparse(node.items[0]) else node
+
+
+def _without_spans(name: str) -> None:
+    """Imports the module from its source without them."""
+    spec = importlib.util.find_spec(name)
+    assert spec
+    assert spec.origin
+    written = ast.parse(Path(spec.origin).read_text(encoding="utf-8"))
+    tree = ast.fix_missing_locations(_NoSpans().visit(written))
+    sys.modules[name] = module = importlib.util.module_from_spec(spec)
+    exec(compile(tree, spec.origin, "exec"), module.__dict__)  # noqa: S102 - ours
 
 
 def nothing(*_: object, **__: object) -> None:
     """In place of what counts."""
 
 
-if __name__ == "__main__":
+def _uncounted() -> None:
+    from serve.metrics import Metrics
+
     for kind, names in (
         (Metrics, ("predicted", "doubted", "answered", "failed")),
         (Gauge, ("inc", "dec")),
     ):
         for name in names:
             setattr(kind, name, nothing)
+
+
+def _unobserved() -> None:
+    _without_spans("serve.service")
+    from serve.call import Call
+    from serve.observe import _NO_SNIFFING, Observe
+    from serve.recent import Recent
+
+    class Unknown:
+        tobytes = staticmethod(lambda: UNKNOWN)
+
+    keep = Recent.add
+
+    def add(self: Recent, request: bytes, version: bytes, digit: int, image: Any, *_: Any) -> None:  # noqa: ANN401
+        keep(self, request, version, digit, image, Unknown)  # type: ignore[arg-type]
+
+    async def call(self: Observe, scope: Any, receive: Any, send: Any) -> None:  # noqa: ANN401
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        known = Call(scope)
+
+        async def named(message: Any) -> None:  # noqa: ANN401
+            if message["type"] == "http.response.start":
+                known.status = message["status"]
+                headers = message["headers"] = list(message.get("headers", ()))
+                headers += ((b"x-request-id", known.id.encode()), _NO_SNIFFING)
+                headers += known.limits
+            await send(message)
+
+        await self._app(scope, receive, named)
+
+    Recent.add = add  # type: ignore[method-assign, assignment]
+    Observe.__call__ = call  # type: ignore[method-assign]
+
+
+if __name__ == "__main__":
+    if "--all" in sys.argv[1:]:
+        _unobserved()
+    _uncounted()
+    from serve import __main__
+
     __main__.main()

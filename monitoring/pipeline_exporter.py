@@ -172,12 +172,16 @@ def _accuracies(comparison: dict[str, Any]) -> Iterator[Metric]:
 
 
 def _registered(versions: list[ModelVersion], aliases: dict[str, str]) -> Iterator[Metric]:
-    accuracy = _family("version_accuracy", "Of a registered version, test set.", "model_version")
-    for version in versions:
-        found = _number(version.tags.get("test_accuracy"))
-        if found is not None:
-            accuracy.add_metric((str(version.version),), found)
-    yield accuracy
+    for name, tag, of in (
+        ("version_accuracy", "test_accuracy", "test set"),
+        ("version_feedback_accuracy", "feedback_accuracy", "held-out feedback"),
+    ):
+        accuracy = _family(name, f"Of a registered version, {of}.", "model_version")
+        for version in versions:
+            found = _number(version.tags.get(tag))
+            if found is not None:
+                accuracy.add_metric((str(version.version),), found)
+        yield accuracy
     pointing = _family("alias", "Always 1: what an alias points at.", "alias", "model_version")
     for alias, number in aliases.items():
         pointing.add_metric((alias, number), 1)

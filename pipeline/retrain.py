@@ -16,11 +16,13 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
+import numpy as np
 from mlflow.entities.model_registry import ModelVersion
 
 from pipeline import (
     command,
     corrections,
+    dataset,
     environment,
     gates,
     paths,
@@ -64,6 +66,9 @@ def main(arguments: list[str]) -> None:
     if not any(finding.due for finding in findings):
         logger.info("No reason to train anew.")
         return
+    if exported and not options.check and not any(published()):
+        run("dvc", "repro", "fetch")
+        exported = enough(told)
     if champion and not exported and champion.tags.get("data") == corrections.DATA:
         # What would be trained now has not learnt from users, and the gates would not notice.
         logger.info(
@@ -135,15 +140,37 @@ def unknown(champion: ModelVersion, told: list[Entry], data: str) -> bool:
 
 
 def enough(told: list[Entry]) -> bool:
-    """Whether there is as much feedback as an export wants; says so if not."""
-    count, least = len(replicas.resolve(told).corrections), corrections.rules().least
+    """Whether there are as many new images of feedback as `preprocess` wants; says so if not.
+
+    Without MNIST's files all pass for new.
+    """
+    images, least = replicas.resolve(told).corrections.images, corrections.rules().least
+    count = len(images) - len(known(images))
     if count < least:
         logger.info(
-            "%d images of feedback, %d wanted (conf/data/%s.yaml): trained on what params.yaml "
-            "picks. The same data, settings and code give the same model.",
-            *(count, least, corrections.DATA),
+            "%d images of feedback, %d wanted (conf/data/%s.yaml; %d that MNIST has do not count): "
+            "trained on what params.yaml picks. The same data, settings and code give the same "
+            "model.",
+            *(count, least, corrections.DATA, len(images) - count),
         )
     return count >= least
+
+
+def published() -> Iterator[Path]:
+    """The files of MNIST's images, of whichever data set they were fetched for."""
+    for name in ("mnist", corrections.DATA):
+        yield from (environment.root() / paths.raw(name)).glob("*-images-idx3-ubyte")
+
+
+def known(images: dataset.Images) -> set[bytes]:
+    """Those that MNIST has: no correction may be of the validation or test set."""
+    told = {image.tobytes() for image in images}
+    return {
+        image
+        for file in published()
+        for image in map(np.ndarray.tobytes, dataset.read_idx(file.read_bytes(), file.name))
+        if image in told
+    }
 
 
 def picked(file: Path) -> str:

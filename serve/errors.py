@@ -72,7 +72,9 @@ def response(error: Exception, scope: Scope, metrics: Metrics) -> Response:
     """The answer to a request that failed; counts it, and logs what is our fault."""
     code, headers = status(error), {}
     if code == 500:
-        logger.error("request %s failed", Call.of(scope).id, exc_info=error)
+        call = Call.of(scope)
+        ids = {"request_id": call.id} | ({"trace_id": call.trace_id} if call.trace_id else {})
+        logger.error("request %s failed", call.id, exc_info=error, extra=ids)
     if code == 401:
         headers["WWW-Authenticate"] = "Bearer"
     if code in (429, 503):

@@ -13,13 +13,17 @@ import orjson
 
 from serve.settings import Settings
 
+# What each record has; anything else was given as `extra`.
+_USUAL = vars(logging.makeLogRecord({})).keys() | {"message", "asctime"}
+
 
 class JsonFormatter(logging.Formatter):
-    """A record as a JSON object; what a message holds cannot break out of its string."""
+    """A record, with its `extra`, as a JSON object; nothing in it can break out of its string."""
 
     def format(self, record: logging.LogRecord) -> str:
         """One line."""
         entry: dict[str, Any] = {
+            **{name: value for name, value in vars(record).items() if name not in _USUAL},
             "time": datetime.fromtimestamp(record.created, UTC),
             "level": record.levelname.lower(),
             "logger": record.name,
@@ -79,7 +83,8 @@ def requests(settings: Settings) -> Request | None:
 def _line(entry: dict[str, Any]) -> str:
     time = entry["time"].astimezone()
     path = ascii(entry["path"])[1:-1]  # the caller's, who may send line ends and escapes
+    ids = " ".join(entry[name] for name in ("request_id", "trace_id") if name in entry)
     return (
         f"{time:%H:%M:%S} INFO    {entry['method']} {path} {entry['status']}"
-        f" {entry['duration_ms']} ms {entry['request_id']}\n"
+        f" {entry['duration_ms']} ms {ids}\n"
     )

@@ -126,9 +126,8 @@ class Metrics:
             ("method", "endpoint", "status_code"),
             registry=own,
         )
-        for endpoint in ("/predict", "/predict/batch", "/feedback"):  # from 0, as below
-            for status in (500, 503):
-                self._requests.labels("POST", endpoint, status)
+        for endpoint in ("/predict", "/predict/batch", "/feedback"):
+            self.await_errors(endpoint)
         self._durations = Histogram(
             "request_duration_seconds",
             "Time from a request to the end of its response.",
@@ -145,10 +144,13 @@ class Metrics:
         self._reloads = Counter(
             "model_reloads_total", "Attempts to bring a version.", ("outcome",), registry=own
         )
-        for outcome in OUTCOMES:  # from 0: of a first failure that is 1 at once no rate is seen
+        for outcome in OUTCOMES:  # from 0, as errors
             self._reloads.labels(outcome)
         self._feedback = Counter(
-            "feedback_total", "Feedback kept.", (*version, "correct"), registry=own
+            "feedback_total",
+            "Feedback kept; a digit that is corrected counts again.",
+            (*version, "correct"),
+            registry=own,
         )
         self.active.set(0)  # a predecessor may have died in the middle of some
         self._own = self._all = own
@@ -162,6 +164,11 @@ class Metrics:
     def describe_model(self, state: Callable[[], State]) -> None:
         """Asks at each scrape what is served."""
         self._all.register(_ModelState(state))
+
+    def await_errors(self, endpoint: str) -> None:
+        """Lets an endpoint's errors begin at 0: of a first that is 1 at once no rate is seen."""
+        for status in (500, 503):
+            self._requests.labels("POST", endpoint, status)
 
     def expect(self, version: str) -> None:
         """Lets feedback on the version begin at 0, lest the first of either kind is in no rate."""

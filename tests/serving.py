@@ -17,9 +17,9 @@ ROOT = Path(__file__).parents[1]
 
 
 class Process:
-    """`python -m serve` on a free port of this machine."""
+    """`python -m serve`, or another module with its options, on a free port of this machine."""
 
-    def __init__(self, folder, **environment):
+    def __init__(self, folder, *module, **environment):
         self.folder = folder
         self.log = folder / "serve.log"
         inherited = {
@@ -37,7 +37,7 @@ class Process:
         self.started = time.monotonic()
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "serve"],
+                [sys.executable, "-m", *(module or ["serve"])],
                 cwd=ROOT,
                 env={**inherited, "PYTHONWARNINGS": "", **given},
                 stdout=log,

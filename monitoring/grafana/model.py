@@ -39,8 +39,13 @@ def _per_hour(correct: str) -> str:
     return f"({given} or vector(0)) * 3600"
 
 
-def _mean(metric: str, over: str, by: str = "") -> str:
+def _mean(metric: str, over: str, by: str) -> str:
     return f"{_total(f'{metric}_sum', over, by)} / {_total(f'{metric}_count', over, by)}"
+
+
+def _confidence(over: str, by: str) -> str:
+    # Just begun, a rate of the sum may be extrapolated further than that of the count.
+    return f"clamp_max({_mean('prediction_confidence_score', over, by)}, 1)"
 
 
 def _buckets(metric: str) -> str:
@@ -171,7 +176,7 @@ ROWS: dict[str, list[Panel]] = {
         lines(
             "Mean confidence by class",
             "A class below the others: the model has trouble with how it is written here.",
-            {"{{predicted_class}}": _mean("prediction_confidence_score", _RATE, "predicted_class")},
+            {"{{predicted_class}}": _confidence(_RATE, "predicted_class")},
             "percentunit",
             most=1,
             least=None,
@@ -248,11 +253,11 @@ ROWS: dict[str, list[Panel]] = {
         rows(
             "Versions",
             "Over the time that is shown.",
-            (_VERSION, "Version"),
+            {_VERSION: "Version"},
             {
                 "Answers": (_total("predictions_total", _RANGE, _VERSION), "short", 0),
                 "Mean confidence": (
-                    _mean("prediction_confidence_score", _RANGE, _VERSION),
+                    _confidence(_RANGE, _VERSION),
                     "percentunit",
                     2,
                 ),
@@ -283,7 +288,7 @@ ROWS: dict[str, list[Panel]] = {
         lines(
             "Mean confidence by version",
             "The same traffic should make the new version no less sure.",
-            {"{{model_version}}": _mean("prediction_confidence_score", _RATE, _VERSION)},
+            {"{{model_version}}": _confidence(_RATE, _VERSION)},
             "percentunit",
             most=1,
             least=None,

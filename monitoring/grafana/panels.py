@@ -216,21 +216,20 @@ def bars(
 def rows(
     title: str,
     about: str,
-    by: tuple[str, str],
+    by: dict[str, str],
     columns: dict[str, tuple[str, str, int]],
     *,
     runbook: str = "",
     span: int = 24,
 ) -> Panel:
-    """A table with a line for each value of a label.
+    """A table with a line for each value of some labels.
 
-    `by`: the label and its heading; `columns`: expression, unit and decimals by heading.
+    `by`: headings by label; `columns`: expression, unit and decimals by heading.
     """
 
     def make() -> table.Panel:
-        panel = _begun(table.Panel(), title, about, span, 7, runbook)
-        label, heading = by
-        renamed = {label: heading}
+        panel = _begun(table.Panel(), title, about, span, 8, runbook)
+        renamed = {**by}
         for place, (column, (expr, unit, decimals)) in enumerate(columns.items()):
             query = _query(expr, column, place).instant().format(PromQueryFormat.TABLE)
             panel.with_target(query)

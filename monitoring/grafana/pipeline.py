@@ -73,6 +73,7 @@ ROWS: dict[str, list[Panel]] = {
             steps=_GOOD,
             base="red",
             runbook="the-pipeline",
+            span=6,
             decimals=2,
         ),
         bars(
@@ -85,7 +86,19 @@ ROWS: dict[str, list[Panel]] = {
             steps=_GOOD,
             base="red",
             runbook="the-pipeline",
+            span=6,
             decimals=2,
+        ),
+        bars(
+            "Feedback accuracy by version",
+            "On users' images that no model saw, of versions trained with feedback. No gate.",
+            {"version {{model_version}}": (f"pipeline_version_feedback_accuracy{{{_VERSION}}}")},
+            "percentunit",
+            least=0,
+            most=1,
+            runbook="feedbackaccuracylow",
+            span=6,
+            decimals=1,
         ),
         bars(
             "Gates",
@@ -98,6 +111,7 @@ ROWS: dict[str, list[Panel]] = {
             base="red",
             words={"0": ("failed", "red"), "1": ("passed", "green")},
             runbook="the-pipeline",
+            span=6,
         ),
     ],
     "History": [

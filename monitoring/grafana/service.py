@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from monitoring.grafana.panels import Panel, Steps, figure, heat, lines
+from monitoring.grafana.panels import Panel, Steps, figure, heat, lines, rows
 
 _OURS = 'job="digits",instance=~"$replica"'
+_CHOSEN = '{instance=~"$replica"}'  # of what the recording rules keep
+_MESSAGES = '{job="alertmanager"}'
 _RATE = "[$__rate_interval]"
 _REQUESTS = f"rate(api_requests_total{{{_OURS}}}{_RATE})"
 _FAILED = f'rate(api_requests_total{{{_OURS},status_code=~"5.."}}{_RATE})'
@@ -14,7 +16,7 @@ _ONE = f'rate(request_duration_seconds_bucket{{{_OURS},endpoint="/predict"}}{_RA
 _INNER = f"rate(prediction_latency_seconds_bucket{{{_OURS}}}{_RATE})"
 
 _ERRORS: Steps = ((0.001, "yellow"), (0.01, "red"))  # shares of all requests
-_SLOW: Steps = ((0.05, "yellow"), (0.1, "red"))  # seconds; the gate of a model is 0.1
+_SLOW: Steps = ((0.1, "yellow"), (0.25, "red"))  # seconds; the objective is 0.25
 
 _QUANTILES = {"p50": 0.5, "p95": 0.95, "p99": 0.99}
 
@@ -76,6 +78,34 @@ ROWS: dict[str, list[Panel]] = {
             runbook="latencyhigh",
         ),
     ],
+    "Alerts": [
+        rows(
+            "Firing",
+            "What fires now, also what Alertmanager holds back or cannot deliver.",
+            {"alertname": "Alert", "severity": "Severity", "concerns": "Concerns"},
+            {
+                "How many": (
+                    "count by (alertname, severity, concerns)"
+                    ' (ALERTS{alertstate="firing",concerns=~"service|model|monitoring"})',
+                    "short",
+                    0,
+                )
+            },
+            runbook="the-first-minute",
+            span=16,
+        ),
+        lines(
+            "Notifications",
+            "Messages of Alertmanager to whoever is on call. Of one that failed nobody else tells.",
+            {
+                "sent": f"sum(rate(alertmanager_notifications_total{_MESSAGES}{_RATE}))",
+                "failed": f"sum(rate(alertmanager_notifications_failed_total{_MESSAGES}{_RATE}))",
+            },
+            "cps",
+            runbook="notificationsfail",
+            span=8,
+        ),
+    ],
     "Rate": [
         lines(
             "Requests by path",
@@ -86,8 +116,8 @@ ROWS: dict[str, list[Panel]] = {
         ),
         lines(
             "Requests by replica",
-            "Uneven lines: the balancer prefers some, or a replica is slow.",
-            {"{{instance}}": f"sum by (instance) ({_REQUESTS})"},
+            "Uneven lines: the balancer prefers some, or a replica is slow. Over five minutes.",
+            {"{{instance}}": f"sum by (instance) (digits:requests:rate5m{_CHOSEN})"},
             "reqps",
         ),
     ],
@@ -161,8 +191,8 @@ ROWS: dict[str, list[Panel]] = {
     "Saturation": [
         lines(
             "Requests in flight, by replica",
-            "Rising while the rate does not: work comes faster than it is done.",
-            {"{{instance}}": f"sum by (instance) (active_requests{{{_OURS}}})"},
+            "Most of five minutes. Rising while the rate does not: more comes than is done.",
+            {"{{instance}}": f"digits:active_requests:max_5m{_CHOSEN}"},
             "short",
             runbook="latencyhigh",
             span=8,

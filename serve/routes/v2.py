@@ -33,6 +33,7 @@ def install(app: FastAPI, service: Service) -> None:
     """Adds the routes."""
     name = service.settings.model_name
     model_path = f"/v2/models/{name}"
+    service.metrics.await_errors(f"{model_path}/infer")
 
     @app.get("/v2")
     async def server() -> dict[str, Any]:

@@ -2,10 +2,12 @@
 
 import json
 import re
+import shutil
 
 import pytest
 from documents import NAMES, ROOT, document, documents
 
+from bench import load, serve
 from docs.figures import derived, recorded, tables
 
 PLACES = {
@@ -43,6 +45,25 @@ def test_a_recorded_table_says_where_it_comes_from():
 @pytest.mark.parametrize("name", sorted(derived.TABLES.keys() - {"layers"}))
 def test_a_table_is_what_code_and_settings_say(name):
     assert tables.read(name) == derived.TABLES[name](), "make figures"
+
+
+def test_a_benchmark_of_the_service_is_what_the_docs_and_their_tables_ask_for(
+    tmp_path, monkeypatch
+):
+    found = {name: [load.Result(9, 100 + place, 1, 2, 0)] for place, name in enumerate(serve.LOADS)}
+    servers = {server: 1.0 for server, *_ in serve.LOADS.values()}
+    columns = tables.read("serving").columns
+    shutil.copytree(tables.FOLDER, tmp_path, dirs_exist_ok=True)
+    monkeypatch.setattr(tables, "FOLDER", tmp_path)
+    recorded.record("serving", "make bench-serve", serve.speeds(found, servers, servers))
+    assert tables.read("serving").columns == columns
+    measured = dict(derived.performance().rows)
+    assert measured["pictures a second of one worker, as JSON"] == "103"
+    assert measured["of an empty endpoint, as PNG"] == "1.06"
+    recorded.record("watching", "make bench-serve", serve.costs(found))
+    counters, everything = tables.read("watching").rows
+    assert counters == ["counters", "1.0 %", "0"]
+    assert everything == ["all that observes", "1.9 %", "0"]
 
 
 def test_the_layers_are_those_of_the_built_models(tensorflow):

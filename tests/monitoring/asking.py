@@ -16,12 +16,16 @@ _BUILT_IN = {"__rate_interval": RATE, "__range": SHOWN, "__interval": "1s"}
 
 
 class Prometheus:
-    """`prometheus` in a folder, scraping often; `jobs`: addresses by job."""
+    """`prometheus` in a folder, scraping often, also itself; `jobs`: addresses by job.
 
-    def __init__(self, folder, jobs):
+    `rules`: a pattern of files; `alertmanager`: the address of who is told.
+    """
+
+    def __init__(self, folder, jobs, rules, alertmanager):
         with socket.create_server(("127.0.0.1", 0)) as free:
             self.port = free.getsockname()[1]
         file = folder / "prometheus.yml"
+        jobs = {**jobs, "prometheus": [f"127.0.0.1:{self.port}"], "alertmanager": [alertmanager]}
         scraped = [
             {"job_name": job, "static_configs": [{"targets": targets}]}
             for job, targets in jobs.items()
@@ -29,7 +33,12 @@ class Prometheus:
         # An interval is also how long a scrape may take, on a machine that does much else.
         for scrape in scraped:
             scrape["scrape_interval"] = "4s" if scrape["job_name"] == "pipeline" else "1s"
-        known = {"scrape_configs": scraped}
+        known = {
+            "global": {"evaluation_interval": "1s"},
+            "rule_files": [str(rules)],
+            "alerting": {"alertmanagers": [{"static_configs": [{"targets": [alertmanager]}]}]},
+            "scrape_configs": scraped,
+        }
         file.write_text(yaml.safe_dump(known))
         self.at = time.time()  # which moment is asked for
         self.log = folder / "prometheus.log"

@@ -245,12 +245,13 @@ class Drawing:
             for found in panel["fieldConfig"]["overrides"]
         }
         order = sorted(named, key=panel["transformations"][1]["options"]["indexByName"].get)
-        label = order[0]
+        labels = [name for name in order if not name.startswith("Value #")]
         lines = {}
         for target, metric, value in self._now(panel):
             column = named[f"Value #{target['refId']}"]
             told = written(value, units[column]["unit"], units[column]["decimals"])
-            lines.setdefault(metric[label], {})[column] = told
+            known = {named[label]: metric[label] for label in labels}
+            lines.setdefault(tuple(known.values()), known)[column] = told
         heads = [named[field] for field in order]
         for place_, head in enumerate(heads):
             x = 0.01 + place_ / len(heads)
@@ -263,8 +264,8 @@ class Drawing:
                 transform=back.transAxes,
                 va="top",
             )
-            for row, (key, line) in enumerate(sorted(lines.items())):
-                text = key if not place_ else line.get(head, "–")  # noqa: RUF001
+            for row, (_, line) in enumerate(sorted(lines.items())):
+                text = line.get(head, "–")  # noqa: RUF001
                 back.text(
                     x,
                     1 - (2.3 + row * 0.9) / place["h"],

@@ -1,4 +1,8 @@
-"""All that is watched, running: two replicas, a registry, the exporters, and a real Prometheus."""
+"""All that is watched, running: two replicas, a registry, the exporters, and who watches.
+
+A real Prometheus with the repository's rules on a clock of 1/60, and an Alertmanager that cannot
+deliver what it is told.
+"""
 
 import os
 import shutil
@@ -15,7 +19,9 @@ from asking import Prometheus
 from making import PNG
 from registering import Registry
 from serving import ROOT, Process, until
+from watching import alertmanager, spoilt
 
+ENOUGH = 200  # pictures; the drift job needs 100 of a version
 GATES = {
     "gate.test_accuracy": "passed: test accuracy 0.9934, at least 0.99 wanted",
     "gate.recall": "passed: lowest recall 0.9885 (digit 6), at least 0.97 wanted",
@@ -30,7 +36,7 @@ class Job:
     def __init__(self, folder, module, *options, **environment):
         with socket.create_server(("127.0.0.1", 0)) as free:
             port = free.getsockname()[1]
-        self.address = f"127.0.0.1:{port}"
+        self.port, self.address = port, f"127.0.0.1:{port}"
         self._log = folder / f"{module}.log"
         with self._log.open("wb") as log:
             self.process = subprocess.Popen(
@@ -77,8 +83,11 @@ class Scene:
         self._registry = Registry(uri, (folder / "artifacts").as_uri())
         self._versions = [
             self._registry.register(self._bundles[0], test_accuracy="0.9868"),
-            self._registry.register(self._bundles[1], test_accuracy="0.9934", **GATES),
+            self._registry.register(
+                self._bundles[1], test_accuracy="0.9934", feedback_accuracy="0.893", **GATES
+            ),
         ]
+        self._bad = self._registry.register(spoilt(self._bundles[1], folder / "spoilt"))
         self._registry.promote(self._versions[0])
         self._replicas = [_replica(folder / name, uri) for name in ("one", "two")]
         for replica in self._replicas:
@@ -95,6 +104,9 @@ class Scene:
         asked = [word for replica in self._replicas for word in ("--url", replica.url)]
         drift = Job(folder, "drift", "--every", "1", "--out", str(folder / "drift"), *asked)
         begun.callback(drift.stop)
+        # Writes the rules on that clock, too. Nobody listens at the port.
+        told = alertmanager(folder, "http://127.0.0.1:9/", "1/60")
+        begun.callback(told.stop)
         self.prometheus = Prometheus(
             folder,
             {
@@ -102,32 +114,48 @@ class Scene:
                 "drift": [drift.address],
                 "pipeline": [exporter.address],
             },
+            folder / "prometheus/rules/*.yml",
+            f"127.0.0.1:{told.port}",
         )
         begun.callback(self.prometheus.stop)
         self.prometheus.await_targets()
 
     def play(self, seconds, pictures, labels):
-        """Sends pictures and what else callers send; halfway the second version is promoted."""
-        until_when, promoted = time.monotonic() + seconds, False
+        """Sends pictures and what else callers send; halfway the second version is promoted.
+
+        In the end a spoilt one is, for an alert.
+        """
         clients = [replica.client() for replica in self._replicas]
-        while (left := until_when - time.monotonic()) > 0:
-            if left < seconds / 2 and not promoted:
-                self._registry.promote(self._versions[1])
-                promoted = True
+        self._send(clients, seconds / 2, 0, pictures, labels)
+        self._registry.promote(self._versions[1])
+        self._send(clients, seconds / 2, ENOUGH, pictures, labels)
+        assert any(_limited(clients[0]) for _ in range(3000))  # one caller asks without pause
+        self._registry.promote(self._bad)
+        until(lambda: self._shows('ALERTS{alertstate="firing"}') and self._shows("drift_psi"))
+        self._registry.promote(self._versions[1])
+        time.sleep(3)  # a scrape or two
+        self.prometheus.at = time.time()  # asked later, a rate would be of less and less
+        for api in clients:
+            api.close()
+
+    def _send(self, clients, seconds, least, pictures, labels):
+        """For as long, and until there were as many pictures, on a machine however slow."""
+        until_when, sent = time.monotonic() + seconds, 0
+        while time.monotonic() < until_when or sent < least:
             for api in clients:
                 for _ in range(self._chance.poisson(6)):
                     place = int(self._chance.integers(len(pictures)))
                     self._one(api, pictures[place], int(labels[place]))
+                    sent += 1
                 if self._chance.random() < 0.1:
                     api.post("/predict", content=b"no picture", headers=PNG)
                 if self._chance.random() < 0.05:
                     api.get("/nowhere")
             time.sleep(float(self._chance.uniform(0.1, 0.3)))
-        assert any(_limited(clients[0]) for _ in range(3000))  # one caller asks without pause
-        time.sleep(3)  # a scrape or two
-        self.prometheus.at = time.time()  # asked later, a rate would be of less and less
-        for api in clients:
-            api.close()
+
+    def _shows(self, expr):
+        self.prometheus.at = time.time()
+        return bool(self.prometheus.now(expr))
 
     def _one(self, api, picture, label):
         answer = api.post("/predict", content=picture, headers=PNG)

@@ -93,3 +93,24 @@ def test_metrics_agree_with_the_load_also_when_a_worker_was_killed(made, tmp_pat
         check(service, load.statuses + again.statuses + last.statuses, also=2 * last.broken)
     finally:
         assert service.stop() == 0
+
+
+@pytest.mark.parametrize("options", [(), ("--all",)])
+def test_what_is_compared_with_answers_as_the_service_does_and_counts_nothing(
+    made, tmp_path, options
+):
+    service = Process(tmp_path, "bench.unwatched", *options, MODEL_URI=made[3], API_WORKERS=1)
+    try:
+        service.ready()
+        with service.client() as api:
+            sent = PNG | {"x-request-id": "mine"}
+            answer = api.post("/predict", content=picture(), headers=sent)
+            assert (answer.status_code, answer.headers["x-request-id"]) == (200, "mine")
+            given = api.post("/feedback", json={"request_id": "mine", "label": 3})
+            assert (given.status_code, given.json()["correct"]) == (200, True)
+            samples = counters(api.get("/metrics").text)
+    finally:
+        assert service.stop() == 0
+    assert total(samples, "predictions_total") == total(samples, "api_requests_total") == 0
+    logged = [line for line in service.lines() if line["message"] == "request"]
+    assert len(logged) == (0 if options else 2)

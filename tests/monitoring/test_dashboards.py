@@ -4,14 +4,17 @@ import math
 import re
 import shutil
 
+import draw
 import numpy as np
 import pytest
 import yaml
 from asking import boards, interpolated, panels, queries
 from grafana_foundation_sdk.models import units
 from making import picture
+from PIL import Image
 from scene import Scene
 from sklearn.datasets import load_digits
+from watching import expressions, names
 
 from monitoring.grafana import __main__ as command
 from monitoring.grafana import boards as code
@@ -26,6 +29,16 @@ BOARDS = boards(command.FOLDER)
 COMPOSE = yaml.safe_load((ROOT / "deploy/compose.yaml").read_text())
 RUNBOOK = ROOT / "docs/RUNBOOK.md"
 every = pytest.mark.parametrize("name", BOARDS)
+
+
+def live(test):
+    """Marks a test that asks a platform that runs."""
+    for program, package in (
+        ("prometheus", "prometheus"),
+        ("prometheus-alertmanager", "prometheus-alertmanager"),
+    ):
+        test = pytest.mark.system(program, package)(test)
+    return test
 
 
 def test_the_files_are_what_the_code_makes():
@@ -144,7 +157,7 @@ def scene(bundles, tmp_path_factory):
         yield scene
 
 
-@pytest.mark.system("prometheus", "prometheus")
+@live
 @every
 def test_every_query_of_a_running_platform_has_an_answer(scene, name):
     for panel, target in queries(BOARDS[name]):
@@ -158,7 +171,7 @@ def test_every_query_of_a_running_platform_has_an_answer(scene, name):
             assert all(label in s["metric"] for s in series), (panel["title"], label)
 
 
-@pytest.mark.system("prometheus", "prometheus")
+@live
 @every
 def test_variables_offer_what_there_is_to_choose(scene, name):
     for variable in BOARDS[name]["templating"]["list"]:
@@ -168,11 +181,35 @@ def test_variables_offer_what_there_is_to_choose(scene, name):
             ).groups()
             found = {series["metric"][label] for series in scene.prometheus.now(metric)}
             assert len(found) >= 2, variable["name"]
-            chosen = interpolated("up", **{variable["name"]: found.pop()})
-            assert chosen == "up"
+            chosen, none = found.pop(), "nowhere"
+            told = [target["expr"] for _, target in queries(BOARDS[name])]
+            asked = [expr for expr in told if f"${variable['name']}" in expr]
+            assert any(
+                scene.prometheus.now(interpolated(expr, **{variable["name"]: chosen}))
+                and not scene.prometheus.now(interpolated(expr, **{variable["name"]: none}))
+                for expr in asked
+            ), variable["name"]
 
 
-@pytest.mark.system("prometheus", "prometheus")
+@live
+def test_every_name_that_is_asked_for_is_that_of_a_series(scene):
+    """Those of live replicas, whose workers count in files, and of all else that is watched."""
+    found = scene.prometheus.api.get("/label/__name__/values").json()["data"]
+    asked = set().union(*map(names, expressions()))
+    assert len(asked) > 30
+    assert asked - set(found) == set()
+
+
+@live
+@every
+def test_a_dashboard_can_be_drawn(scene, name, tmp_path):
+    draw.Drawing(scene.prometheus, BOARDS[name], 17).save(tmp_path / "board.png")
+    with Image.open(tmp_path / "board.png") as drawn:
+        colours = drawn.convert("RGB").getcolors(2**24)
+    assert len(colours) > 100
+
+
+@live
 def test_a_choice_of_version_or_replica_narrows_what_is_shown(scene):
     answers = next(
         target["expr"] for panel, target in queries(BOARDS["model"]) if panel["title"] == "Versions"

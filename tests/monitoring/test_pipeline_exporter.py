@@ -120,6 +120,7 @@ def test_versions_aliases_and_the_gates_of_the_newest(reports, tmp_path):
     second = registry.register(
         bundle,
         test_accuracy="0.985",
+        feedback_accuracy="0.893",
         **{"gate.recall": "passed: 0.98", "gate.test_accuracy": "failed: 0.985, 0.99 wanted"},
     )
     third = registry.register(bundle)  # by hand, with nothing known of it
@@ -131,6 +132,10 @@ def test_versions_aliases_and_the_gates_of_the_newest(reports, tmp_path):
         (first,): 0.98,
         (second,): 0.985,
     }
+    assert [key for key in found if key[0] == "version_feedback_accuracy"] == [
+        ("version_feedback_accuracy", second)
+    ]
+    assert found["version_feedback_accuracy", second] == 0.893
     assert found["alias", "champion", first] == 1
     assert ("alias", "champion", third) not in found
     assert (found["gate_passed", "recall"], found["gate_passed", "test_accuracy"]) == (1, 0)

@@ -15,11 +15,9 @@ from pathlib import Path
 
 import httpx2
 import yaml
-from prometheus_client import start_http_server
 from serving import ROOT, until
 
 from monitoring import scale
-from monitoring.drift.gauges import Gauges
 
 RULES = {
     path.stem: yaml.safe_load(path.read_text())["groups"]
@@ -32,6 +30,31 @@ ALERTS = {
     for rule in group["rules"]
     if "alert" in rule
 }
+# Of PromQL.
+_WORDS = {"and", "or", "unless", "on", "by", "sum", "offset", "ignoring", "bool", "without"}
+
+
+def expressions():
+    """Everything that asks Prometheus: rules, texts of alerts, dashboards."""
+    for groups in RULES.values():
+        for group in groups:
+            for rule in group["rules"]:
+                yield rule["expr"]
+                for text in rule.get("annotations", {}).values():
+                    yield from re.findall(r'query "([^"]+)"', text)
+    for file in (ROOT / "monitoring/grafana/dashboards").glob("*.json"):
+        yield from re.findall(r'"expr": "((?:[^"\\]|\\.)*)"', file.read_text())
+
+
+def names(expression):
+    """The names of series in PromQL."""
+    expression = re.sub(r'"(?:[^"\\]|\\.)*"', "", expression)
+    expression = re.sub(r"{[^{}]*}|\[[^\]]*\]|#.*", " ", expression)
+    expression = re.sub(
+        r"\b(on|by|ignoring|without|group_left|group_right)\s*\([^)]*\)", " ", expression
+    )
+    words = re.findall(r"(?<![\w.])([a-zA-Z_:][\w:]*)\b(?!\s*\()", expression)
+    return set(words) - _WORDS
 
 
 def free_port():
@@ -137,8 +160,8 @@ def alertmanager(folder, webhook_url, factor="1"):
 class Watch:
     """Prometheus and Alertmanager with the repository's files, on another clock.
 
-    `targets`: where the jobs are asked; a job without an entry is asked nowhere, but for the drift
-    job, which would be missed: one that never finds any is in its place.
+    `targets`: where the jobs are asked; a job without an entry is asked nowhere. One for drift
+    would be missed.
     """
 
     def __init__(self, folder, targets, factor):
@@ -147,12 +170,7 @@ class Watch:
         file = folder / "prometheus/prometheus.yml"
         content = yaml.safe_load(file.read_text())
         content["alerting"]["alertmanagers"] = [{"static_configs": [_at(self.alertmanager.port)]}]
-        self._drift, _ = start_http_server(0, "127.0.0.1", Gauges().registry)
-        known = {
-            "alertmanager": self.alertmanager.port,
-            "drift": self._drift.server_port,
-            **targets,
-        }
+        known = {"alertmanager": self.alertmanager.port, **targets}
         content["scrape_configs"] = [
             {"job_name": job["job_name"], "static_configs": [_at(known[job["job_name"]])]}
             for job in content["scrape_configs"]
@@ -190,8 +208,6 @@ class Watch:
         self.prometheus.stop()
         self.alertmanager.stop()
         self.webhook.close()
-        self._drift.shutdown()
-        self._drift.server_close()
 
 
 def _at(port):

@@ -4,10 +4,11 @@ import json
 import sys
 from datetime import UTC, datetime
 
+import numpy as np
 import pytest
-from telling import database, told
+from telling import database, drawn, told
 
-from pipeline import gates, retrain, tracking
+from pipeline import dataset, gates, retrain, tracking
 from pipeline.config import PipelineError
 from pipeline.registry import CHAMPION
 
@@ -82,11 +83,45 @@ def test_wrong_answers_are_exported_and_trained_on(champion, steps, workspace, c
     text = said(caplog, "--feedback", "1.db", "2.db")
     assert "due  version 1 was right in 50 of 110 (45.5%)" in text
     export = ("python", "-m", "pipeline.feedback", str(one), str(other))
-    assert steps == [export, *PIPELINE]
+    assert steps == [("dvc", "repro", "fetch"), export, *PIPELINE]
     assert picked(workspace) == "mnist_feedback"
     before = (workspace / "params.yaml").read_text()
     assert "now picks" not in said(caplog, "--feedback", "1.db", "2.db")
     assert (workspace / "params.yaml").read_text() == before
+
+
+def test_images_that_mnist_has_do_not_count(champion, steps, workspace, caplog):
+    wrong = [told(n, said=(n + 1) % 10) for n in range(110)]
+    database(workspace / "1.db", wrong)
+    raw = workspace / "data/raw/mnist/t10k-images-idx3-ubyte"
+    raw.parent.mkdir(parents=True)
+    raw.write_bytes(dataset.write_idx(np.stack([drawn(n) for n in range(11)])))
+    text = said(caplog, "--feedback", "1.db")
+    assert "99 images of feedback, 100 wanted (conf/data/mnist_feedback.yaml; 11 that" in text
+    assert steps == PIPELINE
+    assert picked(workspace) == "mnist"
+    database(workspace / "1.db", [told(111)])
+    said(caplog, "--feedback", "1.db")
+    assert steps[2][:3] == ("python", "-m", "pipeline.feedback")
+
+
+def test_mnist_is_fetched_before_its_images_are_told_from_new_ones(
+    champion, steps, workspace, caplog, monkeypatch
+):
+    database(workspace / "1.db", [told(n, said=(n + 1) % 10) for n in range(110)])
+    assert "A new model is due" in said(caplog, "--feedback", "1.db", "--check")
+    assert steps == []
+
+    def run(*command):
+        steps.append(command)
+        if command[-1] == "fetch":
+            raw = workspace / "data/raw/mnist/t10k-images-idx3-ubyte"
+            raw.parent.mkdir(parents=True)
+            raw.write_bytes(dataset.write_idx(np.stack([drawn(n) for n in range(110)])))
+
+    monkeypatch.setattr(retrain, "run", run)
+    assert "0 images of feedback, 100 wanted" in said(caplog, "--feedback", "1.db")
+    assert steps == [("dvc", "repro", "fetch"), *PIPELINE]
 
 
 def test_right_answers_are_no_reason_however_many(champion, steps, workspace, caplog):

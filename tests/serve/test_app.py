@@ -7,8 +7,10 @@ import pytest
 from making import PNG, picture, text
 from starlette.testclient import TestClient
 
-from serve import logs
+from serve import errors, logs
 from serve.app import create_app
+from serve.call import Call
+from serve.metrics import Metrics
 
 
 @pytest.fixture
@@ -73,11 +75,21 @@ def test_a_fault_of_ours_says_nothing_of_our_insides(api, monkeypatch, caplog):
     assert failed.status_code == 500
     assert "inside" not in failed.text
     assert "request this failed" in caplog.text
+    assert caplog.records[-1].request_id == "this"
     monkeypatch.setattr(api.app.service.metrics, "render", broken)
     failed = api.get("/metrics", headers={"x-request-id": "that"})
     assert failed.status_code == 500
     assert failed.json() == {"detail": "internal error; the log has the request's id"}
     assert caplog.text.count("request that failed") == 1
+
+
+def test_a_fault_of_ours_is_logged_with_its_trace(caplog):
+    scope = {"type": "http", "path": "/predict", "headers": [(b"x-request-id", b"this")]}
+    Call(scope).trace_id = "4bf9"
+    assert errors.response(KeyError("inside"), scope, Metrics()).status_code == 500
+    told = json.loads(logs.JsonFormatter().format(caplog.records[-1]))
+    assert (told["request_id"], told["trace_id"]) == ("this", "4bf9")
+    assert "inside" in told["exception"]
 
 
 def test_what_is_no_prediction_is_no_failed_prediction(api):
@@ -101,7 +113,8 @@ def test_what_alerts_ask_for_begins_at_0(api):
     version = api.get("/health").json()["model_version"]
     for correct in ("true", "false"):
         assert f'feedback_total{{correct="{correct}",model_version="{version}"}} 0.0' in lines
-    for endpoint in ("/predict", "/predict/batch", "/feedback"):
+    infer = "/v2/models/mnist-classifier/infer"
+    for endpoint in ("/predict", "/predict/batch", infer, "/feedback"):
         for status in (500, 503):
             labels = f'endpoint="{endpoint}",method="POST",status_code="{status}"'
             assert f"api_requests_total{{{labels}}} 0.0" in lines
@@ -126,6 +139,8 @@ def test_a_line_on_a_terminal_is_one_line():
     line = logs._line({**entry, "path": "/x\n12:00 INFO forged\x1b[31m", "request_id": "a"})
     assert line.endswith("GET /x\\n12:00 INFO forged\\x1b[31m 404 1.0 ms a\n")
     assert line.count("\n") == 1
+    traced = logs._line({**entry, "path": "/x", "request_id": "a", "trace_id": "4bf9"})
+    assert traced.endswith("GET /x 404 1.0 ms a 4bf9\n")
 
 
 def test_when_too_much_waits_more_is_refused(api):
@@ -182,6 +197,10 @@ def test_what_is_logged_cannot_break_out_of_its_line(settings):
     record = logging.LogRecord("a", logging.INFO, "f", 1, 'a "quote"\nand line', None, None)
     assert json.loads(formatter.format(record))["message"] == 'a "quote"\nand line'
     assert "\n" not in formatter.format(record)
+    record.request_id, record.level = "mine", "forged"  # as `extra` does
+    told = json.loads(formatter.format(record))
+    assert (told["request_id"], told["level"]) == ("mine", "info")
+    assert set(told) == {"time", "level", "logger", "message", "pid", "request_id"}
     assert logs.requests(settings(log_level="WARNING")) is None
 
 
