@@ -3,11 +3,9 @@
 import re
 
 import pytest
-from documents import NAMES, document, words
-from starlette.routing import Mount
+from documents import NAMES, document
 
 from serve import errors
-from serve.app import create_app
 from serve.settings import Settings
 
 # Of other programs.
@@ -17,20 +15,6 @@ THEIRS = {
 }
 # Not endpoints: see test_paths.py for those that are folders.
 _FOLDER = re.compile(r"/(state|tmp|etc|dev|trainer)\b.*")
-
-
-@pytest.fixture(scope="module")
-def routes():
-    """Pattern, methods (`WS` for a socket, none for a folder of files) and template of each."""
-    app = create_app(Settings.model_construct())
-    found = []
-    for route in app.routes:
-        if isinstance(route, Mount):
-            found.append((re.compile(rf"{route.path}/.*"), set(), route.path))
-        else:
-            methods = getattr(route, "methods", None) or {"WS"}
-            found.append((re.compile(route.path_regex), set(methods), route.path))
-    return found
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -66,14 +50,6 @@ def test_a_path_in_an_address_is_answered_at_the_default_port(routes, name):
         if given != port and ours and path not in ("/", "/metrics"):
             wrong.append(f"{given}{path}")
     assert wrong == []
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_a_port_is_one_of_ours(name):
-    default = str(Settings.model_fields["api_port"].default)
-    ports = {port for port, _ in addresses(document(name).text)}
-    ports |= set(re.findall(r"127\.0\.0\.1:(\d+)", document(name).text))
-    assert ports - {default} <= {word for word in words() if word.isdigit()} - {"8000"}
 
 
 def test_every_path_is_in_the_table(routes):

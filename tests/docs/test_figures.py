@@ -2,11 +2,12 @@
 
 import json
 import re
+import shutil
 
 import pytest
 from documents import NAMES, ROOT, document, documents
 
-from docs.figures import derived, recorded, tables
+from docs.figures import derived, recorded, settings, tables
 
 PLACES = {
     name: found
@@ -43,6 +44,51 @@ def test_a_recorded_table_says_where_it_comes_from():
 @pytest.mark.parametrize("name", sorted(derived.TABLES.keys() - {"layers"}))
 def test_a_table_is_what_code_and_settings_say(name):
     assert tables.read(name) == derived.TABLES[name](), "make figures"
+
+
+# Settings that no table shows.
+UNSHOWN = {
+    "conf/config.yaml": "picks (`???`) and what Hydra must not do: DVC owns the outputs",
+    "conf/search.yaml": "the same",
+    "conf/hydra/job_logging/stdout.yaml": "how a line is printed",
+}
+HASHES = re.compile(r"files\..*|name")  # of published files; a data set's name heads its column
+
+
+def settings_files():
+    found = [ROOT / "params.yaml", *sorted((ROOT / "conf").rglob("*.yaml"))]
+    return [file.relative_to(ROOT).as_posix() for file in found]
+
+
+def leaves(name):
+    """Each value of a file that a table must show."""
+    for leaf in settings.leaves((ROOT / name).read_text()):
+        hashed = name.startswith("conf/data/") and HASHES.fullmatch(leaf.key)
+        empty = name == "conf/data/mnist_feedback.yaml" and leaf.key == "feedback.sha256"
+        if name in UNSHOWN:
+            picked = re.fullmatch(r"defaults\.(run|search|data)", leaf.key)
+        else:
+            picked = not hashed and not empty
+        if picked:
+            yield leaf
+
+
+@pytest.mark.parametrize("name", settings_files())
+def test_another_value_of_a_setting_is_another_table(name, tmp_path, monkeypatch):
+    """Whatever is changed in `conf/` or `params.yaml`, some table of the docs changes with it."""
+    shutil.copytree(ROOT / "conf", tmp_path / "conf")
+    shutil.copy(ROOT / "params.yaml", tmp_path)
+    monkeypatch.setattr(settings, "ROOT", tmp_path)
+    text = (ROOT / name).read_text()
+    before = [derive() for derive in settings.TABLES.values()]
+    same = []
+    for leaf in leaves(name):
+        other = {"true": "false", "null": "9"}.get(leaf.value, f"9{leaf.value}")
+        (tmp_path / name).write_text(text[: leaf.start] + other + text[leaf.end :])
+        after = (derive() for derive in settings.TABLES.values())
+        if all(table == other for table, other in zip(before, after, strict=True)):
+            same.append(leaf.key)
+    assert same == []
 
 
 def test_the_layers_are_those_of_the_built_models(tensorflow):
