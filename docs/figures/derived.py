@@ -109,9 +109,7 @@ def performance() -> Table:
         read = tables.read(table)
         cells = {cells[0]: cells for cells in read.rows}
         if row not in cells:
-            raise LookupError(
-                f"the table {table} has no row {row!r}: `{read.command}` wrote others"
-            )
+            raise LookupError(f"the table {table} has no row {row!r}; it is of `{read.command}`")
         return ", ".join(cells[row][read.columns.index(column)] for column in columns)
 
     def times(row: str) -> str:

@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+from dataclasses import replace
 
 import pytest
 from documents import NAMES, ROOT, document, documents
@@ -39,6 +40,12 @@ def test_a_recorded_table_says_where_it_comes_from():
         assert table.command
         assert {len(row) for row in table.rows} == {len(table.columns)}
         assert bool(table.machine) == (name not in derived.TABLES)
+
+
+def test_it_is_said_how_a_measured_table_is_recorded():
+    told = document("CONTRIBUTING.md").under("Documents")
+    measured = {name for name in USED if tables.read(name).machine}
+    assert {name for name in measured if f"`{name}`" not in told} == set()
 
 
 @pytest.mark.parametrize("name", sorted(derived.TABLES.keys() - {"layers"}))
@@ -138,6 +145,27 @@ def test_a_benchmark_is_recorded_as_it_is_shown(tmp_path, monkeypatch):
     assert rendered.startswith("before\n")
     assert rendered.endswith("after\n")
     assert tables.rendered(rendered) == rendered
+
+
+@pytest.mark.parametrize(
+    ("name", "program"),
+    [("pipeline-costs", "bench/__main__.py"), ("images", "bench/image.py")],
+)
+def test_a_benchmark_writes_the_rows_that_the_docs_have(name, program):
+    source = (ROOT / program).read_text()
+    for row, *_ in tables.read(name).rows:
+        # How many epochs it had stands in its settings.
+        assert re.sub(r"\d+ epochs", "{epochs} epochs", row) in source, row
+
+
+def test_a_row_that_is_missing_is_named(monkeypatch):
+    recorded_costs = tables.read("pipeline-costs")
+    kept = [row for row in recorded_costs.rows if "nothing to do" not in row[0]]
+    others = {"pipeline-costs": replace(recorded_costs, rows=kept)}
+    read = tables.read
+    monkeypatch.setattr(tables, "read", lambda name: others.get(name) or read(name))
+    with pytest.raises(LookupError, match=r"pipeline-costs has no row .*nothing to do.*make bench"):
+        derived.performance()
 
 
 def test_times_of_a_rebuild_are_recorded(tmp_path, monkeypatch):
