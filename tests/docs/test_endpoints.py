@@ -60,6 +60,15 @@ def test_every_path_is_in_the_table(routes):
             assert re.search(f"`{shown}{re.escape(template)}`", head), template
 
 
+def test_every_path_is_in_the_overview(routes):
+    overview = document("docs/README.md").under("Endpoints")
+    for _, methods, template in routes:
+        shown = "|".join({"POST", "WS"} & methods) or "(?:GET )?"
+        # What is below one word may be told by it: `/v2/…`.
+        begins = re.escape(f"/{template.split('/')[1]}/…")
+        assert re.search(rf"`(?:{shown}) ?(?:{re.escape(template)}|{begins})`", overview), template
+
+
 def rows(heading):
     """The cells of the first table below a heading of docs/API.md."""
     table = document("docs/API.md").under(heading)
