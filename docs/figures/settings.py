@@ -84,11 +84,11 @@ def retrain() -> Table:
 
 
 def data_sets() -> Table:
-    """The data sets side by side; what files they have is in their own files."""
+    """The data sets side by side, but for hashes: those of feedback are written by its export."""
     files = sorted((ROOT / "conf" / "data").glob("*.yaml"))
     said = [_said(file.relative_to(ROOT).as_posix()) for file in files]
-    keys = dict.fromkeys(key for found in said for key in found if not key.startswith("files."))
-    del keys["name"]  # heads its column
+    hidden = re.compile(r"files\..*|name|feedback(\.sha256)?")
+    keys = dict.fromkeys(key for found in said for key in found if not hidden.fullmatch(key))
     rows = [[f"`{key}`", *(found.get(key, ("",))[0] for found in said)] for key in keys]
     for row in rows:
         if row[0] == "`mirrors`":

@@ -55,11 +55,13 @@ def test_a_table_is_what_code_and_settings_say(name):
 
 # Settings that no table shows.
 UNSHOWN = {
-    "conf/config.yaml": "picks (`???`) and what Hydra must not do: DVC owns the outputs",
+    "conf/config.yaml": "picks (`???`), and that Hydra makes no folder: but its defaults are shown",
     "conf/search.yaml": "the same",
     "conf/hydra/job_logging/stdout.yaml": "how a line is printed",
 }
-HASHES = re.compile(r"files\..*|name")  # of published files; a data set's name heads its column
+# Of a data set: hashes of published files and of exported feedback, its name, which heads the
+# column, and that it has no feedback.
+UNSHOWN_OF_DATA = re.compile(r"files\..*|name|feedback(\.sha256)?")
 
 
 def settings_files():
@@ -70,13 +72,11 @@ def settings_files():
 def leaves(name):
     """Each value of a file that a table must show."""
     for leaf in settings.leaves((ROOT / name).read_text()):
-        hashed = name.startswith("conf/data/") and HASHES.fullmatch(leaf.key)
-        empty = name == "conf/data/mnist_feedback.yaml" and leaf.key == "feedback.sha256"
         if name in UNSHOWN:
-            picked = re.fullmatch(r"defaults\.(run|search|data)", leaf.key)
+            shown = re.fullmatch(r"defaults\.(run|search|data)", leaf.key)
         else:
-            picked = not hashed and not empty
-        if picked:
+            shown = not name.startswith("conf/data/") or not UNSHOWN_OF_DATA.fullmatch(leaf.key)
+        if shown:
             yield leaf
 
 
