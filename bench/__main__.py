@@ -15,6 +15,7 @@ import tempfile
 import time
 from pathlib import Path
 
+from omegaconf import OmegaConf
 from rich.table import Table
 
 from bench.shown import show
@@ -51,6 +52,7 @@ def main() -> None:
     recipe = float((clone / ".bench.log").read_text().split()[-1])
     cold, memory = measured(["dvc", "repro"], clone)
     tuned = json.loads((clone / "reports" / "timings.json").read_bytes())["3"]["train_seconds"]
+    epochs = OmegaConf.load(clone / "conf" / "run" / "3.yaml").epochs
     status = min(measured(["dvc", "status"], clone)[0] for _ in range(5))
     idle = min(measured(["dvc", "repro"], clone)[0] for _ in range(5))
     preprocess, _ = measured([str(PYTHON), "-m", "pipeline.preprocess", "data=mnist"], clone)
@@ -67,29 +69,29 @@ def main() -> None:
     table.add_row(
         "cold `dvc repro`, data local",
         f"{cold:.0f} s",
-        f"three models in plain Keras {plain:.0f} s",
+        f"three models in plain Keras, {plain:.0f} s",
         f"{cold / plain:.2f}",
         "1.2",
     )
     table.add_row(
         "`dvc repro` with nothing to do",
         f"{idle:.2f} s",
-        f"`dvc status` {status:.2f} s",
+        f"`dvc status`, {status:.2f} s",
         f"{idle / status:.2f}",
         "1.5",
     )
     table.add_row("preprocess", f"{preprocess:.1f} s", "", "", "10 s")
     table.add_row(
-        "training of run 3",
+        f"training of run 3, {epochs} epochs",
         f"{tuned:.0f} s",
-        f"its plain recipe, 5 epochs in plain Keras {recipe:.0f} s",
+        f"its plain recipe, 5 epochs in plain Keras, {recipe:.0f} s",
         f"{tuned / recipe:.2f}",
         "1.0",
     )
     table.add_row(
-        "a sweep's job, run 1",
+        "a job of a sweep, run 1",
         f"{job:.0f} s",
-        f"its stages train and evaluate {work:.0f} s",
+        f"its stages train and evaluate by hand, {work:.0f} s",
         f"+{job - work:.0f} s",
         "+20 s",
     )
@@ -98,7 +100,7 @@ def main() -> None:
     table.add_row(
         "training step of run 2",
         f"{ours * 1000:.1f} ms",
-        f"with Keras' dropout {keras * 1000:.1f} ms",
+        f"with Keras' dropout, {keras * 1000:.1f} ms",
         f"{ours / keras:.2f}",
         "",
     )

@@ -58,7 +58,8 @@ class Settings(BaseSettings):
     )
     rate_limit_storage: str = Field(
         "memory://",
-        description="Where the counts are: memory:// or redis://HOST:PORT/DB for several replicas.",
+        description="Where the counts are: memory:// or, for several workers or replicas,"
+        " redis://HOST:PORT/DB.",
     )
     trusted_proxies: str = Field(
         "",

@@ -5,18 +5,16 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterator
-from typing import Any, cast
+from typing import Any
 
-from omegaconf import OmegaConf
 from prometheus_client.metrics import MetricWrapperBase
 
-from docs.figures import tables
+from docs.figures import ports, settings, tables
+from docs.figures.settings import COMMAND
 from docs.figures.tables import ROOT, Table
 from pipeline import config, determinism, git, paths, table
 from serve.app import create_app
 from serve.settings import Settings
-
-COMMAND = "make figures"
 
 
 def variables() -> Table:
@@ -51,51 +49,6 @@ def _families(collector: Any) -> Iterator[list[str]]:  # noqa: ANN401  duck-type
         yield [f"`{name}`", family.type, listed, family.documentation]
 
 
-def hyperparameters() -> Table:
-    """The runs side by side, a row for each setting."""
-    files = sorted((ROOT / "conf" / "run").glob("*.yaml"))
-    runs = {file.stem: config.flat(_plain(file.relative_to(ROOT).as_posix())) for file in files}
-    keys = dict.fromkeys(key for settings in runs.values() for key in settings)
-    rows = [[f"`{key}`", *(f"{run[key]}" for run in runs.values())] for key in keys]
-    return Table(COMMAND, "", ["setting", *(f"run {name}" for name in runs)], rows)
-
-
-def gates() -> Table:
-    """What a champion must be, in the words of its file."""
-    text = (ROOT / "conf" / "register.yaml").read_text()
-    found = re.findall(r"^  (\w+): +(\S+) +# (.*)$", text, re.MULTILINE)
-    limits = _plain("conf/register.yaml")["gates"]
-    rows = [[f"`{key}`", f"{limits[key]}", comment] for key, _, comment in found]
-    return Table(COMMAND, "", ["gate", "limit", "meaning"], rows)
-
-
-def search_space() -> Table:
-    """What a search may choose, and what it holds fixed."""
-    plan = _plain("conf/search/optimized.yaml")
-    text = (ROOT / "conf/search/optimized.yaml").read_text().split("\nspace:")[1]
-    rows = []
-    for key, limits in _leaves(plan["space"]):
-        reason = re.search(rf"^ +{key.rpartition('.')[2]}: .*# (.*)$", text, re.MULTILINE)
-        rows.append([f"`{key}`", _range(limits), reason[1] if reason else ""])
-    rows += [[f"`{key}`", f"{value}", "fixed"] for key, value in config.flat(plan["fixed"]).items()]
-    return Table(COMMAND, "", ["setting", "range", "why"], rows)
-
-
-def _leaves(space: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
-    for key, value in space.items():
-        if {"low", "choices"} & value.keys():
-            yield prefix + key, value
-        else:
-            yield from _leaves(value, f"{prefix}{key}.")
-
-
-def _range(limits: dict[str, Any]) -> str:
-    if "choices" in limits:
-        return ", ".join(map(str, limits["choices"]))
-    scale = ", logarithmic" if limits.get("log") else ""
-    return f"{limits['low']} to {limits['high']}{scale}"
-
-
 def layers() -> Table:
     """The layers of each run's model, as built for evaluation and service; needs TensorFlow."""
     determinism.import_tensorflow()
@@ -103,8 +56,8 @@ def layers() -> Table:
 
     runs: dict[str, dict[str, str]] = {}
     for file in sorted((ROOT / "conf" / "run").glob("*.yaml")):
-        settings = config.Model(**_plain(file.relative_to(ROOT).as_posix())["model"])
-        built = models.build(settings, training=False)
+        network = config.Model(**settings.plain(file.relative_to(ROOT).as_posix())["model"])
+        built = models.build(network, training=False)
         runs[file.stem] = {layer.name: _layer(layer) for layer in built.layers}
         runs[file.stem]["all"] = f"{built.count_params():,} parameters"
     # The run with most layers has them all, in their order.
@@ -154,8 +107,15 @@ def performance() -> Table:
 
     def found(table: str, row: str, *columns: str) -> str:
         read = tables.read(table)
-        cells = next(cells for cells in read.rows if cells[0] == row)
-        return ", ".join(cells[read.columns.index(column)] for column in columns)
+        cells = {cells[0]: cells for cells in read.rows}
+        if row not in cells:
+            raise LookupError(f"the table {table} has no row {row!r}; it is of `{read.command}`")
+        return ", ".join(cells[row][read.columns.index(column)] for column in columns)
+
+    def times(row: str) -> str:
+        pictures = (found("serving", name, "pictures/s") for name in (json_, row))
+        ours, theirs = (float(count.replace(",", "")) for count in pictures)
+        return f"{ours / theirs:.0f} times"
 
     json_, png = "`/predict`, JSON", "`/predict`, PNG"
     rows = [
@@ -172,6 +132,8 @@ def performance() -> Table:
             found("times", "3", "one image, median", "one image, p99"),
         ],
         ["pictures a second of one worker, as JSON", found("serving", json_, "pictures/s")],
+        ["as JSON, to an endpoint that calls `model.predict`", times("keras")],
+        ["as JSON, to `mlflow models serve`", times("mlflow")],
         ["pictures a second, as PNG", found("serving", png, "pictures/s")],
         ["of an empty endpoint, as JSON", found("serving", json_, "of empty")],
         ["of an empty endpoint, as PNG", found("serving", png, "of empty")],
@@ -221,19 +183,14 @@ def versions() -> Table:
     return Table(COMMAND, "", ["for", "with"], rows)
 
 
-def _plain(name: str) -> dict[str, Any]:
-    return cast("dict[str, Any]", OmegaConf.to_container(OmegaConf.load(ROOT / name)))
-
-
 TABLES: dict[str, Callable[[], Table]] = {
     "variables": variables,
     "metrics": metrics,
-    "hyperparameters": hyperparameters,
+    "ports": ports.table,
     "layers": layers,
-    "gates": gates,
-    "search-space": search_space,
     "runs": runs,
     "mistakes": mistakes,
     "performance": performance,
     "versions": versions,
+    **settings.TABLES,
 }

@@ -17,8 +17,8 @@ PLACE = re.compile(r"(<!-- table: ([\w-]+) -->\n).*?(<!-- /table -->)", re.DOTAL
 class Table:
     """Cells as they are shown, in Markdown.
 
-    `command` makes them; `machine` is the one that they were measured on, empty if any gives the
-    same.
+    `command` makes them, or is a sentence that says why none does; `machine` is the one that they
+    were measured on, empty if any gives the same.
     """
 
     command: str
@@ -32,7 +32,10 @@ class Table:
             f"| {' | '.join(map(_cell, line))} |\n" for line in (self.columns, *self.rows)
         )
         table = "".join((head, f"|{'---|' * len(self.columns)}\n", *rows))
-        return f"{table}\n`{self.command}`, {self.machine}.\n" if self.machine else table
+        if not self.machine:
+            return table
+        origin = self.command if self.command.endswith(".") else f"`{self.command}`,"
+        return f"{table}\n{origin} {self.machine}.\n"
 
 
 def _cell(text: str) -> str:

@@ -1,9 +1,11 @@
 """An application on a small real model that knows what it was evaluated on."""
 
+import re
 import shutil
 
 import numpy as np
 import pytest
+from starlette.routing import Mount
 from starlette.testclient import TestClient
 
 from serve import reference
@@ -31,3 +33,17 @@ def client(bundle, tmp_path_factory):
         settings = Settings(model_uri=str(bundle), state_dir=tmp_path_factory.mktemp("state"))
     with TestClient(create_app(settings), raise_server_exceptions=False) as running:
         yield running
+
+
+@pytest.fixture(scope="session")
+def routes():
+    """Pattern, methods (`WS` for a socket, none for a folder of files) and template of each."""
+    app = create_app(Settings.model_construct())
+    found = []
+    for route in app.routes:
+        if isinstance(route, Mount):
+            found.append((re.compile(rf"{route.path}/.*"), set(), route.path))
+        else:
+            methods = getattr(route, "methods", None) or {"WS"}
+            found.append((re.compile(route.path_regex), set(methods), route.path))
+    return found

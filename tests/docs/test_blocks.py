@@ -109,10 +109,27 @@ def test_a_block_runs(request, copy, block, answer):
     assert ran.returncode == 0, ran.stderr
     if SERVICE in block.code:
         assert ran.stdout or ran.stderr, "it asked, and was told nothing"
-    assert '"detail"' not in ran.stdout
+    assert '"detail"' not in ran.stdout or '"detail"' in (answer or "")
     if answer:
-        start = ran.stdout.rindex("{")
-        assert set(json.loads(ran.stdout[start:])) == set(json.loads(answer))
+        assert shape(last(ran.stdout)) == shape(json.loads(answer))
+
+
+def last(text):
+    """The last object of JSON in what was printed."""
+    found, place = None, text.find("{")
+    while place >= 0:
+        found, end = json.JSONDecoder().raw_decode(text, place)
+        place = text.find("{", end)
+    return found
+
+
+def shape(answer):
+    """The keys of an answer, at any depth; which figures a model has is its own affair."""
+    if isinstance(answer, list):
+        return [shape(each) for each in answer if isinstance(each, dict)]
+    if isinstance(answer, dict):
+        return {key: None if key == "metrics" else shape(answer[key]) for key in answer}
+    return None
 
 
 @pytest.mark.parametrize("block", BLOCKS, ids=lambda block: f"{block.document}-{block.line}")
@@ -143,5 +160,6 @@ def test_there_are_examples_in_each_language(language):
 
 def test_what_ci_is_said_to_run_it_runs():
     script = (ROOT / ".ci" / "run").read_text()
-    said = [block for block in BLOCKS if block.unrun and ".ci/run" in block.unrun]
-    assert [block for block in said if block.code.split("#")[0].strip() not in script] == []
+    for block in (block for block in BLOCKS if block.unrun and ".ci/run" in block.unrun):
+        typed = [line.split("#")[0].strip() for line in block.code.splitlines()]
+        assert [line for line in typed if line not in script] == []

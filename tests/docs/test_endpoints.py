@@ -3,11 +3,9 @@
 import re
 
 import pytest
-from documents import NAMES, document, words
-from starlette.routing import Mount
+from documents import NAMES, document
 
 from serve import errors
-from serve.app import create_app
 from serve.settings import Settings
 
 # Of other programs.
@@ -17,20 +15,6 @@ THEIRS = {
 }
 # Not endpoints: see test_paths.py for those that are folders.
 _FOLDER = re.compile(r"/(state|tmp|etc|dev|trainer)\b.*")
-
-
-@pytest.fixture(scope="module")
-def routes():
-    """Pattern, methods (`WS` for a socket, none for a folder of files) and template of each."""
-    app = create_app(Settings.model_construct())
-    found = []
-    for route in app.routes:
-        if isinstance(route, Mount):
-            found.append((re.compile(rf"{route.path}/.*"), set(), route.path))
-        else:
-            methods = getattr(route, "methods", None) or {"WS"}
-            found.append((re.compile(route.path_regex), set(methods), route.path))
-    return found
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -68,20 +52,23 @@ def test_a_path_in_an_address_is_answered_at_the_default_port(routes, name):
     assert wrong == []
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_a_port_is_one_of_ours(name):
-    default = str(Settings.model_fields["api_port"].default)
-    ports = {port for port, _ in addresses(document(name).text)}
-    ports |= set(re.findall(r"127\.0\.0\.1:(\d+)", document(name).text))
-    assert ports - {default} <= {word for word in words() if word.isdigit()} - {"8000"}
-
-
 def test_every_path_is_in_the_table(routes):
     head = document("docs/API.md").text.split("\n## ")[0]
     for _, methods, template in routes:
         for method in methods - {"HEAD"}:
             shown = "(GET )?" if method == "GET" else f"{method} "
             assert re.search(f"`{shown}{re.escape(template)}`", head), template
+
+
+def test_every_path_is_in_the_overview(routes):
+    overview = document("docs/README.md").under("Endpoints")
+    for _, methods, template in routes:
+        if not methods:
+            continue  # a folder of files
+        shown = "|".join({"POST", "WS"} & methods) or "(?:GET)?"
+        # What is below one word may be told by it: `/v2/…`.
+        begins = re.escape(f"/{template.split('/')[1]}/…")
+        assert re.search(rf"`(?:{shown}) ?(?:{re.escape(template)}|{begins})`", overview), template
 
 
 def rows(heading):

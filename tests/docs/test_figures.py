@@ -3,12 +3,13 @@
 import json
 import re
 import shutil
+from dataclasses import replace
 
 import pytest
 from documents import NAMES, ROOT, document, documents
 
 from bench import load, serve
-from docs.figures import derived, recorded, tables
+from docs.figures import derived, recorded, settings, tables
 
 PLACES = {
     name: found
@@ -42,6 +43,12 @@ def test_a_recorded_table_says_where_it_comes_from():
         assert bool(table.machine) == (name not in derived.TABLES)
 
 
+def test_it_is_said_how_a_measured_table_is_recorded():
+    told = document("CONTRIBUTING.md").under("Documents")
+    measured = {name for name in USED if tables.read(name).machine}
+    assert {name for name in measured if f"`{name}`" not in told} == set()
+
+
 @pytest.mark.parametrize("name", sorted(derived.TABLES.keys() - {"layers"}))
 def test_a_table_is_what_code_and_settings_say(name):
     assert tables.read(name) == derived.TABLES[name](), "make figures"
@@ -64,6 +71,51 @@ def test_a_benchmark_of_the_service_is_what_the_docs_and_their_tables_ask_for(
     counters, everything = tables.read("watching").rows
     assert counters == ["counters", "1.0 %", "0"]
     assert everything == ["all that observes", "1.9 %", "0"]
+
+
+# Settings that no table shows.
+UNSHOWN = {
+    "conf/config.yaml": "picks (`???`), and that Hydra makes no folder: but its defaults are shown",
+    "conf/search.yaml": "the same",
+    "conf/hydra/job_logging/stdout.yaml": "how a line is printed",
+}
+# Of a data set: hashes of published files and of exported feedback, its name, which heads the
+# column, and that it has no feedback.
+UNSHOWN_OF_DATA = re.compile(r"files\..*|name|feedback(\.sha256)?")
+
+
+def settings_files():
+    found = [ROOT / "params.yaml", *sorted((ROOT / "conf").rglob("*.yaml"))]
+    return [file.relative_to(ROOT).as_posix() for file in found]
+
+
+def leaves(name):
+    """Each value of a file that a table must show."""
+    for leaf in settings.leaves((ROOT / name).read_text()):
+        if name in UNSHOWN:
+            shown = re.fullmatch(r"defaults\.(run|search|data)", leaf.key)
+        else:
+            shown = not name.startswith("conf/data/") or not UNSHOWN_OF_DATA.fullmatch(leaf.key)
+        if shown:
+            yield leaf
+
+
+@pytest.mark.parametrize("name", settings_files())
+def test_another_value_of_a_setting_is_another_table(name, tmp_path, monkeypatch):
+    """Whatever is changed in `conf/` or `params.yaml`, some table of the docs changes with it."""
+    shutil.copytree(ROOT / "conf", tmp_path / "conf")
+    shutil.copy(ROOT / "params.yaml", tmp_path)
+    monkeypatch.setattr(settings, "ROOT", tmp_path)
+    text = (ROOT / name).read_text()
+    before = [derive() for derive in settings.TABLES.values()]
+    same = []
+    for leaf in leaves(name):
+        other = {"true": "false", "null": "9"}.get(leaf.value, f"9{leaf.value}")
+        (tmp_path / name).write_text(text[: leaf.start] + other + text[leaf.end :])
+        after = (derive() for derive in settings.TABLES.values())
+        if all(table == other for table, other in zip(before, after, strict=True)):
+            same.append(leaf.key)
+    assert same == []
 
 
 def test_the_layers_are_those_of_the_built_models(tensorflow):
@@ -113,6 +165,27 @@ def test_a_benchmark_is_recorded_as_it_is_shown(tmp_path, monkeypatch):
     assert rendered.startswith("before\n")
     assert rendered.endswith("after\n")
     assert tables.rendered(rendered) == rendered
+
+
+@pytest.mark.parametrize(
+    ("name", "program"),
+    [("pipeline-costs", "bench/__main__.py"), ("images", "bench/image.py")],
+)
+def test_a_benchmark_writes_the_rows_that_the_docs_have(name, program):
+    source = (ROOT / program).read_text()
+    for row, *_ in tables.read(name).rows:
+        # How many epochs it had stands in its settings.
+        assert re.sub(r"\d+ epochs", "{epochs} epochs", row) in source, row
+
+
+def test_a_row_that_is_missing_is_named(monkeypatch):
+    recorded_costs = tables.read("pipeline-costs")
+    kept = [row for row in recorded_costs.rows if "nothing to do" not in row[0]]
+    others = {"pipeline-costs": replace(recorded_costs, rows=kept)}
+    read = tables.read
+    monkeypatch.setattr(tables, "read", lambda name: others.get(name) or read(name))
+    with pytest.raises(LookupError, match=r"pipeline-costs has no row .*nothing to do.*make bench"):
+        derived.performance()
 
 
 def test_times_of_a_rebuild_are_recorded(tmp_path, monkeypatch):

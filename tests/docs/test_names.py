@@ -7,7 +7,7 @@ import re
 import shlex
 
 import pytest
-from documents import ROOT, commands, documents, sources, words
+from documents import ROOT, commands, document, documents, sources, words
 from dvc.cli import DvcParserError
 from dvc.cli.parser import get_main_parser
 from hydra import compose, initialize_config_dir
@@ -16,6 +16,9 @@ from hydra.errors import HydraException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from docs.figures import derived
+from monitoring import pipeline_exporter
+from monitoring.drift.gauges import Gauges
 from pipeline import config
 from pipeline.search.plan import Search
 from serve.settings import Settings
@@ -29,6 +32,7 @@ THEIRS = {
     "OTEL_TRACES_SAMPLER": "OpenTelemetry's variable",
     "OTEL_TRACES_SAMPLER_ARG": "OpenTelemetry's variable",
     "RAY_ADDRESS": "Ray's variable",
+    "model.digest": "a tag in MLflow, which pipeline/tracking.py sets",
     "model.predict": "Keras' function",
     "n_jobs": "joblib's argument",
     "parentbased_traceidratio": "OpenTelemetry's sampler",
@@ -267,27 +271,45 @@ def test_a_name_exists():
         and not text.startswith("test_")
     }
     series = {f"{name}{end}" for name in metrics() for end in ("_bucket", "_sum", "_count")}
-    assert {name for name in named - words() - series if name not in THEIRS} == set()
+    known = words() | metrics() | series
+    assert {name for name in named - known if name not in THEIRS} == set()
+
+
+@functools.cache
+def gauges():
+    """The gauges of the drift job and of the exporter, each with its labels."""
+    exporter = pipeline_exporter.Figures(ROOT / "reports", "")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(exporter, "_told", lambda: (0.0, [], {}))  # as a registry that is empty
+        found = [*exporter.collect()]
+    collectors = Gauges().registry._collector_to_names
+    families = {
+        "drift": [(collector._name, collector._labelnames) for collector in collectors],
+        "pipeline": [(family.name, tuple(family._labelnames)) for family in found],
+    }
+    return {job: dict(pairs) for job, pairs in families.items()}
 
 
 @functools.cache
 def metrics():
-    """The names of the metrics that any module of ours makes."""
-    kinds = ("Counter", "Gauge", "Histogram", "Summary")
-    kinds = {*kinds, *(f"{kind}MetricFamily" for kind in kinds)}
-    return {
-        node.args[0].value
-        for path, text in sources().items()
-        if path.suffix == ".py" and path.parts[0] in ("serve", "monitoring")
-        for node in ast.walk(ast.parse(text))
-        if isinstance(node, ast.Call)
-        and getattr(node.func, "id", getattr(node.func, "attr", "")) in kinds
-        and node.args
-        and isinstance(node.args[0], ast.Constant)
-    }
+    """The names of the metrics that any program of ours makes."""
+    served = {cells[0].strip("`") for cells in derived.metrics().rows}
+    return served.union(*gauges().values())
 
 
 def test_every_metric_is_documented():
     named = {name for document in documents() for name in re.findall(r"\w+", document.text)}
-    assert len(metrics()) >= 11
+    assert len(metrics()) >= 11 + 6 + 7
     assert metrics() - named == set()
+
+
+@pytest.mark.parametrize(("job", "heading"), [("drift", "gauge"), ("pipeline", "metric")])
+def test_the_table_of_gauges_is_what_the_program_makes(job, heading):
+    tables = [rows for _, rows in document("docs/MONITORING.md").tables() if rows[0][0] == heading]
+    (rows,) = [rows for rows in tables if f"`{job}_" in rows[1][0]]
+    shown = {span for row in rows[1:] for span in re.findall(r"`([^`]+)`", row[0])}
+    assert {span.partition("{")[0] for span in shown} == set(gauges()[job])
+    for row in rows[1:]:
+        for name in re.findall(r"`(\w+)", row[0]):
+            for label in gauges()[job][name]:
+                assert re.search(rf"\b{label}\b", " ".join(row)), f"{name} has the label {label}"

@@ -1,6 +1,7 @@
 """A clone of the working tree, to run DVC in as a user would."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -75,6 +76,15 @@ class Clone:
         assert old in text, f"{name} has no {old!r}"
         path.write_text(text.replace(old, new))
 
+    def pick(self, name, value):
+        """Picks another value in `params.yaml`, whatever it picks now."""
+        path = self.folder / "params.yaml"
+        text, places = re.subn(
+            rf"^{name}: (\[.*?\]|\S+)", f"{name}: {value}", path.read_text(), flags=re.MULTILINE
+        )
+        assert places == 1, f"params.yaml picks no {name}"
+        path.write_text(text)
+
     def commit(self, message):
         self.run("git", "add", "-A")
         self.run("git", "commit", "-q", "--allow-empty", "-m", message)
@@ -115,7 +125,7 @@ def browser():
 def rebuilt(tmp_path_factory):
     """A clone in which `data: digits` was rebuilt; do not change it."""
     clone = unbuilt(tmp_path_factory.mktemp("rebuilt"))
-    clone.edit("params.yaml", "data: mnist ", "data: digits")
+    clone.pick("data", "digits")
     clone.commit("digits")
     clone.output = clone.run("dvc", "repro")
     clone.commit("rebuilt")

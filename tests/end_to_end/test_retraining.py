@@ -20,7 +20,7 @@ pytestmark = [
 def retrained(module_clone):
     """A clone in which run 1 was trained for one epoch, because its registry was empty."""
     clone = module_clone
-    clone.edit("params.yaml", "runs: [1, 2, 3]", "runs: [1]")
+    clone.pick("runs", "[1]")
     clone.edit("conf/run/1.yaml", "epochs: 5", "epochs: 1")
     clone.commit("small")
     clone.feedback = database(
