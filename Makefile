@@ -64,7 +64,7 @@ lint: setup  ## Format, lint and types
 	ruff format --check . && ruff check .
 	mypy
 
-image: setup  ## The serving image (MODEL_DIR=models/champion bakes the model in; TARGET=trainer: the pipeline)
+image:  ## The serving image (MODEL_DIR=models/champion bakes the model in; TARGET=trainer: the pipeline)
 	deploy/image/build.sh $(or $(TARGET),serve) $(if $(MODEL_DIR),--build-arg MODEL_DIR=$(MODEL_DIR))
 
 image-test: setup  ## The image built as it stands and run as deployed, without Docker (Debian, as root; after make repro)
@@ -73,8 +73,9 @@ image-test: setup  ## The image built as it stands and run as deployed, without 
 env:  ## New passwords for Compose, into .env
 	deploy/env.sh
 
-up: env  ## The service, MLflow and PostgreSQL by Compose, on loopback (PROFILE=train runs the pipeline)
-	docker compose --env-file .env --file deploy/compose.yaml $(if $(PROFILE),--profile $(PROFILE)) up --detach --build
+up: env  ## The service, MLflow and PostgreSQL by Compose, on loopback (PROFILE=train: the pipeline; retrain, monitoring)
+	COMMIT=$$(git rev-parse HEAD) docker compose --env-file .env --file deploy/compose.yaml \
+	  $(if $(PROFILE),--profile $(PROFILE)) up --detach --build
 
 down:  ## Stops them; their data stays
 	docker compose --env-file .env --file deploy/compose.yaml --profile '*' down
