@@ -17,6 +17,7 @@ SCHEMAS = Path(__file__).parent / "schemas"
 VERSION = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
 IMAGES = {"digit-platform", "digit-platform-trainer"}
 MEASURED_PEAK = 374  # MB: eight PNGs of 16 megapixels at once, with a registry
+INSIDE = {"/metrics", "/api/window", "/api/reference"}  # paths that a balancer leads nobody to
 SUPERVISOR = 2  # seconds that `serve` gives its processes beyond draining and shutting down
 
 
