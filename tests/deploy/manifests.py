@@ -28,6 +28,13 @@ def tool(name):
     return found
 
 
+def lacking(what):
+    """Skips a test, saying what it needs; in CI it fails."""
+    if os.environ.get("CI"):
+        pytest.fail(what)
+    pytest.skip(what)
+
+
 def succeeds(*command):
     """What the command prints; fails with that if it does."""
     done = subprocess.run(command, capture_output=True, text=True, timeout=300)
@@ -44,10 +51,7 @@ def check_policies(framework, file):
     program = ROOT / ".venv-policy/bin/checkov"
     found = program if program.exists() else shutil.which("checkov")
     if not found:
-        missing = "needs checkov, in .venv-policy/bin or on the PATH (its pins exclude ours)"
-        if os.environ.get("CI"):
-            pytest.fail(missing)
-        pytest.skip(missing)
+        lacking("needs checkov, in .venv-policy/bin or on the PATH (its pins exclude ours)")
     nowhere = "http://127.0.0.1:9"  # it must not download anything
     done = subprocess.run(
         [found, "--framework", framework, "--skip-download", "--output", "json", "--file", file],
