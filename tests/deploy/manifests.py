@@ -51,7 +51,7 @@ def check_policies(framework, file):
     program = ROOT / ".venv-policy/bin/checkov"
     found = program if program.exists() else shutil.which("checkov")
     if not found:
-        lacking("needs checkov, in .venv-policy/bin or on the PATH (its pins exclude ours)")
+        lacking("needs checkov: make .venv-policy/installed (its pins exclude ours)")
     nowhere = "http://127.0.0.1:9"  # it must not download anything
     done = subprocess.run(
         [found, "--framework", framework, "--skip-download", "--output", "json", "--file", file],
