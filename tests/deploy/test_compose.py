@@ -10,6 +10,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import httpx2
+import numpy as np
 import pytest
 import yaml
 from making import PNG, picture
@@ -19,6 +20,7 @@ from serving import Process
 
 from monitoring.drift.__main__ import parsed as drift_arguments
 from pipeline.retrain import _options as retrain_options
+from serve.feedback import Entry, Feedback
 from serve.settings import Settings
 
 FILE = ROOT / "deploy" / "compose.yaml"
@@ -179,6 +181,32 @@ def test_passwords_are_made_once(tmp_path):
     assert (tmp_path / ".env").stat().st_mode & 0o077 == 0
     succeeds(script)
     assert (tmp_path / ".env").read_text() == first
+
+
+def test_feedback_is_copied_and_brought_back_as_documented(tmp_path):
+    written = re.findall(r'^COPY="(.*)"$', (ROOT / "docs/DEPLOYMENT.md").read_text(), re.M)
+    assert len(written) == 2
+    (copy,) = set(written)
+
+    def run(source, target):
+        command = [sys.executable, "-W", "ignore", "-c", copy, tmp_path / source, tmp_path / target]
+        return subprocess.run(command, capture_output=True, check=False).returncode
+
+    def labels(name):
+        return [entry.label for entry in Feedback(tmp_path / name).entries()]
+
+    assert run("feedback.db", "copy.db") == 1  # none yet: nothing is made
+    assert not (tmp_path / "feedback.db").exists()
+    kept = Feedback(tmp_path / "feedback.db")
+    image = np.zeros((28, 28), np.uint8)
+    kept.add(Entry("a", 3, 3, "1", image))
+    assert run("feedback.db", "copy.db") == 0
+    kept.add(Entry("b", 4, 3, "1", image))
+    assert (labels("copy.db"), labels("feedback.db")) == ([3], [3, 4])
+    assert run("copy.db", "feedback.db") == 0
+    assert labels("feedback.db") == [3]
+    kept.add(Entry("c", 5, 3, "1", image))
+    assert labels("feedback.db") == [3, 5]
 
 
 def free_port():
