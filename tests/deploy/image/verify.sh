@@ -63,14 +63,14 @@ build() {  # TARGET TAG OPTION...
 bash "$here/namespaces.sh" podman image exists "$base" ||
   bash "$here/namespaces.sh" podman import --quiet --change 'CMD ["python3"]' \
     --change 'ENV PATH=/usr/local/bin:/usr/local/sbin:/usr/sbin:/usr/bin:/sbin:/bin' "$WORK/base.tar" "$base"
-seconds() { echo "    $1: $(( SECONDS - since )) s"; since=$SECONDS; }
-since=$SECONDS
+seconds() { echo "    $1: $SECONDS s"; SECONDS=0; }
+SECONDS=0
+build trainer localhost/digits:trainer &  # most of it is waiting for packages
+trainer=$!
 build serve localhost/digits:registered
-seconds "serving image built"
 build serve localhost/digits:baked --build-arg "MODEL_DIR=$bundle"
-seconds "the same with its model"
-build trainer localhost/digits:trainer
-seconds "trainer's image built"
+wait $trainer
+seconds "built"
 bash "$here/namespaces.sh" --net "$root/.venv/bin/python" "$here/check.py" "$base" \
   localhost/digits:registered localhost/digits:baked localhost/digits:trainer "$root/$bundle" "$root/$other"
 seconds "checked"
