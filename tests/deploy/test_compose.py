@@ -15,7 +15,7 @@ import pytest
 import yaml
 from making import PNG, picture
 from manifests import IMAGES, ROOT, VERSION, succeeds, tool
-from registering import Registry, await_server
+from registering import NAME, Registry, await_server
 from serving import Process
 
 from monitoring.drift.__main__ import parsed as drift_arguments
@@ -280,7 +280,9 @@ def status(uri, host):
 @pytest.mark.slow
 @pytest.mark.system("runuser", "util-linux")
 @pytest.mark.system("pg_ctlcluster", "postgresql")
-def test_its_processes_log_register_and_serve_together(mlflow, made, tmp_path, monkeypatch):
+def test_its_processes_log_register_and_serve_together(
+    mlflow, postgres, made, tmp_path, monkeypatch
+):
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     registry = Registry(mlflow)
     given = {
@@ -303,3 +305,21 @@ def test_its_processes_log_register_and_serve_together(mlflow, made, tmp_path, m
             assert (answer["prediction"], answer["model_version"]) == (3, version)
     finally:
         assert service.stop() == 0
+    check_backup(registry, postgres, tmp_path)
+
+
+def check_backup(registry, postgres, folder):
+    """That the documented commands bring back what the registry had."""
+    text = (ROOT / "docs/DEPLOYMENT.md").read_text()
+    host, port = postgres.split(":")
+    given = {**os.environ, "PGHOST": host, "PGPORT": port, "PGPASSWORD": "secret"}
+
+    def typed(pattern):
+        (command,) = re.findall(rf"^compose exec -T postgres ({pattern})$", text, re.M)
+        subprocess.run(["sh", "-ec", command], cwd=folder, env=given, check=True, timeout=60)
+
+    typed("pg_dump .* > mlflow.sql")
+    registry.client.delete_registered_model_alias(NAME, "champion")
+    assert not registry.client.get_registered_model(NAME).aliases
+    typed("psql .* < mlflow.sql")
+    assert registry.client.get_registered_model(NAME).aliases == {"champion": "1"}

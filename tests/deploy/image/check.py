@@ -29,8 +29,8 @@ HARDENED = [
     *("--cap-drop", "ALL", "--security-opt", "no-new-privileges"),
 ]
 LARGEST = 250e6  # bytes over the base
-# Wanted of one start in three. Where more waits for the cores than there are of them, the last start
-# may take twice as many seconds of a processor instead: a shared one does less in each.
+# Wanted of one start in three. Where more waits for the cores than there are of them, the last
+# start may take twice as many seconds of a processor instead: a shared one does less in each.
 BAKED_SECONDS, REGISTERED_SECONDS, STARTS = 2, 6, 3
 GRACE_SECONDS = 15
 CONNECTIONS = 16
