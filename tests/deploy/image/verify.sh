@@ -55,9 +55,9 @@ for folder in $(sed -n 's#^.* = \(file://\)\?\(/[^ ]*\)$#\2#p' "$WORK/conf/pip.c
 done
 
 build() {  # TARGET TAG OPTION...
-  # Without --layers=false a last WORKDIR is not made.
+  # Layers: what has not changed is not installed again. (A last WORKDIR that is not there would not be made.)
   ENGINE=buildah bash "$here/namespaces.sh" "$root/deploy/image/build.sh" "$1" --pull-never \
-    --layers=false --isolation chroot --network host --quiet "${lent[@]}" --tag "$2" "${@:3}"
+    --layers --isolation chroot --network host --quiet "${lent[@]}" --tag "$2" "${@:3}"
 }
 
 bash "$here/namespaces.sh" podman image exists "$base" ||
