@@ -312,7 +312,8 @@ def check_backup(registry, postgres, folder):
     """That the documented commands bring back what the registry had."""
     text = (ROOT / "docs/DEPLOYMENT.md").read_text()
     host, port = postgres.split(":")
-    given = {**os.environ, "PGHOST": host, "PGPORT": port, "PGPASSWORD": "secret"}
+    given = {**os.environ, "PGHOST": host, "PGPORT": port}
+    given["PGPASSWORD"] = "secret"  # pragma: allowlist secret
 
     def typed(pattern):
         (command,) = re.findall(rf"^compose exec -T postgres ({pattern})$", text, re.M)
