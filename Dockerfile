@@ -1,6 +1,6 @@
 # The service (target `serve`, the default) and the pipeline (target `trainer`): docs/DEPLOYMENT.md.
 ARG BASE=docker.io/library/python:3.11-slim-bookworm
-# A folder with model.tflite and model.json: baked into the image. Else the registry is followed.
+# A folder of models/ with model.tflite and model.json: baked into the image. Else the registry is followed.
 ARG MODEL_DIR=
 
 # ---- What the service needs, from the lock file; nothing is compiled.
@@ -13,7 +13,8 @@ RUN --mount=type=secret,id=pipconf,target=/etc/pip.conf \
  && python -m pip --python /opt/venv/bin/python install --quiet --no-cache-dir --no-deps \
       --no-compile --only-binary :all: --require-hashes --requirement /tmp/serve.txt \
  && find /opt/venv \( -name tests -o -name include -o -name f2py -o -name distutils -o -name '*.py[ix]' \
-      -o -name '*.pxd' -o -name '*.proto' -o -name 'libLiteRtWebGpu*' \) -prune -exec rm -rf {} +
+      -o -name '*.pxd' -o -name '*.proto' -o -name 'libLiteRtWebGpu*' -o -path '*/ai_edge_litert/tools' \
+      -o -path '*/ai_edge_litert/vendors' -o -path '*/databricks/sdk/service' \) -prune -exec rm -rf {} +
 # Bytecode of what is imported, not of all: the root cannot be written later.
 WORKDIR /app
 COPY serve ./serve

@@ -17,6 +17,7 @@ SCHEMAS = Path(__file__).parent / "schemas"
 VERSION = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
 IMAGES = {"digit-platform", "digit-platform-trainer"}
 MEASURED_PEAK = 374  # MB: eight PNGs of 16 megapixels at once, with a registry
+INSIDE = {"/metrics", "/api/window", "/api/reference"}  # paths that a balancer leads nobody to
 SUPERVISOR = 2  # seconds that `serve` gives its processes beyond draining and shutting down
 
 
@@ -25,6 +26,13 @@ def tool(name):
     found = shutil.which(name) or shutil.which(name, path=Path(sys.executable).parent)
     assert found, f"{name} is missing: make setup"
     return found
+
+
+def lacking(what):
+    """Skips a test, saying what it needs; in CI it fails."""
+    if os.environ.get("CI"):
+        pytest.fail(what)
+    pytest.skip(what)
 
 
 def succeeds(*command):
@@ -43,10 +51,7 @@ def check_policies(framework, file):
     program = ROOT / ".venv-policy/bin/checkov"
     found = program if program.exists() else shutil.which("checkov")
     if not found:
-        missing = "needs checkov, in .venv-policy/bin or on the PATH (its pins exclude ours)"
-        if os.environ.get("CI"):
-            pytest.fail(missing)
-        pytest.skip(missing)
+        lacking("needs checkov: make .venv-policy/installed (its pins exclude ours)")
     nowhere = "http://127.0.0.1:9"  # it must not download anything
     done = subprocess.run(
         [found, "--framework", framework, "--skip-download", "--output", "json", "--file", file],

@@ -6,8 +6,10 @@ from typing import NamedTuple
 import pytest
 import yaml
 from manifests import (
+    INSIDE,
     MEASURED_PEAK,
     ROOT,
+    VERSION,
     check_image,
     check_policies,
     check_schema,
@@ -19,6 +21,7 @@ from manifests import (
 
 CLOUD = ROOT / "deploy/cloud"
 NAMES = sorted(file.stem for file in CLOUD.glob("*.yaml"))
+BUILDS = ("deploy/image/build.sh serve ", "docker push $IMAGE")
 APPLIES = {
     "aws-ecs": "aws cloudformation deploy",
     "google-cloud-run": "gcloud run services replace",
@@ -161,9 +164,17 @@ def test_policies_hold_on_aws():
 def test_the_file_begins_with_the_commands_that_apply_it(name):
     head = (CLOUD / f"{name}.yaml").read_text().partition("\n\n")[0]
     commands = [line.strip("# ") for line in head.splitlines() if line.startswith("#   ")]
-    firsts = [command for command in commands if not command.endswith(":")]
-    assert len(firsts) >= 3
     assert any(APPLIES[name] in command for command in commands)
+    # What is built is what is pushed, and what the file names.
+    (image,) = [command[6:] for command in commands if command.startswith("IMAGE=")]
+    assert image.rpartition("/")[2] == f"digit-platform:{VERSION}"
+    build, push = (next(i for i, c in enumerate(commands) if word in c) for word in BUILDS)
+    assert build < push
+    assert commands[build].endswith("--tag $IMAGE")
+    assert "az acr build" not in "\n".join(commands)
+    # The document has them too.
+    documented = (ROOT / "docs/DEPLOYMENT.md").read_text().splitlines()
+    assert [c for c in commands if c not in {line.strip() for line in documented}] == []
     assert f"{name}.yaml" in head
     assert "models:/mnist-classifier@champion" in head or "MODEL_URI" in head
 
@@ -221,6 +232,14 @@ def test_the_load_balancer_on_aws_leads_to_the_container():
     assert container["LinuxParameters"]["Capabilities"]["Drop"] == ["ALL"]
     check = " ".join(container["HealthCheck"]["Command"])
     assert f"127.0.0.1:{target['ContainerPort']}/health/live" in check
+
+
+def test_the_load_balancer_on_aws_closes_what_the_ingress_closes():
+    rule = read("aws-ecs")["Resources"]["InsideRule"]["Properties"]
+    (condition,) = rule["Conditions"]
+    assert set(condition["PathPatternConfig"]["Values"]) == INSIDE
+    (action,) = rule["Actions"]
+    assert action["FixedResponseConfig"]["StatusCode"] == "404"
 
 
 def test_scaling_on_aws_counts_the_requests_that_kubernetes_does():

@@ -10,14 +10,17 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import httpx2
+import numpy as np
 import pytest
 import yaml
 from making import PNG, picture
 from manifests import IMAGES, ROOT, VERSION, succeeds, tool
-from registering import Registry, await_server
+from registering import NAME, Registry, await_server
 from serving import Process
 
 from monitoring.drift.__main__ import parsed as drift_arguments
+from pipeline.retrain import _options as retrain_options
+from serve.feedback import Entry, Feedback
 from serve.settings import Settings
 
 FILE = ROOT / "deploy" / "compose.yaml"
@@ -36,7 +39,7 @@ def test_each_is_confined(name):
     service = SERVICES[name]
     assert service["cap_drop"] == ["ALL"]
     assert service["security_opt"] == ["no-new-privileges:true"]
-    assert service["read_only"] is (name != "trainer")
+    assert service["read_only"] is (name not in ("trainer", "retrain"))
     assert service.get("mem_limit") or name == "artifacts-owner"
     assert "privileged" not in service
     assert service["logging"]["options"]["max-size"]
@@ -50,6 +53,7 @@ def test_images_are_ours_or_pinned(name):
         builders = [s for s in SERVICES.values() if s["image"] == f"{image}:{tag}" and "build" in s]
         assert all(s["build"] == builders[0]["build"] for s in builders)
         assert builders[0]["build"]["context"] == ".."
+        assert builders[0]["build"]["args"] == {"VERSION": VERSION, "COMMIT": "${COMMIT:-unknown}"}
         with_it = [None, *SERVICES[name].get("profiles", [])]  # what is started whenever this is
         assert any(p in with_it for s in builders for p in s.get("profiles", [None]))
     else:
@@ -89,6 +93,35 @@ def test_the_drift_job_asks_the_service_and_prometheus_asks_it():
     scraped = yaml.safe_load((ROOT / "monitoring/prometheus/prometheus.yml").read_text())
     (job,) = (job for job in scraped["scrape_configs"] if job["job_name"] == "drift")
     assert job["static_configs"] == [{"targets": [f"drift:{chosen.port}"]}]
+
+
+def test_retraining_has_drift_and_feedback_for_reasons():
+    service = SERVICES["retrain"]
+    assert service["command"][:2] == ["sh", "-c"]
+    drift, retrain = re.fullmatch(
+        r"\{ python -m monitoring\.drift (.*) \|\| \[ \$\$\? = 3 \]; \} "
+        r"&& exec python -m pipeline\.retrain (.*)",
+        service["command"][2],
+    ).groups()
+    asked, options = drift_arguments(drift.split()), retrain_options(retrain.split())
+    assert (asked.url, asked.every) == (drift_arguments(SERVICES["drift"]["command"][3:]).url, None)
+    assert options.drift == asked.out / "drift.json"
+    (feedback,) = options.feedback
+    assert f"state:{feedback.parent}:ro" in service["volumes"]
+    assert f"state:{feedback.parent}" in SERVICES["digits"]["volumes"]
+    assert set(SERVICES["trainer"]["volumes"]) < set(service["volumes"])
+    assert service["environment"]["API_KEYS"] == SERVICES["digits"]["environment"]["API_KEYS"]
+
+
+@pytest.mark.parametrize(("status", "goes_on"), [(0, True), (1, False), (3, True)])
+def test_only_a_check_that_failed_stops_retraining(tmp_path, status, goes_on):
+    python = tmp_path / "python"
+    python.write_text(f'#!/bin/sh\n[ "$2" = pipeline.retrain ] && echo trains || exit {status}\n')
+    python.chmod(0o755)
+    command = [word.replace("$$", "$") for word in SERVICES["retrain"]["command"]]
+    given = {"PATH": f"{tmp_path}:/usr/bin:/bin"}
+    done = subprocess.run(command, env=given, capture_output=True, text=True, check=False)
+    assert (done.stdout == "trains\n", done.returncode == 0) == (goes_on, goes_on)
 
 
 def test_the_services_variables_are_known_to_it():
@@ -150,6 +183,32 @@ def test_passwords_are_made_once(tmp_path):
     assert (tmp_path / ".env").read_text() == first
 
 
+def test_feedback_is_copied_and_brought_back_as_documented(tmp_path):
+    written = re.findall(r'^COPY="(.*)"$', (ROOT / "docs/DEPLOYMENT.md").read_text(), re.M)
+    assert len(written) == 2
+    (copy,) = set(written)
+
+    def run(source, target):
+        command = [sys.executable, "-W", "ignore", "-c", copy, tmp_path / source, tmp_path / target]
+        return subprocess.run(command, capture_output=True, check=False).returncode
+
+    def labels(name):
+        return [entry.label for entry in Feedback(tmp_path / name).entries()]
+
+    assert run("feedback.db", "copy.db") == 1  # none yet: nothing is made
+    assert not (tmp_path / "feedback.db").exists()
+    kept = Feedback(tmp_path / "feedback.db")
+    image = np.zeros((28, 28), np.uint8)
+    kept.add(Entry("a", 3, 3, "1", image))
+    assert run("feedback.db", "copy.db") == 0
+    kept.add(Entry("b", 4, 3, "1", image))
+    assert (labels("copy.db"), labels("feedback.db")) == ([3], [3, 4])
+    assert run("copy.db", "feedback.db") == 0
+    assert labels("feedback.db") == [3]
+    kept.add(Entry("c", 5, 3, "1", image))
+    assert labels("feedback.db") == [3, 5]
+
+
 def free_port():
     with socket.create_server(("127.0.0.1", 0)) as free:
         return free.getsockname()[1]
@@ -168,11 +227,13 @@ def postgres(tmp_path_factory):
     def run(program, *arguments):
         succeeds("runuser", "-u", "postgres", "--", home / program, *arguments)
 
-    run("initdb", "--pgdata", folder / "data", "--auth", "trust", "--username", "postgres")
+    # Over the network a password counts, as in the image.
+    methods = ("--auth-local", "trust", "--auth-host", "scram-sha-256")
+    run("initdb", "--pgdata", folder / "data", *methods, "--username", "postgres")
     options = f"-p {port} -c listen_addresses=127.0.0.1 -k {folder}"
     log = folder / "log"
     run("pg_ctl", "--pgdata", folder / "data", "--options", options, "--log", log, "-w", "start")
-    ask = ["psql", "--host", "127.0.0.1", "--port", str(port), "--username", "postgres", "-c"]
+    ask = ["psql", "--host", folder, "--port", str(port), "--username", "postgres", "-c"]
     user, database = given["POSTGRES_USER"], given["POSTGRES_DB"]
     run(*ask, f"CREATE USER {user} PASSWORD 'secret'")
     run(*ask, f"CREATE DATABASE {database} OWNER {user}")
@@ -219,7 +280,9 @@ def status(uri, host):
 @pytest.mark.slow
 @pytest.mark.system("runuser", "util-linux")
 @pytest.mark.system("pg_ctlcluster", "postgresql")
-def test_its_processes_log_register_and_serve_together(mlflow, made, tmp_path, monkeypatch):
+def test_its_processes_log_register_and_serve_together(
+    mlflow, postgres, made, tmp_path, monkeypatch
+):
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     registry = Registry(mlflow)
     given = {
@@ -242,3 +305,22 @@ def test_its_processes_log_register_and_serve_together(mlflow, made, tmp_path, m
             assert (answer["prediction"], answer["model_version"]) == (3, version)
     finally:
         assert service.stop() == 0
+    check_backup(registry, postgres, tmp_path)
+
+
+def check_backup(registry, postgres, folder):
+    """That the documented commands bring back what the registry had."""
+    text = (ROOT / "docs/DEPLOYMENT.md").read_text()
+    host, port = postgres.split(":")
+    given = {**os.environ, "PGHOST": host, "PGPORT": port}
+    given["PGPASSWORD"] = "secret"  # pragma: allowlist secret
+
+    def typed(pattern):
+        (command,) = re.findall(rf"^compose exec -T postgres ({pattern})$", text, re.M)
+        subprocess.run(["sh", "-ec", command], cwd=folder, env=given, check=True, timeout=60)
+
+    typed("pg_dump .* > mlflow.sql")
+    registry.client.delete_registered_model_alias(NAME, "champion")
+    assert not registry.client.get_registered_model(NAME).aliases
+    typed("psql .* < mlflow.sql")
+    assert registry.client.get_registered_model(NAME).aliases == {"champion": "1"}

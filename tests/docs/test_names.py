@@ -27,6 +27,7 @@ OURS = ("bench", "deploy", "docs", "monitoring", "pipeline", "serve")
 # Names of other programs, which nothing of ours says.
 THEIRS = {
     "GITHUB_TOKEN": "GitHub's variable",
+    "ON_ERROR_STOP": "a variable of psql",
     "OTEL_EXPORTER_OTLP_HEADERS": "OpenTelemetry's variable",
     "OTEL_RESOURCE_ATTRIBUTES": "OpenTelemetry's variable",
     "OTEL_TRACES_SAMPLER": "OpenTelemetry's variable",

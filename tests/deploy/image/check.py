@@ -1,7 +1,7 @@
-"""Runs the serving images as a deployment does, and checks what users rely on: see verify.sh.
+"""Runs the images as a deployment does, and checks what users rely on: see verify.sh.
 
-check.py BASE REGISTERED BAKED BUNDLE OTHER: three images, and two folders with models. Prints what
-holds, with its figure, and ends with 1 at the first that does not.
+check.py BASE REGISTERED BAKED TRAINER BUNDLE OTHER: four images, and two folders with models.
+Prints what holds, with its figure, and ends with 1 at the first that does not.
 """
 
 import http.client
@@ -20,6 +20,8 @@ sys.path[:0] = [str(ROOT / "tests"), str(ROOT)]
 
 from registering import Registry, await_server, server  # noqa: E402  needs the path
 
+from pipeline.registry import PROMOTED  # noqa: E402
+
 PORT, REGISTRY_PORT = 18080, 15000
 SEVEN = (ROOT / "docs" / "images" / "seven.png").read_bytes()
 HARDENED = [
@@ -27,8 +29,9 @@ HARDENED = [
     *("--cap-drop", "ALL", "--security-opt", "no-new-privileges"),
 ]
 LARGEST = 250e6  # bytes over the base
-# Wanted of a machine that does nothing else; no test fails for what else it does.
-BAKED_SECONDS, REGISTERED_SECONDS = 2, 6
+# Wanted of one start in three. Where more waits for the cores than there are of them, the last
+# start may take twice as many seconds of a processor instead: a shared one does less in each.
+BAKED_SECONDS, REGISTERED_SECONDS, STARTS = 2, 6, 3
 GRACE_SECONDS = 15
 CONNECTIONS = 16
 FORBIDDEN = [
@@ -94,14 +97,54 @@ def container(image, **environment):
         podman("rm", "--force", "--volumes", name)
 
 
+@contextmanager
+def started(image, wanted, **environment):
+    """A running container that was ready in time, and how long that took in words."""
+    for start in range(1, STARTS + 1):
+        with container(image, **environment) as name:
+            seconds = until(is_ready, 120, "ready")
+            spent = processor_seconds(name)
+            told = f"{seconds:.1f} s, {spent:.1f} of a processor; at most {wanted} s"
+            busy = os.getloadavg()[0] > os.cpu_count()
+            if seconds < wanted or (start == STARTS and busy and spent < 2 * wanted):
+                yield name, told
+                return
+            print(f"    start {start} of {STARTS}: {told}", flush=True)
+    raise AssertionError(f"not ready within {wanted} s in {STARTS} starts")
+
+
+def processor_seconds(name):
+    """What all processes in the container have used, and those of theirs that ended."""
+    script = """
+import glob, os
+of_others = (f for f in glob.glob("/proc/[0-9]*/stat") if f != f"/proc/{os.getpid()}/stat")
+ticks = (sum(map(int, open(f).read().rpartition(") ")[2].split()[11:15])) for f in of_others)
+print(sum(ticks) / os.sysconf("SC_CLK_TCK"))
+"""
+    return float(podman("exec", name, "python", "-c", script))
+
+
+def in_workspace(image, script, **environment):
+    """What the script prints in the trainer's image, confined as its jobs on Kubernetes are."""
+    given = {"HOME": "/tmp", "DVC_SITE_CACHE_DIR": "/tmp/dvc", "MPLCONFIGDIR": "/tmp"}  # noqa: S108
+    variables = [part for pair in (given | environment).items() for part in ("-e", "=".join(pair))]
+    writable = [part for folder in ("/workspace", "/report") for part in ("--tmpfs", folder)]
+    copied = f"exec 2>&1; cp -R /work /workspace/digits; cd /workspace/digits\n{script}"
+    command = ("run", "--rm", "--pull=never", *HARDENED, *writable, *variables, image)
+    return podman(*command, "sh", "-exc", copied)
+
+
 def size(image):
     return int(podman("image", "inspect", "--format", "{{.Size}}", image))
 
 
-def check_image(base, image):
+def check_size(base, image):
     grown = size(image) - size(base)
     assert grown < LARGEST, f"{grown / 1e6:.0f} MB over its base"
-    holds("size over its base", f"{grown / 1e6:.0f} MB")
+    holds("size over its base", f"{grown / 1e6:.0f} MB, at most {LARGEST / 1e6:.0f}")
+
+
+def check_labels(image):
     (described,) = json.loads(podman("image", "inspect", image))
     settings = described["Config"]
     assert settings.get("User") == "1000", settings
@@ -133,28 +176,54 @@ open("/state/written", "w").close(); os.remove("/state/written")
     holds("not root, writes to its volume alone, health check passes")
 
 
-def check_registered(image, bundle, other):
+def check_trainer(image, registry):
+    """What its jobs do, but for training: the service and the registry are up."""
+    began = time.monotonic()
+    script = f"""
+test "$(id -u)" = 1000
+test -z "$(git status --porcelain)"
+dvc status > /tmp/status
+grep -q fetch /tmp/status
+python -m pipeline.fetch data=digits
+test -n "$(ls data/raw/digits)"
+python -m monitoring.drift --url http://127.0.0.1:{PORT} --out /report
+python -m pipeline.retrain --check --drift /report/drift.json
+! touch /work/written
+"""
+    said = in_workspace(image, script, MLFLOW_TRACKING_URI=registry.uri)
+    assert "No reason to train anew." in said, said
+    seconds = time.monotonic() - began
+    holds("trainer: Git, DVC, fetch, drift and the reasons to train", f"{seconds:.0f} s")
+
+
+def check_registered(image, trainer, bundle, other):
     folder = Path(tempfile.mkdtemp(prefix="mlflow-"))
     uri = f"http://127.0.0.1:{REGISTRY_PORT}"
     running = server(folder, REGISTRY_PORT)
     try:
         await_server(uri)
         registry = Registry(uri)
-        first, second = registry.register(bundle), registry.register(other)
+        first, second = (
+            registry.register(each, **{PROMOTED: f"2026-01-0{day}T00:00:00+00:00"})
+            for day, each in enumerate((bundle, other), 1)
+        )
         registry.promote(first)
         given = {"MLFLOW_TRACKING_URI": uri, "MODEL_POLL_SECONDS": 0.5}
-        with container(image, **given) as name:
-            seconds = until(is_ready, 60, "ready")
-            wanted = f"{seconds:.1f} s, {REGISTERED_SECONDS} wanted"
-            holds("ready with a model from the registry", wanted)
+        with started(image, REGISTERED_SECONDS, **given) as (name, told):
+            holds("ready with a model from the registry", told)
             answer = predicted()
             assert (answer["prediction"], answer["model_version"]) == (7, first), answer
             holds("reads a 7 with the champion", f"version {first}")
             check_confined(name)
+            check_trainer(trainer, registry)
             registry.promote(second)
             moved = until(lambda: predicted()["model_version"] == second, 20, "the alias")
             assert predicted()["prediction"] == 7
             holds("follows a moved alias", f"{moved:.1f} s")
+            rollback = "python -m pipeline.register --rollback"
+            in_workspace(trainer, rollback, MLFLOW_TRACKING_URI=uri)
+            until(lambda: predicted()["model_version"] == first, 20, "the alias, back")
+            holds("goes back to the model before, by the trainer", f"version {first}")
             check_stop_under_load(name)
     finally:
         os.killpg(running.pid, 9)
@@ -199,19 +268,20 @@ def check_stop_under_load(name):
 
 
 def check_baked(image):
-    with container(image) as name:
-        seconds = until(is_ready, 60, "ready")
+    with started(image, BAKED_SECONDS) as (name, told):
         assert predicted()["prediction"] == 7
-        holds("ready with a model baked in", f"{seconds:.1f} s, {BAKED_SECONDS} wanted")
+        holds("ready with a model baked in", told)
         check_confined(name)
 
 
 def main():
-    base, registered, baked, *bundles = sys.argv[1:]
+    base, registered, baked, trainer, *bundles = sys.argv[1:]
     bundle, other = map(Path, bundles)
-    check_image(base, registered)
+    check_size(base, registered)
+    check_labels(registered)
+    check_labels(trainer)
     check_baked(baked)
-    check_registered(registered, bundle, other)
+    check_registered(registered, trainer, bundle, other)
 
 
 if __name__ == "__main__":

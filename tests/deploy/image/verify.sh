@@ -55,15 +55,22 @@ for folder in $(sed -n 's#^.* = \(file://\)\?\(/[^ ]*\)$#\2#p' "$WORK/conf/pip.c
 done
 
 build() {  # TARGET TAG OPTION...
-  # Without --layers=false a last WORKDIR is not made.
+  # Layers: what has not changed is not installed again. (A last WORKDIR that is not there would not be made.)
   ENGINE=buildah bash "$here/namespaces.sh" "$root/deploy/image/build.sh" "$1" --pull-never \
-    --layers=false --isolation chroot --network host --quiet "${lent[@]}" --tag "$2" "${@:3}"
+    --layers --isolation chroot --network host --quiet "${lent[@]}" --tag "$2" "${@:3}"
 }
 
 bash "$here/namespaces.sh" podman image exists "$base" ||
   bash "$here/namespaces.sh" podman import --quiet --change 'CMD ["python3"]' \
     --change 'ENV PATH=/usr/local/bin:/usr/local/sbin:/usr/sbin:/usr/bin:/sbin:/bin' "$WORK/base.tar" "$base"
+seconds() { echo "    $1: $SECONDS s"; SECONDS=0; }
+SECONDS=0
+build trainer localhost/digits:trainer &  # most of it is waiting for packages
+trainer=$!
 build serve localhost/digits:registered
 build serve localhost/digits:baked --build-arg "MODEL_DIR=$bundle"
+wait $trainer
+seconds "built"
 bash "$here/namespaces.sh" --net "$root/.venv/bin/python" "$here/check.py" "$base" \
-  localhost/digits:registered localhost/digits:baked "$root/$bundle" "$root/$other"
+  localhost/digits:registered localhost/digits:baked localhost/digits:trainer "$root/$bundle" "$root/$other"
+seconds "checked"
