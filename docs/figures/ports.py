@@ -66,7 +66,7 @@ def _services() -> dict[str, str]:
     found = {}
     for path in sorted((ROOT / "deploy" / "kubernetes").glob("*/**/*.yaml")):
         for each in yaml.safe_load_all(path.read_text()):
-            if each and each.get("kind") == "Service":
+            if isinstance(each, dict) and each.get("kind") == "Service":  # a list is a patch
                 ports = (f"{port['port']}" for port in each["spec"]["ports"])
                 found[each["metadata"]["name"]] = ", ".join(ports)
     return found

@@ -14,7 +14,7 @@ THEIRS = {
     "/api/2.0/mlflow/registered-models/search": "MLflow",
 }
 # Not endpoints: see test_paths.py for those that are folders.
-_FOLDER = re.compile(r"/(state|tmp|etc|dev|trainer)\b.*")
+_FOLDER = re.compile(r"/(state|tmp|etc|dev|mlflow|trainer)\b.*")
 
 
 @pytest.mark.parametrize("name", NAMES)
