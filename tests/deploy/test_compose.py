@@ -6,6 +6,8 @@ import shutil
 import socket
 import subprocess
 import sys
+import tempfile
+from itertools import takewhile
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -219,8 +221,8 @@ def postgres(tmp_path_factory):
     """The address of a PostgreSQL of this test's own, with the user and database of Compose."""
     given = SERVICES["postgres"]["environment"]
     folder, port = tmp_path_factory.mktemp("postgres"), free_port()
-    for each in (folder, *folder.parents[:2]):
-        each.chmod(0o755)
+    for each in takewhile(lambda each: each != Path(tempfile.gettempdir()), folder.parents):
+        each.chmod(0o755)  # pytest's own, which are closed to the user `postgres`
     shutil.chown(folder, "postgres")
     home = max(Path("/usr/lib/postgresql").iterdir()) / "bin"
 
