@@ -13,8 +13,6 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from prometheus_client import Gauge
-
 UNKNOWN = bytes(40)  # in place of the ten probabilities
 
 
@@ -44,12 +42,8 @@ def nothing(*_: object, **__: object) -> None:
 def _uncounted() -> None:
     from serve.metrics import Metrics
 
-    for kind, names in (
-        (Metrics, ("predicted", "doubted", "answered", "failed")),
-        (Gauge, ("inc", "dec")),
-    ):
-        for name in names:
-            setattr(kind, name, nothing)
+    for name in ("began", "predicted", "doubted", "answered", "failed"):
+        setattr(Metrics, name, nothing)
 
 
 def _unobserved() -> None:

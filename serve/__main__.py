@@ -15,7 +15,7 @@ from pathlib import Path
 # One thread each: the processes are the parallelism. Before NumPy is imported.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
-from serve import logs, metrics, puller, settings, worker
+from serve import counts, logs, metrics, puller, settings, worker
 from serve.settings import Settings, SettingsError
 from serve.supervisor import Child, Supervisor
 
@@ -97,7 +97,7 @@ def _listener(chosen: Settings) -> socket.socket:
 
 def _pull(chosen: Settings, folder: Path, parent: int) -> None:
     logs.configure(chosen)
-    metrics.share(folder, "puller")
+    counts.share(folder, "puller")
     puller.main(chosen, metrics.Metrics().reloaded, parent)
 
 

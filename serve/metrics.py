@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable, Iterator
 from math import isnan
 from pathlib import Path
@@ -14,12 +13,13 @@ from prometheus_client import (
     Gauge,
     Histogram,
     disable_created_metrics,
-    values,
 )
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
+
+from serve.counts import adding, observing
 
 _LATENCY = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 5)
 _CONFIDENCE = (0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99, 1)
@@ -54,20 +54,10 @@ class State(NamedTuple):
     created: float
 
 
-def share(folder: Path, process: str) -> None:
-    """Lets this process's metrics count in the folder, under a name that no other has now.
-
-    Before any `Metrics` is made. A process that takes the place of a dead one takes over its name,
-    and so counts on where that ended; the folder does not grow.
-    """
-    os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(folder)
-    values.ValueClass = values.MultiProcessValue(process_identifier=lambda: process)
-
-
 class Metrics:
     """The collectors of one application, in a registry of their own.
 
-    `folder`: where the processes that serve together count, if `share` was called with it.
+    `folder`: where the processes that serve together count, if `counts.share` was called with it.
     """
 
     def __init__(self, folder: Path | None = None) -> None:
@@ -135,7 +125,7 @@ class Metrics:
             buckets=_LATENCY,
             registry=own,
         )
-        self.active = Gauge(
+        active = Gauge(
             "active_requests",
             "Requests in flight.",
             multiprocess_mode="sum",
@@ -152,8 +142,9 @@ class Metrics:
             (*version, "correct"),
             registry=own,
         )
-        self.active.set(0)  # a predecessor may have died in the middle of some
-        self._own = self._all = own
+        active.set(0)  # a predecessor may have died in the middle of some
+        self._active = adding(active)
+        self._all = own
         if folder:
             self._all = CollectorRegistry()
             MultiProcessCollector(self._all, str(folder))
@@ -183,13 +174,13 @@ class Metrics:
 
     def _answer(self, version: str, digit: int) -> Callable[[float, float], None]:
         # Finding a labelled child costs more than counting: it is done once.
-        predictions = self._predictions.labels(version, digit).inc
-        scores = self._scores.labels(version, digit).observe
-        latency = self._latency.labels(version).observe
+        predictions = adding(self._predictions.labels(version, digit))
+        scores = observing(self._scores.labels(version, digit))
+        latency = observing(self._latency.labels(version))
         latest = self._confidence.labels(version).set
 
         def count(confidence: float, seconds: float) -> None:
-            predictions()
+            predictions(1)
             scores(confidence)
             latency(seconds)
             latest(confidence)
@@ -203,32 +194,38 @@ class Metrics:
 
     def _doubt(self, version: str) -> Callable[[float, bool, bool], None]:
         # Made at the first answer, so that a rate is 0, and not absent, before the first doubt.
-        likelihoods = self._likelihoods.labels(version).observe
-        unsure, refused = self._uncertain.labels(version).inc, self._not_digits.labels(version).inc
+        likelihoods = observing(self._likelihoods.labels(version))
+        unsure = adding(self._uncertain.labels(version))
+        refused = adding(self._not_digits.labels(version))
 
         def count(likelihood: float, uncertain: bool, not_digit: bool) -> None:
             if not isnan(likelihood):
                 likelihoods(likelihood)
             if uncertain:
-                unsure()
+                unsure(1)
             if not_digit:
-                refused()
+                refused(1)
 
         return count
+
+    def began(self) -> None:
+        """A request is in flight until it is `answered`."""
+        self._active(1)
 
     def answered(self, method: str, endpoint: str, status: int, seconds: float) -> None:
         """Counts a request; `endpoint` is a route's template, never a raw path."""
         key = method, endpoint, status
         count = self._ends.get(key) or self._ends.setdefault(key, self._end(*key))
         count(seconds)
+        self._active(-1)  # last: where none is active, all are counted
 
     def _end(self, method: str, endpoint: str, status: int) -> Callable[[float], None]:
         method = method if method in _METHODS else "other"
-        requests = self._requests.labels(method, endpoint, status).inc
-        durations = self._durations.labels(method, endpoint).observe
+        requests = adding(self._requests.labels(method, endpoint, status))
+        durations = observing(self._durations.labels(method, endpoint))
 
         def count(seconds: float) -> None:
-            requests()
+            requests(1)
             durations(seconds)
 
         return count

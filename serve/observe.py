@@ -56,7 +56,7 @@ class Observe:
         if scope["path"] in _QUIET:
             await self._app(scope, receive, observed)
             return
-        self._metrics.active.inc()
+        self._metrics.began()
         ended = self._tracing.begin(scope, call)
         try:
             await self._app(scope, receive, observed)
@@ -65,7 +65,6 @@ class Observe:
             if ended:
                 ended(_endpoint(scope), status)
             self._end(scope, method, call, status)
-            self._metrics.active.dec()  # last: where none is active, all are counted
 
     def _end(self, scope: Scope, method: str, call: Call, status: int) -> None:
         seconds = perf_counter() - call.started

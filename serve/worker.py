@@ -12,7 +12,7 @@ from types import FrameType
 
 import uvicorn
 
-from serve import logs, metrics
+from serve import counts, logs
 from serve.app import Application, create_app
 from serve.protocol import Protocol
 from serve.settings import Settings
@@ -49,7 +49,7 @@ def main(
 ) -> None:
     """Answers on the socket until it is stopped, or until the process `parent` is gone."""
     logs.configure(settings)
-    metrics.share(metrics_folder, f"worker-{place}")
+    counts.share(metrics_folder, f"worker-{place}")
     app = create_app(settings, metrics_folder)
 
     async def look_after_parent() -> None:
