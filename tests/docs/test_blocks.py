@@ -65,6 +65,8 @@ def copy(tmp_path_factory):
         shutil.copy2(ROOT / name, folder / name)
     for path in folder.glob("conf/run/*.yaml"):
         path.write_text(re.sub(r"^epochs: \d+", "epochs: 1", path.read_text(), flags=re.M))
+    network = folder / "pipeline" / "likelihood_network.py"
+    network.write_text(network.read_text().replace("_BATCH = 1400,", "_BATCH = 200,"))
     params = folder / "params.yaml"
     params.write_text(re.sub(r"^data: \w+", "data: digits", params.read_text(), flags=re.M))
     # What `make setup` would make, which is here already.

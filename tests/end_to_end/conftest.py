@@ -1,118 +1,22 @@
-"""A clone of the working tree, to run DVC in as a user would."""
+"""Clones of the working tree, built and unbuilt, and a browser."""
 
-import os
-import re
 import shutil
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 from browsing import chromium
-
-ROOT = Path(__file__).parents[2]
-
-
-class Clone:
-    """A Git repository of its own with the files of the working tree."""
-
-    def __init__(self, folder):
-        self.folder = folder
-        listed = subprocess.run(
-            ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
-            cwd=ROOT,
-            capture_output=True,
-            text=True,
-            check=True,
-        ).stdout
-        for name in filter(None, listed.split("\0")):
-            if (ROOT / name).exists():
-                (folder / name).parent.mkdir(parents=True, exist_ok=True)
-                shutil.copy2(ROOT / name, folder / name)
-        self.run("git", "init", "-q", "-b", "main")
-        self.run("git", "config", "user.name", "Test")
-        self.run("git", "config", "user.email", "test@localhost")
-        self.commit("as it is")
-
-    @property
-    def environment(self):
-        """This one's, with the tests' Python first and nothing of a surrounding DVC or MLflow."""
-        inherited = {
-            name: value
-            for name, value in os.environ.items()
-            if not name.startswith(("DVC_", "MLFLOW_", "MNIST_"))
-        }
-        here = Path(sys.executable).parent
-        return {
-            **inherited,
-            "PATH": f"{here}:{os.environ['PATH']}",
-            "GIT_CONFIG_GLOBAL": "/dev/null",
-        }
-
-    def start(self, *command, **environment):
-        """The command as a running process; its output is one text."""
-        return subprocess.Popen(
-            command,
-            cwd=self.folder,
-            env={**self.environment, **environment},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-
-    def run(self, *command, fails=False, **environment):
-        """What the command prints; it must succeed, or fail if that is expected."""
-        process = self.start(*command, **environment)
-        output, _ = process.communicate(timeout=900)
-        assert (process.returncode != 0) == fails, (
-            f"{command} ended with {process.returncode}:\n{output}"
-        )
-        return output
-
-    def edit(self, name, old, new):
-        """Replaces `old` in a file, where it must be."""
-        path = self.folder / name
-        text = path.read_text()
-        assert old in text, f"{name} has no {old!r}"
-        path.write_text(text.replace(old, new))
-
-    def pick(self, name, value):
-        """Picks another value in `params.yaml`, whatever it picks now."""
-        path = self.folder / "params.yaml"
-        text, places = re.subn(
-            rf"^{name}: (\[.*?\]|\S+)", f"{name}: {value}", path.read_text(), flags=re.MULTILINE
-        )
-        assert places == 1, f"params.yaml picks no {name}"
-        path.write_text(text)
-
-    def commit(self, message):
-        self.run("git", "add", "-A")
-        self.run("git", "commit", "-q", "--allow-empty", "-m", message)
-
-    def read(self, name):
-        return (self.folder / name).read_text()
-
-
-def unbuilt(folder):
-    """A clone in which nothing was built yet, also not by whoever recorded `dvc.lock`."""
-    clone = Clone(folder)
-    for recorded in ("dvc.lock", *(str(path) for path in clone.folder.glob("reports/*"))):
-        (clone.folder / recorded).unlink(missing_ok=True)
-    clone.commit("nothing built")
-    return clone
+from cloning import ROOT, copied, made_once, quick, unbuilt
 
 
 @pytest.fixture
 def empty_clone(tmp_path):
     """An unbuilt clone without `../shared`."""
-    (tmp_path / "alone").mkdir()
     return unbuilt(tmp_path / "alone")
 
 
 @pytest.fixture(scope="module")
 def module_clone(tmp_path_factory):
     """An unbuilt clone for all tests of a module."""
-    return unbuilt(tmp_path_factory.mktemp("clone"))
+    return quick(unbuilt(tmp_path_factory.mktemp("clone")))
 
 
 @pytest.fixture(scope="module")
@@ -124,12 +28,16 @@ def browser():
 @pytest.fixture(scope="session")
 def rebuilt(tmp_path_factory):
     """A clone in which `data: digits` was rebuilt; do not change it."""
-    clone = unbuilt(tmp_path_factory.mktemp("rebuilt"))
-    clone.pick("data", "digits")
-    clone.commit("digits")
-    clone.output = clone.run("dvc", "repro")
-    clone.commit("rebuilt")
-    return clone
+
+    def make(folder):
+        clone = quick(unbuilt(folder))
+        clone.pick("data", "digits")
+        clone.commit("digits")
+        output = clone.run("dvc", "repro")
+        clone.commit("rebuilt")
+        return output
+
+    return made_once(tmp_path_factory, "rebuilt", make)
 
 
 @pytest.fixture(scope="session")
@@ -138,18 +46,18 @@ def champion(tmp_path_factory):
     shared = ROOT.parent / "shared" / "mnist"
     if not shared.exists():
         pytest.skip("needs the files of MNIST in ../shared/mnist")
-    clone = unbuilt(tmp_path_factory.mktemp("champion"))
-    if (ROOT / ".dvc" / "cache").exists():
-        shutil.copytree(ROOT / ".dvc" / "cache", clone.folder / ".dvc" / "cache")
-    clone.run("dvc", "repro", MNIST_MIRROR=str(shared))
-    clone.output = clone.run("python", "-m", "pipeline.register")
-    return clone
+
+    def make(folder):
+        clone = unbuilt(folder)
+        if (ROOT / ".dvc" / "cache").exists():
+            shutil.copytree(ROOT / ".dvc" / "cache", clone.folder / ".dvc" / "cache")
+        clone.run("dvc", "repro", MNIST_MIRROR=str(shared))
+        return clone.run("python", "-m", "pipeline.register")
+
+    return made_once(tmp_path_factory, "champion", make)
 
 
 @pytest.fixture
 def clone(rebuilt, tmp_path):
     """A copy of the rebuilt clone to work in, with its cache."""
-    copy = Clone.__new__(Clone)
-    copy.folder = tmp_path / "clone"
-    shutil.copytree(rebuilt.folder, copy.folder, symlinks=True)
-    return copy
+    return copied(rebuilt, tmp_path)

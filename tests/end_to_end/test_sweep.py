@@ -4,7 +4,6 @@ The tests of one clone come one after the other, each from where the last left i
 each step makes that any of them can be run alone.
 """
 
-import copy
 import csv
 import io
 import json
@@ -23,6 +22,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from cloning import copied
 from omegaconf import OmegaConf
 
 from pipeline import experiments, files, paths
@@ -31,14 +31,6 @@ pytestmark = pytest.mark.slow
 
 SWEEP = ["-m", "run=1,2,3", "data=digits", "epochs=1"]
 SEEDS = ["-m", "run=3", "epochs=1", "seed=1,2", "threads=1", "data=digits"]
-
-
-def twin(clone, folder):
-    """A copy of the clone, with its cache and its runs."""
-    other = copy.copy(clone)
-    other.folder = folder / "clone"
-    shutil.copytree(clone.folder, other.folder, symlinks=True)
-    return other
 
 
 @contextmanager
@@ -152,7 +144,7 @@ def weights(clone, folder):
 @pytest.fixture(scope="module")
 def workshop(module_clone, tmp_path_factory):
     """A clone with an uncommitted change and an untracked file."""
-    clone = twin(module_clone, tmp_path_factory.mktemp("workshop"))
+    clone = copied(module_clone, tmp_path_factory.mktemp("workshop"))
     clone.edit("README.md", "# ", "# My ")
     (clone.folder / "notes.txt").write_text("mine")
     clone.before = clone.run("git", "status", "--porcelain")
@@ -296,7 +288,7 @@ def test_repeating_trains_nothing_and_adds_nothing(swept):
 
 
 def test_adopted_settings_rebuild_the_same_models_from_the_cache(swept, tmp_path):
-    clone = twin(swept, tmp_path)
+    clone = copied(swept, tmp_path)
     clone.run("git", "checkout", "-q", ".")
     clone.pick("data", "digits")
     for run, job in swept.results.items():
@@ -380,7 +372,7 @@ def test_after_kill_9_the_next_start_marks_waits_and_takes_what_the_orphan_made(
 @pytest.fixture(scope="module")
 def alone(module_clone, tmp_path_factory):
     """A clone with the data of both seeds in DVC's cache, and each seed's weights without DVC."""
-    clone = twin(module_clone, tmp_path_factory.mktemp("alone"))
+    clone = copied(module_clone, tmp_path_factory.mktemp("alone"))
     clone.weights = {}
     recorded = clone.read("params.yaml")
     for seed in (1, 2):
@@ -399,9 +391,31 @@ def alone(module_clone, tmp_path_factory):
     return clone
 
 
+def ray_node(environment, *options):
+    """A node of one core on this machine, once it runs."""
+    said = ""
+    for _ in range(3):  # Ray gives a node 30 s to start, which few cores that others use may miss
+        node = subprocess.Popen(
+            ["ray", "start", "--block", "--num-cpus=1", *options],
+            env={**environment, "RAY_AUTH_MODE": "disabled"},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        )
+        for line in node.stdout:
+            said += line
+            if "Ray runtime started" in line:
+                return node
+        node.communicate(timeout=60)
+        if "timed out during startup" not in said:
+            break
+    raise AssertionError(f"ray start ended:\n{said}")
+
+
 @contextmanager
 def ray_cluster(clone):
-    """Two nodes of one core each on this machine; their address and their processes."""
+    """Two nodes; what tells where they are."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -411,20 +425,7 @@ def ray_cluster(clone):
     nodes = []
     try:
         for options in ([*head, "--disable-usage-stats"], [f"--address={address}"]):
-            node = subprocess.Popen(
-                ["ray", "start", "--block", "--num-cpus=1", *options],
-                env={**clone.environment, "RAY_AUTH_MODE": "disabled"},
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                text=True,
-                start_new_session=True,
-            )
-            nodes.append(node)
-            said = ""
-            while "Ray runtime started" not in said:
-                line = node.stdout.readline()
-                said += line
-                assert line, f"ray start ended:\n{said}"
+            nodes.append(ray_node(clone.environment, *options))
         yield {"RAY_ADDRESS": address, "RAY_AUTH_MODE": "disabled"}
     finally:
         for node in reversed(nodes):
@@ -455,7 +456,7 @@ def test_seeds_one_after_the_other_give_the_weights_of_each_alone(orphaned, alon
 
 @pytest.mark.parametrize("launcher", ["joblib", "submitit_local"])
 def test_seeds_on_several_cores_give_the_weights_of_each_alone(alone, tmp_path, launcher):
-    clone = twin(alone, tmp_path)
+    clone = copied(alone, tmp_path)
     clone.run("python", "train.py", *SEEDS, f"hydra/launcher={launcher}")
     assert weights(clone, tmp_path) == alone.weights
     parent, children = sweep_runs(clone, " ".join([*SEEDS, f"hydra/launcher={launcher}"]))
@@ -464,7 +465,7 @@ def test_seeds_on_several_cores_give_the_weights_of_each_alone(alone, tmp_path, 
 
 
 def test_seeds_on_two_nodes_give_the_weights_of_each_alone(alone, tmp_path):
-    clone = twin(alone, tmp_path)
+    clone = copied(alone, tmp_path)
     with (
         ray_cluster(clone) as cluster,
         started(clone, *SEEDS, "hydra/launcher=ray", **cluster) as process,
@@ -484,7 +485,7 @@ def test_seeds_on_two_nodes_give_the_weights_of_each_alone(alone, tmp_path):
 @pytest.fixture(scope="module")
 def queued(alone, tmp_path_factory):
     """A clone in which DVC's own queue made a grid of four."""
-    clone = twin(alone, tmp_path_factory.mktemp("queued"))
+    clone = copied(alone, tmp_path_factory.mktemp("queued"))
     grid = ["seed=1,2", "conf/run/1.yaml:epochs=1,2", "runs=[1]", "data=digits"]
     clone.run("dvc", "exp", "run", "--queue", *(word for s in grid for word in ("-S", s)))
     # Its workers stay behind with whatever they print to; now and then one never ends.
@@ -528,7 +529,7 @@ def test_four_queued_experiments_leave_four_runs_in_mlflow(queued):
 
 
 def test_dvc_compares_branches_and_applies_them(queued, tmp_path):
-    clone = twin(queued, tmp_path)
+    clone = copied(queued, tmp_path)
     first, second, *_ = (run.tags["DVC_EXP_NAME"] for run in mlflow_runs(clone))
     difference = clone.run("dvc", "exp", "diff", first, second)
     assert "val_loss" in difference
