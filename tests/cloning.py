@@ -118,7 +118,7 @@ def copied(clone, folder):
 
 
 def made_once(factory, name, make):
-    """A copy of the clone that `make(folder)` makes, once for all processes, with what that says."""
+    """A copy of the clone that `make(folder)` made, once for all processes, and what it said."""
     shared = factory.getbasetemp()
     if "PYTEST_XDIST_WORKER" in os.environ:
         shared = shared.parent  # of the folders of all processes

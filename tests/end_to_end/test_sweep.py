@@ -17,7 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from contextlib import chdir, contextmanager
+from contextlib import chdir, contextmanager, suppress
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -407,7 +407,9 @@ def ray_node(environment, *options):
             said += line
             if "Ray runtime started" in line:
                 return node
-        node.communicate(timeout=60)
+        node.wait()
+        with suppress(ProcessLookupError):
+            os.killpg(node.pid, signal.SIGKILL)  # whatever it had started
         if "timed out during startup" not in said:
             break
     raise AssertionError(f"ray start ended:\n{said}")
