@@ -31,7 +31,7 @@ from pipeline import (
 from pipeline.config import PipelineError
 from pipeline.dataset import Split
 from pipeline.files import sha256
-from pipeline.registry import CHAMPION
+from pipeline.registry import CHAMPION, PREVIOUS
 from serve.predictor import BundleError, Predictor
 
 logger = logging.getLogger(__name__)
@@ -62,15 +62,18 @@ def main(arguments: list[str]) -> None:
         )
         logger.info("\n%s", _decide(client, rules, version, insist=options.promote))
     logger.info(_NEXT, environment.tracking_uri())
+    if before := registry.aliased(client, rules.model, PREVIOUS):
+        logger.info(_BACK, before.version)
 
 
 _NEXT = """
 Next:
-  make serve                                          the champion, at http://127.0.0.1:8000
-  reports/index.html                                  the comparison, in a browser
-  dvc exp show                                        the same in DVC
-  mlflow ui --backend-store-uri %s
-  python -m pipeline.register --rollback              back to the champion before"""
+  make serve                                the champion, at http://127.0.0.1:8000
+                                            (a service that runs takes it within 30 s)
+  reports/index.html                        the comparison, in a browser
+  dvc exp show                              the same in DVC
+  mlflow ui --backend-store-uri %s"""
+_BACK = "  python -m pipeline.register --rollback    back to version %s"
 
 
 def _options(arguments: list[str]) -> argparse.Namespace:

@@ -167,7 +167,9 @@ def test_rollback_goes_back_and_stays_back(easy, configured, caplog):
     choose(configured, 1)
     said(caplog)
     choose(configured, 1, 3)
-    assert "version 2 is the champion, in place of version 1." in said(caplog)
+    promoted = said(caplog)
+    assert "version 2 is the champion, in place of version 1." in promoted
+    assert "pipeline.register --rollback    back to version 1\n" in promoted
     assert aliases() == {"champion": 2, "previous": 1}
 
     assert "version 1 is the champion again, not 2" in said(caplog, "--rollback")
@@ -239,7 +241,7 @@ def test_a_run_trained_anew_by_hand_is_not_taken_for_the_champion(easy):
 
 
 def test_there_is_nothing_to_roll_back_to_at_first(easy, caplog):
-    said(caplog)
+    assert "--rollback" not in said(caplog)
     with pytest.raises(PipelineError, match="has no earlier champion to go back to"):
         register.main(["--rollback"])
     assert aliases() == {"champion": 1}
