@@ -56,7 +56,8 @@ def test_the_runs_in_mlflow():
     names = {
         tracking.run_name(int(run), found["name"], "") for run, found in COMPARISON["runs"].items()
     }
-    assert set(described("runs")) == names
+    (example,) = described("runs")
+    assert example in names
     assert described("metrics, each epoch") == list(results.METRICS)
 
 
