@@ -62,18 +62,20 @@ def main(arguments: list[str]) -> None:
         )
         logger.info("\n%s", _decide(client, rules, version, insist=options.promote))
     logger.info(_NEXT, environment.tracking_uri())
-    if before := registry.aliased(client, rules.model, PREVIOUS):
-        logger.info(_BACK, before.version)
+    present = registry.aliased(client, rules.model, CHAMPION)
+    before = registry.aliased(client, rules.model, PREVIOUS)
+    if before and present and present.version == version.version:
+        logger.info(_BACK)
 
 
 _NEXT = """
 Next:
   make serve                                the champion, at http://127.0.0.1:8000
-                                            (a service that runs takes it within 30 s)
+                                            (what serves already takes it by itself)
   reports/index.html                        the comparison, in a browser
   dvc exp show                              the same in DVC
   mlflow ui --backend-store-uri %s"""
-_BACK = "  python -m pipeline.register --rollback    back to version %s"
+_BACK = "  python -m pipeline.register --rollback    back to the champion before"
 
 
 def _options(arguments: list[str]) -> argparse.Namespace:

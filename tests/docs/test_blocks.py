@@ -66,7 +66,9 @@ def copy(tmp_path_factory):
     for path in folder.glob("conf/run/*.yaml"):
         path.write_text(re.sub(r"^epochs: \d+", "epochs: 1", path.read_text(), flags=re.M))
     network = folder / "pipeline" / "likelihood_network.py"
-    network.write_text(network.read_text().replace("_BATCH = 1400,", "_BATCH = 200,"))
+    steps = "_STEPS, _BATCH = 1400,"
+    assert steps in network.read_text()
+    network.write_text(network.read_text().replace(steps, "_STEPS, _BATCH = 200,"))
     params = folder / "params.yaml"
     params.write_text(re.sub(r"^data: \w+", "data: digits", params.read_text(), flags=re.M))
     # What `make setup` would make, which is here already.

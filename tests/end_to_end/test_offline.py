@@ -1,4 +1,4 @@
-"""Without any place that has MNIST; that `make demo` needs none is seen by `.ci/run`."""
+"""Without any place that has MNIST; `.ci/run` has `make demo` without a network."""
 
 import time
 

@@ -393,7 +393,6 @@ def alone(module_clone, tmp_path_factory):
 
 def ray_node(environment, *options):
     """A node of one core on this machine, once it runs."""
-    said = ""
     for _ in range(3):  # Ray gives a node 30 s to start, which few cores that others use may miss
         node = subprocess.Popen(
             ["ray", "start", "--block", "--num-cpus=1", *options],
@@ -403,6 +402,7 @@ def ray_node(environment, *options):
             text=True,
             start_new_session=True,
         )
+        said = ""
         for line in node.stdout:
             said += line
             if "Ray runtime started" in line:

@@ -169,7 +169,7 @@ def test_rollback_goes_back_and_stays_back(easy, configured, caplog):
     choose(configured, 1, 3)
     promoted = said(caplog)
     assert "version 2 is the champion, in place of version 1." in promoted
-    assert "pipeline.register --rollback    back to version 1\n" in promoted
+    assert "pipeline.register --rollback    back to the champion before\n" in promoted
     assert aliases() == {"champion": 2, "previous": 1}
 
     assert "version 1 is the champion again, not 2" in said(caplog, "--rollback")
