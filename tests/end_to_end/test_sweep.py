@@ -142,9 +142,35 @@ def weights(clone, folder):
 
 
 @pytest.fixture(scope="module")
-def workshop(module_clone, tmp_path_factory):
-    """A clone with an uncommitted change and an untracked file."""
-    clone = copied(module_clone, tmp_path_factory.mktemp("workshop"))
+def alone(module_clone, tmp_path_factory):
+    """A clone with what comes before the runs, for both seeds, and each seed's weights without DVC.
+
+    That is in DVC's cache, so no sweep of these seeds makes it again.
+    """
+    clone = copied(module_clone, tmp_path_factory.mktemp("alone"))
+    clone.weights = {}
+    recorded = clone.read("params.yaml")
+    for seed in (1, 2):
+        (clone.folder / "params.yaml").write_text(recorded)
+        clone.pick("data", "digits")
+        clone.edit("params.yaml", "seed: 42", f"seed: {seed} ")
+        clone.pick("threads", 1)
+        clone.run("dvc", "repro", "likelihood")
+        clone.run("python", "-m", "pipeline.train", "run=3", "epochs=1", "threads=1")
+        path = clone.folder / paths.model(3) / "model.weights.h5"
+        clone.weights[seed] = files.sha256(path)
+    assert clone.weights[1] != clone.weights[2]
+    shutil.rmtree(clone.folder / "models")
+    shutil.rmtree(clone.folder / "reports" / "train")
+    (clone.folder / "params.yaml").write_text(recorded)
+    clone.commit("what both seeds begin with is known")
+    return clone
+
+
+@pytest.fixture(scope="module")
+def workshop(alone, tmp_path_factory):
+    """The same with an uncommitted change and an untracked file."""
+    clone = copied(alone, tmp_path_factory.mktemp("workshop"))
     clone.edit("README.md", "# ", "# My ")
     (clone.folder / "notes.txt").write_text("mine")
     clone.before = clone.run("git", "status", "--porcelain")
@@ -369,28 +395,6 @@ def test_after_kill_9_the_next_start_marks_waits_and_takes_what_the_orphan_made(
     assert processes(orphaned) == {}
 
 
-@pytest.fixture(scope="module")
-def alone(module_clone, tmp_path_factory):
-    """A clone with the data of both seeds in DVC's cache, and each seed's weights without DVC."""
-    clone = copied(module_clone, tmp_path_factory.mktemp("alone"))
-    clone.weights = {}
-    recorded = clone.read("params.yaml")
-    for seed in (1, 2):
-        (clone.folder / "params.yaml").write_text(recorded)
-        clone.pick("data", "digits")
-        clone.edit("params.yaml", "seed: 42", f"seed: {seed} ")
-        clone.run("dvc", "repro", "preprocess")
-        clone.run("python", "-m", "pipeline.train", "run=3", "epochs=1", "threads=1")
-        path = clone.folder / paths.model(3) / "model.weights.h5"
-        clone.weights[seed] = files.sha256(path)
-    assert clone.weights[1] != clone.weights[2]
-    shutil.rmtree(clone.folder / "models")
-    shutil.rmtree(clone.folder / "reports" / "train")
-    (clone.folder / "params.yaml").write_text(recorded)
-    clone.commit("both seeds' data are known")
-    return clone
-
-
 def ray_node(environment, *options):
     """A node of one core on this machine, once it runs."""
     for _ in range(3):  # Ray gives a node 30 s to start, which few cores that others use may miss
@@ -488,7 +492,7 @@ def test_seeds_on_two_nodes_give_the_weights_of_each_alone(alone, tmp_path):
 def queued(alone, tmp_path_factory):
     """A clone in which DVC's own queue made a grid of four."""
     clone = copied(alone, tmp_path_factory.mktemp("queued"))
-    grid = ["seed=1,2", "conf/run/1.yaml:epochs=1,2", "runs=[1]", "data=digits"]
+    grid = ["seed=1,2", "conf/run/1.yaml:epochs=1,2", "runs=[1]", "data=digits", "threads=1"]
     clone.run("dvc", "exp", "run", "--queue", *(word for s in grid for word in ("-S", s)))
     # Its workers stay behind with whatever they print to; now and then one never ends.
     with (tmp_path_factory.mktemp("queue") / "log").open("wb") as log:
