@@ -33,7 +33,6 @@ def share(folder: Path, process: str) -> None:
         """A number of a metric, which has many if it has labels or buckets."""
 
         __slots__ = ("inc", "set")
-        _multiprocess = True
 
         def __init__(
             self,

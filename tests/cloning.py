@@ -1,10 +1,12 @@
 """Clones of the working tree, to run DVC in as a user would."""
 
+import copy
 import os
 import re
 import shutil
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 from filelock import FileLock
@@ -12,26 +14,24 @@ from filelock import FileLock
 ROOT = Path(__file__).parents[1]
 
 
+@cache
+def tracked():
+    """Every file of the working tree that is in git or would be."""
+    listed = subprocess.run(
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    return sorted(name for name in listed.split("\0") if name and (ROOT / name).exists())
+
+
 class Clone:
-    """A Git repository of its own with the files of the working tree."""
+    """A Git repository with files of the working tree."""
 
     def __init__(self, folder):
         self.folder = folder
-        listed = subprocess.run(
-            ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
-            cwd=ROOT,
-            capture_output=True,
-            text=True,
-            check=True,
-        ).stdout
-        for name in filter(None, listed.split("\0")):
-            if (ROOT / name).exists():
-                (folder / name).parent.mkdir(parents=True, exist_ok=True)
-                shutil.copy2(ROOT / name, folder / name)
-        self.run("git", "init", "-q", "-b", "main")
-        self.run("git", "config", "user.name", "Test")
-        self.run("git", "config", "user.email", "test@localhost")
-        self.commit("as it is")
 
     @property
     def environment(self):
@@ -95,9 +95,22 @@ class Clone:
         return (self.folder / name).read_text()
 
 
+def cloned(folder):
+    """The working tree as it is, as a repository of its own."""
+    for name in tracked():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(ROOT / name, folder / name)
+    clone = Clone(folder)
+    clone.run("git", "init", "-q", "-b", "main")
+    clone.run("git", "config", "user.name", "Test")
+    clone.run("git", "config", "user.email", "test@localhost")
+    clone.commit("as it is")
+    return clone
+
+
 def unbuilt(folder):
     """A clone in which nothing was built yet, also not by whoever recorded `dvc.lock`."""
-    clone = Clone(folder)
+    clone = cloned(folder)
     for recorded in ("dvc.lock", *(str(path) for path in clone.folder.glob("reports/*"))):
         (clone.folder / recorded).unlink(missing_ok=True)
     clone.commit("nothing built")
@@ -113,11 +126,10 @@ def quick(clone):
 
 def copied(clone, folder):
     """A copy of the clone to work in, with its cache and its runs."""
-    copy = Clone.__new__(Clone)
-    copy.__dict__ |= vars(clone)
-    copy.folder = folder / "clone"
-    shutil.copytree(clone.folder, copy.folder, symlinks=True)
-    return copy
+    other = copy.copy(clone)
+    other.folder = folder / "clone"
+    shutil.copytree(clone.folder, other.folder, symlinks=True)
+    return other
 
 
 def made_once(factory, name, make):
@@ -134,6 +146,6 @@ def made_once(factory, name, make):
             output = make(making)
             making.rename(folder)
             said.write_text(output)
-    clone = Clone.__new__(Clone)
-    clone.folder, clone.output = folder, said.read_text()
+    clone = Clone(folder)
+    clone.output = said.read_text()
     return copied(clone, factory.mktemp(name))

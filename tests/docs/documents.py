@@ -1,28 +1,14 @@
 """The Markdown files of the repository as their tests read them."""
 
 import re
-import subprocess
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+from cloning import ROOT, tracked
 from markdown_it import MarkdownIt
 
-ROOT = Path(__file__).parents[2]
 MARKDOWN = MarkdownIt("commonmark").enable("table")
-
-
-@cache
-def tracked():
-    """Every file that is in git or would be."""
-    listed = subprocess.run(
-        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=True,
-    ).stdout
-    return sorted(name for name in listed.split("\0") if name and (ROOT / name).exists())
 
 
 @cache

@@ -6,15 +6,14 @@ the slow tests. A block of JSON below one that runs is what it prints.
 """
 
 import json
-import os
 import re
-import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-from documents import ROOT, documents, tracked
+from cloning import cloned, quick
+from documents import ROOT, documents
 from serving import Process
 
 PROGRAMS = {"sh": ["bash", "-e"], "python": [sys.executable], "js": ["node", "--input-type=module"]}
@@ -59,33 +58,18 @@ def service(bundle, tmp_path_factory):
 @pytest.fixture(scope="module")
 def copy(tmp_path_factory):
     """A copy of the working tree that is set up for few and quick steps."""
-    folder = tmp_path_factory.mktemp("copy")
-    for name in tracked():
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy2(ROOT / name, folder / name)
-    for path in folder.glob("conf/run/*.yaml"):
+    clone = quick(cloned(tmp_path_factory.mktemp("copy")))
+    for path in clone.folder.glob("conf/run/*.yaml"):
         path.write_text(re.sub(r"^epochs: \d+", "epochs: 1", path.read_text(), flags=re.M))
-    network = folder / "pipeline" / "likelihood_network.py"
-    steps = "_STEPS, _BATCH = 1400,"
-    assert steps in network.read_text()
-    network.write_text(network.read_text().replace(steps, "_STEPS, _BATCH = 200,"))
-    params = folder / "params.yaml"
-    params.write_text(re.sub(r"^data: \w+", "data: digits", params.read_text(), flags=re.M))
+    clone.pick("data", "digits")
     # What `make setup` would make, which is here already.
-    (folder / ".venv").mkdir()
+    (clone.folder / ".venv").mkdir()
     for part in Path(sys.prefix).iterdir():
         if part.suffix != ".installed":
-            (folder / ".venv" / part.name).symlink_to(part)
-    (folder / ".venv" / "dev.installed").touch()
-    for command in (
-        ["git", "init", "-q", "-b", "main"],
-        ["git", "config", "user.name", "Test"],
-        ["git", "config", "user.email", "test@localhost"],
-        ["git", "add", "-A"],
-        ["git", "commit", "-q", "-m", "as it is"],
-    ):
-        subprocess.run(command, cwd=folder, check=True)
-    return folder
+            (clone.folder / ".venv" / part.name).symlink_to(part)
+    (clone.folder / ".venv" / "dev.installed").touch()
+    clone.commit("few and quick steps")
+    return clone
 
 
 @pytest.mark.parametrize(("block", "answer"), list(runnable()))
@@ -95,17 +79,11 @@ def test_a_block_runs(request, copy, block, answer):
         url = request.getfixturevalue("service").url
         code = code.replace(SERVICE, url.removeprefix("http://"))
         code = code.replace("serve.client", f"serve.client --url {url}")
-    inherited = {
-        name: value
-        for name, value in os.environ.items()
-        if not name.startswith(("DVC_", "MLFLOW_", "MNIST_"))
-    }
-    here = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
     ran = subprocess.run(
         PROGRAMS[block.language],
         input=code,
-        cwd=copy,
-        env={**inherited, "PATH": here, "no_proxy": "127.0.0.1", "GIT_CONFIG_GLOBAL": "/dev/null"},
+        cwd=copy.folder,
+        env={**copy.environment, "no_proxy": "127.0.0.1"},
         capture_output=True,
         text=True,
         timeout=240,
