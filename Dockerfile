@@ -18,7 +18,7 @@ RUN --mount=type=secret,id=pipconf,target=/etc/pip.conf \
 # Bytecode of what is imported, not of all: the root cannot be written later.
 WORKDIR /app
 COPY serve ./serve
-RUN /opt/venv/bin/python -c "import serve.__main__, serve.client, serve.limiter, limits.aio.storage, \
+RUN /opt/venv/bin/python -c "import serve.__main__, serve.client, serve.http.rate_limit, limits.aio.storage, \
       mlflow.artifacts, mlflow.store.model_registry.rest_store, \
       mlflow.store.model_registry.sqlalchemy_store, mlflow.store.tracking.sqlalchemy_store, \
       mlflow.store.artifact.mlflow_artifacts_repo"

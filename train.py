@@ -7,11 +7,11 @@ of `conf/run/<n>.yaml`, those of `params.yaml`, and `data.*`; `--help` lists the
 import sys
 
 from pipeline.config import PipelineError
-from pipeline.sweep import door
+from pipeline.sweep import cli
 
 if __name__ == "__main__":
     try:
-        sys.exit(door.main(sys.argv[1:]))
+        sys.exit(cli.main(sys.argv[1:]))
     except PipelineError as error:
         sys.exit(f"error: {error}")
     except KeyboardInterrupt:

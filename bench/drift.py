@@ -17,13 +17,15 @@ from PIL import Image, ImageDraw, ImageFilter, ImageFont
 from rich.table import Table
 
 from bench.shown import show
-from monitoring.drift.checks import p_values, stability
-from pipeline import dataset, paths
-from pipeline.dataset import Split
-from serve import reference
-from serve.image import NoDigitError, normalise_grey
-from serve.predictor import Predictor
-from serve.reference import Reference
+from monitoring.drift.drift_tests import p_values, stability
+from pipeline.config import paths
+from pipeline.data import dataset
+from pipeline.data.dataset import Split
+from serve.imaging.errors import NoDigitError
+from serve.imaging.normalise import normalise_grey
+from serve.models import drift_reference
+from serve.models.drift_reference import Reference
+from serve.models.predictor import Predictor
 
 COMMAND = "python -m bench.drift"
 SIZES = (10, 25, 50, 100, 200, 500, 1_000)
@@ -89,7 +91,7 @@ def _normalised(images: np.ndarray) -> Iterator[np.ndarray]:
 
 
 def answered(predictor: Predictor, images: np.ndarray) -> Reference:
-    return Reference(predictor.probabilities(images), reference.features(images))
+    return Reference(predictor.probabilities(images), drift_reference.features(images))
 
 
 def drawn(sample: Reference, size: int, chance: np.random.Generator) -> Reference:
@@ -156,7 +158,7 @@ def loaded(data: Path, name: str) -> Split:
     """A split, without the images of the reference."""
     split = dataset.load(data, name)
     if name == "validation":
-        kept = np.setdiff1d(np.arange(len(split)), reference.chosen(len(split)))
+        kept = np.setdiff1d(np.arange(len(split)), drift_reference.chosen(len(split)))
         split = Split(split.images[kept], split.labels[kept], split.index[kept])
     return split
 
@@ -172,7 +174,7 @@ def main() -> None:
     parser.add_argument("--record", action="store_true", help="for the docs too")
     chosen = parser.parse_args()
     split, predictor = loaded(chosen.data, chosen.split), Predictor(chosen.bundle)
-    expected = reference.read((chosen.bundle / reference.FILE).read_bytes())
+    expected = drift_reference.read((chosen.bundle / drift_reference.FILE).read_bytes())
     plain, chance = answered(predictor, split.images), np.random.default_rng(0)
 
     alarms = Table("images in the window", "false alarms %")

@@ -4,14 +4,15 @@ import time
 
 from hydra import compose, initialize_config_dir
 
-from pipeline import config, determinism
+from pipeline import config
+from pipeline.training import determinism
 
 determinism.start(seed=42, threads=2)
 
 import keras
 import numpy as np
 
-from pipeline import models, training
+from pipeline.training import fit, networks
 
 STEPS = 64
 
@@ -21,7 +22,7 @@ def step_seconds() -> float:
     config.register_schema()
     picks = ["run='2'", "seed=42", "threads=2", "runs=[2]"]
     with initialize_config_dir(str(config.CONF), version_base="1.3"):
-        model = training.compiled(config.resolved(compose("config", picks), "2"), STEPS)
+        model = fit.compiled(config.resolved(compose("config", picks), "2"), STEPS)
     chance = np.random.default_rng(0)
     images = chance.integers(0, 256, (STEPS * 128, 28, 28, 1), np.uint8)
     labels = chance.integers(0, 10, STEPS * 128, np.uint8)
@@ -34,5 +35,5 @@ def step_seconds() -> float:
 
 
 ours = step_seconds()
-models.Dropout = keras.layers.Dropout
+networks.Dropout = keras.layers.Dropout
 print(ours, step_seconds())

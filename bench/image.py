@@ -14,7 +14,7 @@ from PIL import Image, ImageDraw, ImageFont
 from rich.table import Table
 
 from bench.shown import show
-from serve.image import normalise
+from serve.decoding.normalise_file import normalise
 
 MAX_PIXELS = 16_000_000
 

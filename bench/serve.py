@@ -25,7 +25,8 @@ from rich.table import Table
 
 from bench import load
 from bench.shown import show
-from pipeline import dataset, paths
+from pipeline.config import paths
+from pipeline.data import dataset
 
 ROOT = Path(__file__).parents[1]
 BUNDLE = Path(os.environ.get("MODEL_URI", ROOT / "models" / "champion"))
@@ -79,16 +80,16 @@ def batch(pictures: list[bytes]) -> Path:
 
 def keras_models(folder: Path) -> None:
     """The served model's architecture as Keras saves it, alone and for MLflow."""
-    from pipeline import determinism
+    from pipeline.training import determinism
 
     determinism.import_tensorflow()
     import mlflow.tensorflow
 
-    from pipeline import models
     from pipeline.config import Model
+    from pipeline.training import networks
 
     settings = json.loads((BUNDLE / "model.json").read_text())["settings"]
-    model = models.build(Model(**settings["model"]), training=False)
+    model = networks.build(Model(**settings["model"]), training=False)
     model.save(folder / "model.keras")
     example = np.zeros((1, 28, 28, 1), np.uint8)
     signature = mlflow.models.infer_signature(example, model(example).numpy())

@@ -40,17 +40,17 @@ def nothing(*_: object, **__: object) -> None:
 
 
 def _uncounted() -> None:
-    from serve.metrics import Metrics
+    from serve.telemetry.metrics import Metrics
 
     for name in ("began", "predicted", "doubted", "answered", "failed"):
         setattr(Metrics, name, nothing)
 
 
 def _unobserved() -> None:
-    _without_spans("serve.service")
-    from serve.call import Call
-    from serve.observe import _NO_SNIFFING, Observe
-    from serve.recent import Recent
+    _without_spans("serve.prediction.service")
+    from serve.http.access_log import _NO_SNIFFING, Observe
+    from serve.prediction.recent_answers import Recent
+    from serve.telemetry.request_context import Call
 
     class Unknown:
         tobytes = staticmethod(lambda: UNKNOWN)

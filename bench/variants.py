@@ -16,9 +16,11 @@ from PIL import Image, ImageDraw, ImageFilter
 from rich.table import Table
 
 from bench.shown import show
-from pipeline import dataset, paths
-from serve.image import NoDigitError, normalise
-from serve.predictor import Predictor
+from pipeline.config import paths
+from pipeline.data import dataset
+from serve.decoding.normalise_file import normalise
+from serve.imaging.errors import NoDigitError
+from serve.models.predictor import Predictor
 
 Picture = np.ndarray | bytes  # an array to save as a PNG, or a file
 Change = Callable[[np.ndarray, np.random.Generator], Picture]

@@ -6,14 +6,15 @@ import json
 import sys
 from typing import Any
 
-from pipeline import paths, table
+from pipeline.config import paths
+from pipeline.reports import tables
 
 
 def markdown(comparison: dict[str, Any]) -> str:
     """A row for each run, the best one bold."""
-    titles = [title.replace("\n", " ") for title in table.COLUMNS]
+    titles = [title.replace("\n", " ") for title in tables.COLUMNS]
     lines = [titles, ["---"] * len(titles)]
-    for run, cells in table.rows(comparison).items():
+    for run, cells in tables.rows(comparison).items():
         lines.append([f"**{cell}**" for cell in cells] if run == comparison["best"] else cells)
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from serve.image import normalise
+from serve.decoding.normalise_file import normalise
 
 PICTURE = Path(__file__).parent / "images" / "seven.png"
 SCHEMA = "https://schema.getpostman.com/json/collection/v2.1.0/collection.json"

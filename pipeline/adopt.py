@@ -13,19 +13,19 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from pipeline import command, environment, experiments, git
-from pipeline.config import PARAMS, PipelineError
-from pipeline.experiments import Experiment
-from pipeline.files import replacing
+from pipeline.config import PARAMS, PipelineError, cli, environment
+from pipeline.storage import dvc_experiments, git
+from pipeline.storage.dvc_experiments import Experiment
+from pipeline.storage.files import replacing
 from pipeline.sweep.overrides import DECIDING_CODE
 
 
 def main(arguments: list[str]) -> None:
     """Writes the run's file as the experiment had it, byte for byte, and shows what changes."""
-    experiment = experiments.find(_options(arguments).experiment)
-    run = experiments.figures(experiment)["run"]
+    experiment = dvc_experiments.find(_options(arguments).experiment)
+    run = dvc_experiments.figures(experiment)["run"]
     file = Path(f"conf/run/{run}.yaml")
-    adopted = experiments.read(experiment, file)
+    adopted = dvc_experiments.read(experiment, file)
     place = environment.root() / file
     present = place.read_bytes() if place.exists() else b""
     for line in (*different_picks(experiment), *different_files(experiment)):
@@ -53,14 +53,14 @@ def different_picks(experiment: Experiment) -> list[str]:
     here: Any = OmegaConf.to_container(OmegaConf.load(environment.root() / PARAMS))
     return [
         f"note: the experiment had {key}={value}, {PARAMS} has {here.get(key)}: another model"
-        for key, value in experiments.picks(experiment).items()
+        for key, value in dvc_experiments.picks(experiment).items()
         if key != "runs" and here.get(key) != value
     ]
 
 
 def different_files(experiment: Experiment) -> list[str]:
     """Data definitions and code that decide a model too, and are not taken over either."""
-    data = experiments.picks(experiment)["data"]
+    data = dvc_experiments.picks(experiment)["data"]
     listed = git.git(
         "diff", "--name-only", experiment.commit, "--", f"conf/data/{data}.yaml", *DECIDING_CODE
     )
@@ -84,4 +84,4 @@ def diff(file: Path, before: str, after: str) -> str:
 
 
 if __name__ == "__main__":
-    command.run(main)
+    cli.run(main)

@@ -11,10 +11,12 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from pipeline import page, paths, pictures, results, statistics, table, templates, theme
-from pipeline.config import Config, stage
-from pipeline.files import replacing, sha256, write_json
-from pipeline.results import METRICS, Result
+from pipeline.config import Config, paths, stage
+from pipeline.evaluation import metrics, results
+from pipeline.evaluation.results import METRICS, Result
+from pipeline.reports import html as page
+from pipeline.reports import plots, tables, templating, theme
+from pipeline.storage.files import replacing, sha256, write_json
 
 logger = logging.getLogger(__name__)
 
@@ -45,7 +47,7 @@ def main(cfg: Config) -> None:
     show_best(paths.PLOTS, paths.evaluation(best_run))
     write_bundle(paths.CHAMPION, paths.model(best_run), paths.evaluation(best_run), best)
     write_page(paths.PAGE, comparison, runs)
-    table.show(comparison)
+    tables.show(comparison)
 
 
 def warn_of_leftovers(runs: list[int]) -> None:
@@ -74,7 +76,7 @@ def compared(runs: dict[int, Result]) -> dict[str, Any]:
     """The content of `reports/comparison.json`; pairs of runs as "1-2", the lower one first."""
     best = best_of({run: result.figures for run, result in runs.items()})
     pairs = {
-        (first, second): statistics.mcnemar(runs[first].right, runs[second].right)
+        (first, second): metrics.mcnemar(runs[first].right, runs[second].right)
         for first, second in combinations(runs, 2)
     }
     against_best = {sum(pair) - best: found.p for pair, found in pairs.items() if best in pair}
@@ -113,11 +115,11 @@ def draw(folder: Path, runs: dict[int, Result]) -> None:
     """Draws what sets the runs apart."""
     curves = {run: result.curves for run, result in runs.items()}
     figures = {run: result.figures for run, result in runs.items()}
-    theme.save(pictures.learning_curves(curves, "accuracy", "loss"), folder / "curves.png")
+    theme.save(plots.learning_curves(curves, "accuracy", "loss"), folder / "curves.png")
     # Apart on the page, so that a phone shows one below the other.
     for metric in ("accuracy", "loss"):
-        theme.save(pictures.learning_curves(curves, metric), folder / f"curves_{metric}.svg")
-    intervals = pictures.accuracy_intervals(figures)
+        theme.save(plots.learning_curves(curves, metric), folder / f"curves_{metric}.svg")
+    intervals = plots.accuracy_intervals(figures)
     theme.save(intervals, folder / "accuracy.png", folder / "accuracy.svg")
 
 
@@ -141,7 +143,7 @@ def write_bundle(folder: Path, source: Path, evaluation: Path, best: Result) -> 
         "likelihood": likelihood,
         "reference": {"sha256": sha256(evaluation / "reference.npz")},
     }
-    card = templates.fill("card.md.j2", {"model": description, "figures": best.figures})
+    card = templating.fill("card.md.j2", {"model": description, "figures": best.figures})
     for file in (
         source / "model.tflite",
         paths.LIKELIHOOD / "likelihood.tflite",

@@ -14,23 +14,15 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from pipeline import (
-    command,
-    dataset,
-    duels,
-    experiments,
-    page,
-    paths,
-    pictures,
-    results,
-    table,
-    theme,
-)
-from pipeline.config import PipelineError
-from pipeline.dataset import Split
-from pipeline.duels import Contender, Duel
-from pipeline.experiments import Experiment
-from pipeline.files import replacing
+from pipeline.config import PipelineError, cli, paths
+from pipeline.data import dataset
+from pipeline.data.dataset import Split
+from pipeline.evaluation import results
+from pipeline.reports import html, pairwise, plots, tables, theme
+from pipeline.reports.pairwise import Contender, Duel
+from pipeline.storage import dvc_experiments
+from pipeline.storage.dvc_experiments import Experiment
+from pipeline.storage.files import replacing
 
 logger = logging.getLogger(__name__)
 
@@ -44,13 +36,13 @@ def main(arguments: list[str]) -> None:
     options = _options(arguments)
     chosen = named(options.names) if options.names else of_head()
     with TemporaryDirectory(prefix="experiments-") as folder:
-        groups = duels.ranked(read(chosen, Path(folder), strict=bool(options.names)))
-    fought = duels.fought(groups)
+        groups = pairwise.ranked(read(chosen, Path(folder), strict=bool(options.names)))
+    fought = pairwise.fought(groups)
     with replacing(options.out) as temporary:
         temporary.write_text(rendered(groups, fought, options.names))
     show(groups)
     for duel in fought:
-        finding, grounds = duels.verdict(duel)
+        finding, grounds = pairwise.verdict(duel)
         logger.info("%s: %s", finding, grounds)
     logger.info("\n%s", options.out)
 
@@ -69,7 +61,7 @@ def _options(arguments: list[str]) -> argparse.Namespace:
 
 def named(names: Sequence[str]) -> list[Experiment]:
     """The experiments of these names, each once."""
-    return _best([experiments.find(name) for name in dict.fromkeys(names)])
+    return _best([dvc_experiments.find(name) for name in dict.fromkeys(names)])
 
 
 def of_head() -> list[Experiment]:
@@ -78,7 +70,7 @@ def of_head() -> list[Experiment]:
     Raises:
         PipelineError: there is none.
     """
-    if found := experiments.of_head():
+    if found := dvc_experiments.of_head():
         return _best(found)
     raise PipelineError(
         "this commit has no experiments yet: python train.py -m run=1,2,3\n"
@@ -89,11 +81,11 @@ def of_head() -> list[Experiment]:
 
 def _best(chosen: list[Experiment]) -> list[Experiment]:
     """As many as a page can hold, those with the highest validation accuracy."""
-    if len(chosen) <= duels.MOST:
+    if len(chosen) <= pairwise.MOST:
         return chosen
-    logger.warning("Only the best %d of %d experiments are compared.", duels.MOST, len(chosen))
-    reached = {e: experiments.figures(e)["val_accuracy"] for e in chosen}
-    return sorted(chosen, key=lambda experiment: -reached[experiment])[: duels.MOST]
+    logger.warning("Only the best %d of %d experiments are compared.", pairwise.MOST, len(chosen))
+    reached = {e: dvc_experiments.figures(e)["val_accuracy"] for e in chosen}
+    return sorted(chosen, key=lambda experiment: -reached[experiment])[: pairwise.MOST]
 
 
 def read(chosen: Sequence[Experiment], folder: Path, *, strict: bool) -> list[Contender]:
@@ -118,14 +110,14 @@ def read(chosen: Sequence[Experiment], folder: Path, *, strict: bool) -> list[Co
 
 def _read(experiment: Experiment, folder: Path, tests: dict[str, Split]) -> Contender:
     """The experiment's best run; `tests` keeps the test images by the hash of their data set."""
-    run: int = experiments.figures(experiment)["run"]
-    data: str = experiments.picks(experiment)["data"]
+    run: int = dvc_experiments.figures(experiment)["run"]
+    data: str = dvc_experiments.picks(experiment)["data"]
     files = (paths.model(run) / "model.json", paths.curves(run), paths.evaluation(run))
-    experiments.checkout(experiment, folder, *files)
+    dvc_experiments.checkout(experiment, folder, *files)
     result = results.read([run], data, folder)[run]
     split = result.model["data"]["sha256"]
     if split not in tests:
-        experiments.checkout(experiment, folder, paths.processed(data))
+        dvc_experiments.checkout(experiment, folder, paths.processed(data))
         tests[split] = dataset.load(folder / paths.processed(data), "test")
     return Contender(experiment, result, tests[split])
 
@@ -136,22 +128,24 @@ def rendered(
     """The page as HTML; `names` are those that were typed."""
     everyone = [contender for group in groups for contender in group]
     settings = {c.letter: {"run": c.result.model["run"], **_settings(c)} for c in everyone}
-    labelled = dict(zip(duels.labels(groups), groups, strict=True))
+    labelled = dict(zip(pairwise.labels(groups), groups, strict=True))
     content = {
         "groups": labelled,
         "everyone": everyone,
-        "columns": [title for title in table.COLUMNS.items() if title[0] in _COLUMNS],
-        "cells": {c.letter: table.cells(c.result.figures) for c in everyone},
-        "roughly": [label for label, group in labelled.items() if not duels.validated_alike(group)],
-        "duels": [(duel, *duels.verdict(duel), sides(duel)) for duel in fought],
-        "twins": duels.twins(everyone),
-        "settings": page.settings(settings),
+        "columns": [title for title in tables.COLUMNS.items() if title[0] in _COLUMNS],
+        "cells": {c.letter: tables.cells(c.result.figures) for c in everyone},
+        "roughly": [
+            label for label, group in labelled.items() if not pairwise.validated_alike(group)
+        ],
+        "duels": [(duel, *pairwise.verdict(duel), sides(duel)) for duel in fought],
+        "twins": pairwise.twins(everyone),
+        "settings": html.settings(settings),
         "drawings": drawings(everyone),
-        "dashed": len(everyone) <= pictures.FEW,
+        "dashed": len(everyone) <= plots.FEW,
         "colour": colour,
         "command": shlex.join(["python", "-m", "pipeline.compare_experiments", *names]),
     }
-    return page.filled("experiments.html.j2", content)
+    return html.filled("experiments.html.j2", content)
 
 
 _COLUMNS = ("val %", "test % (95 %)", "loss", "ECE %", "params", "size")
@@ -168,7 +162,7 @@ def sides(duel: Duel) -> list[dict[str, Any]]:
         {
             "right": one,
             "wrong": other,
-            "number": len(places := duels.disputed(one, other)),
+            "number": len(places := pairwise.disputed(one, other)),
             "images": [_image(place, one, other) for place in places[:_DISPUTED].tolist()],
         }
         for one, other in ((duel.best, duel.other), (duel.other, duel.best))
@@ -189,8 +183,7 @@ def drawings(everyone: Sequence[Contender]) -> dict[str, str]:
     """The learning curves of all in one picture, as SVG by metric."""
     curves = {contender.letter: contender.result.curves for contender in everyone}
     return {
-        metric: theme.svg(pictures.lettered_curves(curves, metric))
-        for metric in ("accuracy", "loss")
+        metric: theme.svg(plots.lettered_curves(curves, metric)) for metric in ("accuracy", "loss")
     }
 
 
@@ -198,30 +191,30 @@ def colour(contender: Contender) -> str:
     """Its colour in CSS: that of its curve."""
     full = f"var(--{theme.name_of(contender.place + 1)})"
     pale = f"color-mix(in srgb, {full} 50%, var(--surface))"
-    return pale if pictures.is_pale(contender.place) else full
+    return pale if plots.is_pale(contender.place) else full
 
 
 def show(groups: Sequence[Sequence[Contender]]) -> None:
     """Prints the table, the best of each group bold."""
     everyone = [contender for group in groups for contender in group]
-    rows = [table.cells(contender.result.figures) for contender in everyone]
+    rows = [tables.cells(contender.result.figures) for contender in everyone]
     columns = [
-        table.Column("run", [row["run"] for row in rows]),
+        tables.Column("run", [row["run"] for row in rows]),
         *(
-            table.Column(title, [row[title] for row in rows], spare=max(0, place - 1))
+            tables.Column(title, [row[title] for row in rows], spare=max(0, place - 1))
             for place, title in enumerate(_COLUMNS)
         ),
     ]
     if len(groups) > 1:
-        labelled = zip(duels.labels(groups), groups, strict=True)
+        labelled = zip(pairwise.labels(groups), groups, strict=True)
         labels = [label for label, group in labelled for _ in group]
-        columns.insert(0, table.Column("test images", labels))
+        columns.insert(0, tables.Column("test images", labels))
     best = {group[0].letter for group in groups}
     styles = ["bold green" if contender.letter in best else "" for contender in everyone]
     names = [f"{contender.letter} {contender.name}" for contender in everyone]
-    room = table.room()
-    table.show_named(names, table.fitting(names, columns, room), styles, room)
+    room = tables.room()
+    tables.show_named(names, tables.fitting(names, columns, room), styles, room)
 
 
 if __name__ == "__main__":
-    command.run(main)
+    cli.run(main)

@@ -9,13 +9,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline import dataset, judged, paths, pictures, refusals, statistics, theme, timings
-from pipeline.config import Config, PipelineError, stage
-from pipeline.dataset import Split
-from pipeline.files import replacing, write_arrays, write_json
-from pipeline.statistics import Probabilities
-from serve import reference
-from serve.predictor import BundleError, Predictor
+from pipeline.config import Config, PipelineError, paths, stage
+from pipeline.data import as_served, dataset
+from pipeline.data.dataset import Split
+from pipeline.evaluation import latency, metrics
+from pipeline.evaluation.metrics import Probabilities
+from pipeline.ood import evaluation
+from pipeline.reports import plots, theme
+from pipeline.storage.files import replacing, write_arrays, write_json
+from serve.models import drift_reference
+from serve.models.predictor import BundleError, Predictor
 
 logger = logging.getLogger(__name__)
 
@@ -26,28 +29,31 @@ def main(cfg: Config) -> None:
     """Evaluates the model of `cfg.run` as it is served."""
     bundle, folder = paths.model(cfg.run), paths.evaluation(cfg.run)
     predictor = opened(bundle, cfg)
-    likelihood, described, fresh = refusals.load(cfg.data.name)
-    validation = judged.load(paths.processed(cfg.data.name), "validation")
-    test = judged.load(paths.processed(cfg.data.name), "test")
+    likelihood, described, fresh = evaluation.load(cfg.data.name)
+    validation = as_served.load(paths.processed(cfg.data.name), "validation")
+    test = as_served.load(paths.processed(cfg.data.name), "test")
 
     expected = predictor.probabilities(validation.images)
     probabilities = predictor.probabilities(test.images)
     figures = (
         identity(predictor.description, bundle)
-        | statistics.validation_figures(expected, validation.labels)
+        | metrics.validation_figures(expected, validation.labels)
         | test_figures(probabilities, test)
         | feedback_figures(predictor, dataset.load_feedback(paths.processed(cfg.data.name)))
     )
-    looks = refusals.judged(likelihood, test.images, fresh)
-    figures |= refusals.figures(looks, described)
+    looks = evaluation.judged(likelihood, test.images, fresh)
+    figures |= evaluation.figures(looks, described)
     worst = worst_mistakes(probabilities, test)
 
     write_arrays(folder / "predictions.npz", probabilities=probabilities, labels=test.labels)
     write_arrays(folder / "mistakes.npz", **worst)
-    write_arrays(folder / reference.FILE, **reference.taken(validation.images, expected)._asdict())
+    write_arrays(
+        folder / drift_reference.FILE,
+        **drift_reference.taken(validation.images, expected)._asdict(),
+    )
     write_pairs(folder / "confusion.csv", test.labels, probabilities.argmax(axis=1))
     draw(folder, cfg.run, probabilities, test, worst)
-    theme.save(refusals.picture(looks, described["threshold"]), folder / "likelihood.png")
+    theme.save(evaluation.picture(looks, described["threshold"]), folder / "likelihood.png")
     write_json(folder / "metrics.json", figures)
     measure(cfg.run, predictor, test)
     misread = f"{figures['errors']:,} of {len(test):,} test images"
@@ -81,18 +87,18 @@ def identity(description: dict[str, Any], bundle: Path) -> dict[str, Any]:
 
 def test_figures(probabilities: Probabilities, split: Split) -> dict[str, Any]:
     """What is reported, and what a champion must reach; no choice is made by it."""
-    confusion = statistics.confusion_matrix(split.labels, probabilities.argmax(axis=1))
-    right, recall = int(confusion.trace()), statistics.recall(confusion)
+    confusion = metrics.confusion_matrix(split.labels, probabilities.argmax(axis=1))
+    right, recall = int(confusion.trace()), metrics.recall(confusion)
     return {
         "test_accuracy": right / len(split),
-        "test_loss": statistics.log_loss(probabilities, split.labels),
-        "ece": statistics.calibration_error(statistics.reliability(probabilities, split.labels)),
+        "test_loss": metrics.log_loss(probabilities, split.labels),
+        "ece": metrics.calibration_error(metrics.reliability(probabilities, split.labels)),
         "min_recall": float(recall.min()),
         "test_images": len(split),
         "errors": len(split) - right,
-        "wilson": statistics.wilson(right, len(split)),
+        "wilson": metrics.wilson(right, len(split)),
         "recall": recall.tolist(),
-        "precision": statistics.precision(confusion).tolist(),
+        "precision": metrics.precision(confusion).tolist(),
         "confusion": confusion.tolist(),
     }
 
@@ -108,7 +114,7 @@ def feedback_figures(predictor: Predictor, held_out: Split | None) -> dict[str, 
     return {
         "feedback_accuracy": float(right.mean()),
         "feedback_images": len(held_out),
-        "feedback_wilson": statistics.wilson(int(right.sum()), len(held_out)),
+        "feedback_wilson": metrics.wilson(int(right.sum()), len(held_out)),
     }
 
 
@@ -141,24 +147,24 @@ def draw(
     worst: dict[str, NDArray[Any]],
 ) -> None:
     """Draws what the run confuses, whether its confidence can be trusted, and where it fails."""
-    confusion = statistics.confusion_matrix(test.labels, probabilities.argmax(axis=1))
-    bins = statistics.reliability(probabilities, test.labels)
+    confusion = metrics.confusion_matrix(test.labels, probabilities.argmax(axis=1))
+    bins = metrics.reliability(probabilities, test.labels)
     pairs = zip(worst["actual"], worst["predicted"], worst["confidence"], strict=True)
     captions = [f"{a} → {p}  {confidence:.1%}" for a, p, confidence in pairs]
     for name, figure in (
-        ("confusion", pictures.confusion_matrix(confusion)),
-        ("reliability", pictures.reliability_diagram(bins, run)),
+        ("confusion", plots.confusion_matrix(confusion)),
+        ("reliability", plots.reliability_diagram(bins, run)),
     ):
         theme.save(figure, folder / f"{name}.png", folder / f"{name}.svg")
-    theme.save(pictures.mistakes(worst["images"], captions), folder / "mistakes.png")
+    theme.save(plots.mistakes(worst["images"], captions), folder / "mistakes.png")
 
 
 def measure(run: int, predictor: Predictor, test: Split) -> None:
     """Times the model and notes it where what differs each time belongs."""
-    single = timings.latency(predictor.probabilities, test.images)
-    batch = timings.latency(predictor.probabilities, test.images, batch=256, calls=40)
+    single = latency.latency(predictor.probabilities, test.images)
+    batch = latency.latency(predictor.probabilities, test.images, batch=256, calls=40)
     names = ("latency_ms_p50", "latency_ms_p99", "batch_256_ms_p50", "batch_256_ms_p99")
-    timings.record(run, **dict(zip(names, single + batch, strict=True)))
+    latency.record(run, **dict(zip(names, single + batch, strict=True)))
 
 
 if __name__ == "__main__":

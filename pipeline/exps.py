@@ -13,9 +13,9 @@ from dvc.exceptions import DvcException
 from dvc.repo import Repo
 from dvc.repo.experiments.serialize import ExpRange, ExpState
 
-from pipeline import command, environment, paths, table
-from pipeline.config import PARAMS, PipelineError, flat
-from pipeline.table import Column
+from pipeline.config import PARAMS, PipelineError, cli, environment, flat, paths
+from pipeline.reports import tables
+from pipeline.reports.tables import Column
 
 logger = logging.getLogger(__name__)
 
@@ -46,11 +46,11 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--all", action="store_true", help="those of all commits")
     everywhere: bool = parser.parse_args(arguments).all
     rows = [row for commit in shown(everywhere) for row in rows_of(commit)]
-    room = table.room()
+    room = tables.room()
     columns = columns_of(rows, datetime.now())
     names = ["  " * row.depth + row.name for row in rows]
-    kept = table.fitting(names, columns, room)
-    table.show_named(names, kept, styles(rows), room)
+    kept = tables.fitting(names, columns, room)
+    tables.show_named(names, kept, styles(rows), room)
     if left_out := len(columns) - len(kept):
         settings = "setting differs" if left_out == 1 else "settings differ"
         logger.info("\n%d more %s; `dvc exp show` has them all.", left_out, settings)
@@ -161,7 +161,7 @@ def styles(rows: Sequence[Row]) -> list[str]:
 
 
 def _percent(share: float | None) -> str:
-    return _NONE if share is None else table.hundredths(share)
+    return _NONE if share is None else tables.hundredths(share)
 
 
 def _date(created: datetime | None, now: datetime) -> str:
@@ -174,4 +174,4 @@ def _date(created: datetime | None, now: datetime) -> str:
 
 
 if __name__ == "__main__":
-    command.run(main)
+    cli.run(main)

@@ -15,12 +15,12 @@ from pathlib import Path
 
 import numpy as np
 
-from pipeline import command, corrections, environment, paths, replicas
-from pipeline.config import PipelineError
-from pipeline.corrections import DATA
-from pipeline.dataset import CLASSES
-from pipeline.files import replacing, sha256
-from pipeline.replicas import Resolved
+from pipeline.config import PipelineError, cli, environment, paths
+from pipeline.data.dataset import CLASSES
+from pipeline.storage.files import replacing, sha256
+from pipeline.user_feedback import databases, export_file
+from pipeline.user_feedback.databases import Resolved
+from pipeline.user_feedback.export_file import DATA
 
 logger = logging.getLogger(__name__)
 
@@ -29,12 +29,12 @@ CONFIGURATION = Path(f"conf/data/{DATA}.yaml")
 
 def main(arguments: list[str]) -> None:
     """Exports what the databases hold; the last step names the export, so that it is whole."""
-    found = replicas.resolve(replicas.read(_options(arguments).database))
+    found = databases.resolve(databases.read(_options(arguments).database))
     logger.info("%s", summary(found))
-    corrections.require(len(found.corrections), corrections.rules(), "can be used")
+    export_file.require(len(found.corrections), export_file.rules(), "can be used")
 
     root = environment.root()
-    corrections.save(found.corrections, root / paths.FEEDBACK)
+    export_file.save(found.corrections, root / paths.FEEDBACK)
     track(root)
     digest = sha256(root / paths.FEEDBACK)
     changed = write_digest(root / CONFIGURATION, digest)
@@ -118,4 +118,4 @@ def write_digest(file: Path, digest: str) -> bool:
 
 
 if __name__ == "__main__":
-    command.run(main)
+    cli.run(main)

@@ -10,12 +10,11 @@ from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
-from pipeline import environment, paths
-from pipeline.config import Config, Data, Feedback, Format, PipelineError, stage
-from pipeline.dataset import read_idx
-from pipeline.download import without_password
-from pipeline.files import replacing, sha256
-from pipeline.mirrors import MirrorError, Web, opened
+from pipeline.config import Config, Data, Feedback, Format, PipelineError, environment, paths, stage
+from pipeline.data.dataset import read_idx
+from pipeline.fetching.download import without_password
+from pipeline.fetching.mirrors import MirrorError, Web, opened
+from pipeline.storage.files import replacing, sha256
 
 log = logging.getLogger(__name__)
 

@@ -10,9 +10,12 @@ import logging
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline import dataset, determinism, files, judged, nondigits, paths
-from pipeline.config import Config, stage
-from serve.predictor import Likelihood
+from pipeline.config import Config, paths, stage
+from pipeline.data import as_served, dataset
+from pipeline.ood import examples
+from pipeline.storage import files
+from pipeline.training import determinism
+from serve.models.predictor import Likelihood
 
 logger = logging.getLogger(__name__)
 
@@ -22,14 +25,15 @@ FALSE_REFUSALS = 0.01  # share of the validation digits below the threshold
 def main(cfg: Config) -> None:
     """Fits the likelihood on the training split, and finds its threshold on validation."""
     source, folder = paths.processed(cfg.data.name), paths.LIKELIHOOD
-    validation = judged.load(source, "validation")
-    drawn = nondigits.to_fit(dataset.load(source, "train"), cfg.seed)
-    fresh = nondigits.to_judge(validation, cfg.seed)
+    validation = as_served.load(source, "validation")
+    drawn = examples.to_fit(dataset.load(source, "train"), cfg.seed)
+    fresh = examples.to_judge(validation, cfg.seed)
     determinism.start(cfg.seed, cfg.threads)
     # TensorFlow comes with these, and must find seed and threads set.
-    from pipeline import export, likelihood_network
+    from pipeline.ood import network
+    from pipeline.training import litert_export
 
-    content = export.to_litert(likelihood_network.fitted(drawn))
+    content = litert_export.to_litert(network.fitted(drawn))
     threshold = threshold_of(Likelihood(content, 0)(validation.images))
 
     with files.replacing(folder / "likelihood.tflite") as temporary:

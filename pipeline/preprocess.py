@@ -11,12 +11,13 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline import corrections, dataset, paths
-from pipeline.config import Config, Data, Format, PipelineError, stage
-from pipeline.dataset import CLASSES, NAMES, SIDE, Images, Labels, Split, Splits
-from pipeline.files import replacing, sha256, write_json
-from pipeline.samples import sample_sheet
-from serve.placing import centred
+from pipeline.config import Config, Data, Format, PipelineError, paths, stage
+from pipeline.data import dataset
+from pipeline.data.dataset import CLASSES, NAMES, SIDE, Images, Labels, Split, Splits
+from pipeline.reports.sample_sheet import sample_sheet
+from pipeline.storage.files import replacing, sha256, write_json
+from pipeline.user_feedback import export_file
+from serve.imaging.placement import centred
 
 log = logging.getLogger(__name__)
 
@@ -141,8 +142,8 @@ def with_feedback(
     """The splits with what users told the service, and a report on it; without it as they are."""
     if not data.feedback:
         return splits, {}
-    exported = corrections.load(paths.raw(data.name) / paths.FEEDBACK.name)
-    mixed, told = corrections.joined(splits, published, exported, data.feedback)
+    exported = export_file.load(paths.raw(data.name) / paths.FEEDBACK.name)
+    mixed, told = export_file.joined(splits, published, exported, data.feedback)
     log.info(
         "of %(exported)d images of feedback %(train)d train, %(held_out)d are held out, "
         "%(above_share)d are above their share, %(published)d are published ones",

@@ -16,23 +16,15 @@ from typing import Any
 from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
 
-from pipeline import (
-    command,
-    dataset,
-    environment,
-    gates,
-    git,
-    judged,
-    paths,
-    registry,
-    table,
-    tracking,
-)
-from pipeline.config import PipelineError
-from pipeline.dataset import Split
-from pipeline.files import sha256
-from pipeline.registry import CHAMPION, PREVIOUS
-from serve.predictor import BundleError, Predictor
+from pipeline.config import PipelineError, cli, environment, paths
+from pipeline.data import as_served, dataset
+from pipeline.data.dataset import Split
+from pipeline.registry import gates, mlflow_runs, versions
+from pipeline.registry.versions import CHAMPION, PREVIOUS
+from pipeline.reports import tables
+from pipeline.storage import git
+from pipeline.storage.files import sha256
+from serve.models.predictor import BundleError, Predictor
 
 logger = logging.getLogger(__name__)
 
@@ -43,27 +35,27 @@ def main(arguments: list[str]) -> None:
     """Registers `models/champion` and moves the alias if it may, or with `--rollback` back."""
     options = _options(arguments)
     rules = gates.rules()
-    client = tracking.connect()
+    client = mlflow_runs.connect()
     if options.rollback:
-        with tracking.lock("registry"):
+        with mlflow_runs.lock("registry"):
             _roll_back(client, rules.model)
         return
     comparison, champion = _built()
-    table.show(comparison)
+    tables.show(comparison)
     data = champion["data"]["name"]
     if data not in rules.data:
         logger.info("\nModels of data=%s are not registered (conf/register.yaml).", data)
         return
     # A stage that DVC restored from its cache did not run, so MLflow may lack what is on disk.
-    runs = {int(run): tracking.ensure_tracked(client, int(run)) for run in comparison["runs"]}
-    with tracking.lock("registry"):
-        version = registry.ensure_registered(
+    runs = {int(run): mlflow_runs.ensure_tracked(client, int(run)) for run in comparison["runs"]}
+    with mlflow_runs.lock("registry"):
+        version = versions.ensure_registered(
             client, rules.model, paths.CHAMPION, runs[champion["run"]], _tags(champion)
         )
         logger.info("\n%s", _decide(client, rules, version, insist=options.promote))
     logger.info(_NEXT, environment.tracking_uri())
-    present = registry.aliased(client, rules.model, CHAMPION)
-    before = registry.aliased(client, rules.model, PREVIOUS)
+    present = versions.aliased(client, rules.model, CHAMPION)
+    before = versions.aliased(client, rules.model, PREVIOUS)
     if before and present and present.version == version.version:
         logger.info(_BACK)
 
@@ -113,7 +105,7 @@ def _tags(champion: dict[str, Any]) -> dict[str, str]:
         "data": champion["data"]["name"],
         "commit": _commit(),
         "dvc.lock": sha256(LOCK) if LOCK.exists() else "",
-        "registered_at": registry.now(),
+        "registered_at": versions.now(),
         **{name: str(value) for name, value in champion["metrics"].items()},
     }
 
@@ -131,11 +123,11 @@ def _decide(
 ) -> str:
     """Moves an alias according to the gates, and says in words which and why."""
     title = f"{version.name} version {version.version}"
-    present = registry.aliased(client, version.name, CHAMPION)
+    present = versions.aliased(client, version.name, CHAMPION)
     if present and present.version == version.version:
-        registry.settle(client, version)
+        versions.settle(client, version)
         return f"{title} is the champion already."
-    if (date := registry.rolled_back(version)) and not insist:
+    if (date := versions.rolled_back(version)) and not insist:
         return (
             f"{title} was rolled back on {date} and is not promoted again.\n"
             "To do so all the same: python -m pipeline.register --promote"
@@ -147,9 +139,9 @@ def _decide(
         reasons["feedback"] = told
         findings += f"\n      {told}"
     if all(check.passed for check in checks):
-        registry.promote(client, version, reasons)
+        versions.promote(client, version, reasons)
         return f"{title} is the champion{_instead(present)}.{findings}"
-    registry.challenge(client, version, reasons)
+    versions.challenge(client, version, reasons)
     kept = f"version {present.version} stays the champion" if present else "there is no champion"
     return f"{title} is registered as challenger; {kept}.{findings}"
 
@@ -172,11 +164,11 @@ def _judged(
 ) -> tuple[list[gates.Check], str | None]:
     """The version as the registry gives it out: the gates' verdicts, and what users would say."""
     data = paths.processed(version.tags["data"])
-    test, told = judged.load(data, "test"), dataset.load_feedback(data)
+    test, told = as_served.load(data, "test"), dataset.load_feedback(data)
     # A champion whose files are lost cannot be served, so there is nothing to compare with.
-    comparable = present if present and registry.readable(present) else None
-    champion = registry.downloaded(comparable) if comparable else nullcontext()
-    with registry.downloaded(version) as candidate, champion as standing:
+    comparable = present if present and versions.readable(present) else None
+    champion = versions.downloaded(comparable) if comparable else nullcontext()
+    with versions.downloaded(version) as candidate, champion as standing:
         checks = list(gates.check(limits, candidate, standing, test))
         return checks, _on_feedback(candidate, standing, told) if told else None
 
@@ -192,7 +184,7 @@ def _on_feedback(candidate: Predictor, standing: Predictor | None, told: Split) 
 
 
 def _roll_back(client: MlflowClient, model: str) -> None:
-    moved = registry.roll_back(client, model)
+    moved = versions.roll_back(client, model)
     if not moved:
         raise PipelineError(f"{model} has no earlier champion to go back to")
     old, new = moved
@@ -200,4 +192,4 @@ def _roll_back(client: MlflowClient, model: str) -> None:
 
 
 if __name__ == "__main__":
-    command.run(main)
+    cli.run(main)

@@ -19,23 +19,15 @@ from pathlib import Path
 import numpy as np
 from mlflow.entities.model_registry import ModelVersion
 
-from pipeline import (
-    command,
-    corrections,
-    dataset,
-    environment,
-    gates,
-    paths,
-    registry,
-    replicas,
-    tracking,
-    triggers,
-)
-from pipeline.config import PARAMS, PipelineError
-from pipeline.files import replacing
-from pipeline.registry import CHAMPION
-from pipeline.triggers import Finding
-from serve.feedback import Entry
+from pipeline.config import PARAMS, PipelineError, cli, environment, paths
+from pipeline.data import dataset
+from pipeline.registry import gates, mlflow_runs, retrain_triggers, versions
+from pipeline.registry.retrain_triggers import Finding
+from pipeline.registry.versions import CHAMPION
+from pipeline.storage.files import replacing
+from pipeline.user_feedback import databases as replicas
+from pipeline.user_feedback import export_file
+from serve.prediction.feedback_store import Entry
 
 logger = logging.getLogger(__name__)
 
@@ -46,7 +38,7 @@ _CHANGED = (
     *(
         _EXPORT,
         _EXPORT.with_name(f"{_EXPORT.name}.dvc"),
-        Path(f"conf/data/{corrections.DATA}.yaml"),
+        Path(f"conf/data/{export_file.DATA}.yaml"),
     ),
     PARAMS,
 )
@@ -57,9 +49,9 @@ def main(arguments: list[str]) -> None:
     options = _options(arguments)
     databases = list(begun(options.feedback))
     told = replicas.read(databases)
-    champion = registry.aliased(tracking.connect(), gates.rules().model, CHAMPION)
+    champion = versions.aliased(mlflow_runs.connect(), gates.rules().model, CHAMPION)
     exported = enough(told)
-    data = corrections.DATA if exported else picked(environment.root() / PARAMS)
+    data = export_file.DATA if exported else picked(environment.root() / PARAMS)
     findings = list(_findings(champion, told, data, options))
     for finding in findings:
         logger.info("  %s  %s", "due" if finding.due else "ok ", finding.text)
@@ -69,7 +61,7 @@ def main(arguments: list[str]) -> None:
     if exported and not options.check and not any(published()):
         run("dvc", "repro", "fetch")
         exported = enough(told)
-    if champion and not exported and champion.tags.get("data") == corrections.DATA:
+    if champion and not exported and champion.tags.get("data") == export_file.DATA:
         # What would be trained now has not learnt from users, and the gates would not notice.
         logger.info(
             "The champion, version %s, was trained with feedback: nothing is trained without.",
@@ -82,7 +74,7 @@ def main(arguments: list[str]) -> None:
     with put_back(environment.root() / file for file in _CHANGED):
         if exported:
             run("python", "-m", "pipeline.feedback", *(str(path.absolute()) for path in databases))
-            pick(environment.root() / PARAMS, corrections.DATA)
+            pick(environment.root() / PARAMS, export_file.DATA)
         run("dvc", "repro")
     run("python", "-m", "pipeline.register")
 
@@ -122,21 +114,21 @@ def begun(databases: list[Path]) -> Iterator[Path]:
 def _findings(
     champion: ModelVersion | None, told: list[Entry], data: str, options: argparse.Namespace
 ) -> Iterator[Finding]:
-    limits, now = triggers.limits(), datetime.now(UTC)
+    limits, now = retrain_triggers.limits(), datetime.now(UTC)
     news = champion is not None and unknown(champion, told, data)
-    yield triggers.age(champion, limits.champion_days, now, news=news)
+    yield retrain_triggers.age(champion, limits.champion_days, now, news=news)
     if options.feedback:
-        yield from triggers.feedback(told, champion, limits, now)
+        yield from retrain_triggers.feedback(told, champion, limits, now)
     if options.drift:
-        yield triggers.drift(options.drift, champion, now)
+        yield retrain_triggers.drift(options.drift, champion, now)
 
 
 def unknown(champion: ModelVersion, told: list[Entry], data: str) -> bool:
     """Whether the data set is another than the champion's, or holds feedback given since."""
     if champion.tags.get("data", data) != data:
         return True
-    since = triggers.made(champion).isoformat(timespec="seconds")
-    return data == corrections.DATA and any(entry.given_at >= since for entry in told)
+    since = retrain_triggers.made(champion).isoformat(timespec="seconds")
+    return data == export_file.DATA and any(entry.given_at >= since for entry in told)
 
 
 def enough(told: list[Entry]) -> bool:
@@ -144,21 +136,21 @@ def enough(told: list[Entry]) -> bool:
 
     Without MNIST's files all pass for new.
     """
-    images, least = replicas.resolve(told).corrections.images, corrections.rules().least
+    images, least = replicas.resolve(told).corrections.images, export_file.rules().least
     count = len(images) - len(known(images))
     if count < least:
         logger.info(
             "%d images of feedback, %d wanted (conf/data/%s.yaml; %d that MNIST has do not count): "
             "trained on what params.yaml picks. The same data, settings and code give the same "
             "model.",
-            *(count, least, corrections.DATA, len(images) - count),
+            *(count, least, export_file.DATA, len(images) - count),
         )
     return count >= least
 
 
 def published() -> Iterator[Path]:
     """The files of MNIST's images, of whichever data set they were fetched for."""
-    for name in ("mnist", corrections.DATA):
+    for name in ("mnist", export_file.DATA):
         yield from (environment.root() / paths.raw(name)).glob("*-images-idx3-ubyte")
 
 
@@ -233,4 +225,4 @@ def run(*arguments: str) -> None:
 
 
 if __name__ == "__main__":
-    command.run(main)
+    cli.run(main)

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from pipeline import environment, paths, tracking
-from pipeline.config import Config, stage
-from pipeline.files import write_json
+from pipeline.config import Config, environment, paths, stage
+from pipeline.registry import mlflow_runs
+from pipeline.storage.files import write_json
 
 
 def main(cfg: Config) -> None:
     """Logs the models of `cfg.runs` that MLflow does not have yet."""
-    client = tracking.connect()
+    client = mlflow_runs.connect()
     parent, label = environment.sweep_job()
     for run in cfg.runs:
-        tracking.ensure_tracked(client, run, parent, label)
-    write_json(paths.TRACKED, {str(run): tracking.digest(run) for run in cfg.runs})
+        mlflow_runs.ensure_tracked(client, run, parent, label)
+    write_json(paths.TRACKED, {str(run): mlflow_runs.digest(run) for run in cfg.runs})
 
 
 if __name__ == "__main__":

@@ -7,14 +7,22 @@ import time
 from pathlib import Path
 from typing import Any
 
-from pipeline import dataset, determinism, paths, timings
-from pipeline.config import Config, settings, stage
-from pipeline.files import sha256, write_json
-from pipeline.statistics import validation_figures
-from serve.predictor import softmax
+from pipeline.config import Config, paths, settings, stage
+from pipeline.data import dataset
+from pipeline.evaluation import latency
+from pipeline.evaluation.metrics import validation_figures
+from pipeline.storage.files import sha256, write_json
+from pipeline.training import determinism
+from serve.models.predictor import softmax
 
 # Modules that decide the weights: a checkpoint that other code left is not resumed.
-_CODE = ("batches", "dataset", "determinism", "models", "training")
+_CODE = (
+    "data/dataset",
+    "training/augmentation",
+    "training/determinism",
+    "training/fit",
+    "training/networks",
+)
 
 
 def main(cfg: Config) -> None:
@@ -23,18 +31,18 @@ def main(cfg: Config) -> None:
     train, validation = dataset.load(source, "train"), dataset.load(source, "validation")
     determinism.start(cfg.seed, cfg.threads)
     # TensorFlow comes with these, and must find seed and threads set.
-    from pipeline import calibration, checkpoints, export, models, training
+    from pipeline.training import calibration, checkpoints, fit, litert_export, networks
 
     started = time.monotonic()
-    code = [Path(__file__).with_name(f"{module}.py") for module in _CODE]
+    code = [Path(__file__).parent / f"{module}.py" for module in _CODE]
     checkpoint = checkpoints.folder(settings(cfg), [source, *code])
     with checkpoints.claimed(checkpoint):
-        trained = training.fit(cfg, train, validation, checkpoint)
+        trained = fit.fit(cfg, train, validation, checkpoint)
     seconds = time.monotonic() - started
 
-    model = models.for_inference(trained, cfg.model)
-    exported = export.to_litert(model)
-    logits = export.prove_parity(model, exported, validation.images)
+    model = networks.for_inference(trained, cfg.model)
+    exported = litert_export.to_litert(model)
+    logits = litert_export.prove_parity(model, exported, validation.images)
     temperature = calibration.fit_temperature(logits, validation.labels)
 
     shutil.rmtree(target, ignore_errors=True)
@@ -54,7 +62,7 @@ def main(cfg: Config) -> None:
         },
     )
     checkpoints.discard(checkpoint)
-    timings.record(cfg.run, train_seconds=seconds)
+    latency.record(cfg.run, train_seconds=seconds)
 
 
 def identity(cfg: Config) -> dict[str, Any]:

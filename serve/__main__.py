@@ -15,9 +15,12 @@ from pathlib import Path
 # One thread each: the processes are the parallelism. Before NumPy is imported.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
-from serve import counts, logs, metrics, puller, settings, worker
+from serve import settings
+from serve.models import registry_sync
+from serve.processes import worker
+from serve.processes.supervisor import Child, Supervisor
 from serve.settings import Settings, SettingsError
-from serve.supervisor import Child, Supervisor
+from serve.telemetry import counts, logs, metrics
 
 logger = logging.getLogger("serve")
 
@@ -47,7 +50,7 @@ def main() -> None:
     ]
     if chosen.registered:
         pull = partial(_pull, chosen, folder, parent)
-        children.append(Child("puller", pull, died=partial(puller.died, chosen)))
+        children.append(Child("puller", pull, died=partial(registry_sync.died, chosen)))
     host, port = listener.getsockname()[:2]
     logger.info("serving %s on http://%s:%s", chosen.model_uri, host, port)
     gc.freeze()
@@ -98,7 +101,7 @@ def _listener(chosen: Settings) -> socket.socket:
 def _pull(chosen: Settings, folder: Path, parent: int) -> None:
     logs.configure(chosen)
     counts.share(folder, "puller")
-    puller.main(chosen, metrics.Metrics().reloaded, parent)
+    registry_sync.main(chosen, metrics.Metrics().reloaded, parent)
 
 
 if __name__ == "__main__":

@@ -12,16 +12,20 @@ from fastapi import FastAPI
 from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp
 
-from serve import errors, logs, puller, settings
-from serve.guard import Guard, Keys
-from serve.metrics import Metrics
-from serve.observe import Observe
-from serve.routes import direct, feedback, health, pages, predict, stream, v2, window
-from serve.service import Service
+from serve import settings
+from serve.http import direct_route, errors
+from serve.http.access_control import Guard, Keys
+from serve.http.access_log import Observe
+from serve.models import registry_sync
+from serve.prediction.service import Service
+from serve.routes import drift, feedback, health, open_inference, pages, predict, stream
 from serve.settings import Settings
+from serve.telemetry import logs, tracing
+from serve.telemetry.metrics import Metrics
+from serve.version import package_version
 
 if TYPE_CHECKING:
-    from serve.limiter import Limiter
+    from serve.http.rate_limit import Limiter
 
 _DESCRIPTION = 'Reads a picture of a handwritten digit. Every error is `{"detail": …}`.'
 
@@ -44,12 +48,12 @@ def create_app(given: Settings | None = None, metrics_folder: Path | None = None
     """
     chosen = given or settings.load()
     metrics = Metrics(metrics_folder)
-    service = Service(chosen, metrics)
+    service = Service(chosen, metrics, tracing.chosen(chosen, errors.is_fault))
     keys = Keys(chosen)
     limiter = _limiter(chosen)
     app = Application(
         title="Digit platform",
-        version=health.package_version(),
+        version=package_version(),
         description=_DESCRIPTION,
         lifespan=_lifespan,
         docs_url=None,
@@ -62,13 +66,13 @@ def create_app(given: Settings | None = None, metrics_folder: Path | None = None
     stream.install(app, service, keys, limiter)
     feedback.install(app, service)
     health.install(app, service)
-    v2.install(app, service)
-    window.install(app, service)
+    open_inference.install(app, service)
+    drift.install(app, service)
     pages.install(app)
     errors.install(app, metrics)
 
     def layers(inner: ASGIApp) -> ASGIApp:
-        guarded = Guard(inner, chosen, keys, limiter, direct.shortcuts(app))
+        guarded = Guard(inner, chosen, keys, limiter, direct_route.shortcuts(app))
         return Observe(
             _shared(errors.Answers(guarded, metrics), chosen),
             metrics,
@@ -83,7 +87,7 @@ def create_app(given: Settings | None = None, metrics_folder: Path | None = None
 def _limiter(chosen: Settings) -> Limiter | None:
     if not chosen.rate_limit:
         return None
-    from serve.limiter import Limiter
+    from serve.http.rate_limit import Limiter
 
     return Limiter(chosen)
 
@@ -110,7 +114,7 @@ async def _lifespan(app: Application) -> AsyncIterator[None]:
     service = app.service
     service.open()
     if not service.settings.registered:
-        puller.bring_folder(service.settings, service.metrics.reloaded)
+        registry_sync.bring_folder(service.settings, service.metrics.reloaded)
     service.models.refresh()
     watching = asyncio.create_task(service.models.watch())
     yield

@@ -7,9 +7,10 @@ import signal
 import numpy as np
 import pytest
 from hydra import compose, initialize_config_dir
-from making import write_bundle
+from support.bundles import write_bundle
 
-from pipeline import config, determinism
+from pipeline import config
+from pipeline.training import determinism
 
 
 def pytest_configure():

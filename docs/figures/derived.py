@@ -12,7 +12,11 @@ from prometheus_client.metrics import MetricWrapperBase
 from docs.figures import ports, settings, tables
 from docs.figures.settings import COMMAND
 from docs.figures.tables import ROOT, Table
-from pipeline import config, determinism, git, paths, table
+from pipeline import config
+from pipeline.config import paths
+from pipeline.reports import tables as table
+from pipeline.storage import git
+from pipeline.training import determinism
 from serve.app import create_app
 from serve.settings import Settings
 
@@ -52,12 +56,12 @@ def _families(collector: Any) -> Iterator[list[str]]:  # noqa: ANN401  duck-type
 def layers() -> Table:
     """The layers of each run's model, as built for evaluation and service; needs TensorFlow."""
     determinism.import_tensorflow()
-    from pipeline import models
+    from pipeline.training import networks
 
     runs: dict[str, dict[str, str]] = {}
     for file in sorted((ROOT / "conf" / "run").glob("*.yaml")):
         network = config.Model(**settings.plain(file.relative_to(ROOT).as_posix())["model"])
-        built = models.build(network, training=False)
+        built = networks.build(network, training=False)
         runs[file.stem] = {layer.name: _layer(layer) for layer in built.layers}
         runs[file.stem]["all"] = f"{built.count_params():,} parameters"
     # The run with most layers has them all, in their order.

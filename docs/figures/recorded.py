@@ -13,7 +13,8 @@ import rich.table
 
 from docs.figures import tables
 from docs.figures.tables import ROOT, Table
-from pipeline import dataset, paths
+from pipeline.config import paths
+from pipeline.data import dataset
 
 _BEST = 10  # trials
 # Columns of a benchmark that say what is wanted, not what was found, or how sure that is.

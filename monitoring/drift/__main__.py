@@ -17,11 +17,11 @@ from pathlib import Path
 
 from prometheus_client import start_http_server
 
-from monitoring.drift import page
-from monitoring.drift.checks import LATEST, NEEDED, Findings, check
-from monitoring.drift.gauges import Gauges
-from monitoring.drift.replicas import ReplicasError, ask
-from serve.reference import Reference, features
+from monitoring.drift import report
+from monitoring.drift.drift_tests import LATEST, NEEDED, Findings, check
+from monitoring.drift.prometheus_gauges import Gauges
+from monitoring.drift.service_client import ReplicasError, ask
+from serve.models.drift_reference import Reference, features
 
 logger = logging.getLogger("monitoring.drift")
 
@@ -64,7 +64,7 @@ def _once(
     findings = check(window, asked.reference)
     if gauges:
         gauges.show(findings)
-    page.write(chosen.out, asked, window, findings)
+    report.write(chosen.out, asked, window, findings)
     _say(asked.version, findings, chosen.out)
     return findings
 

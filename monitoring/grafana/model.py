@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from monitoring.drift.checks import FALSE_ALARMS, LARGE_PSI
+from monitoring.drift.drift_tests import FALSE_ALARMS, LARGE_PSI
 from monitoring.grafana.panels import Panel, Steps, bars, figure, heat, lines, rows
 
 _OURS = 'job="digits",instance=~"$replica",model_version=~"$model_version"'

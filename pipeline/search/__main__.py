@@ -1,5 +1,5 @@
 """`python -m pipeline.search`."""
 
-from pipeline.search import command
+from pipeline.search import cli
 
-command.door()
+cli.door()

@@ -10,11 +10,11 @@ from optuna.trial import FrozenTrial
 from rich.console import Console
 from rich.table import Table
 
-from pipeline import theme
-from pipeline.files import replacing
-from pipeline.search import pictures
+from pipeline.reports import theme
+from pipeline.search import plots
 from pipeline.search.plan import Plan
 from pipeline.search.study import Study
+from pipeline.storage.files import replacing
 
 _SHOWN = 10
 _WIDTH = 120  # columns
@@ -47,9 +47,9 @@ def write(folder: Path, plan: Plan, study: Study) -> None:
     write_trials(folder / "trials.csv", plan, study.trials())
     metric, space = plan.search.metric, plan.space
     drawings = {
-        "history": pictures.history(study.trials(), metric),
-        "importance": pictures.importance(study.importance(), list(space)),
-        "parallel": pictures.parallel(study.ranked(), space, metric),
+        "history": plots.history(study.trials(), metric),
+        "importance": plots.importance(study.importance(), list(space)),
+        "parallel": plots.parallel(study.ranked(), space, metric),
     }
     for name, figure in drawings.items():
         theme.save(figure, folder / f"{name}.png", folder / f"{name}.svg")

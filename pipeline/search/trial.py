@@ -15,9 +15,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pipeline import environment, paths
-from pipeline.config import CONF, PARAMS, PipelineError
-from pipeline.results import METRICS
+from pipeline.config import CONF, PARAMS, PipelineError, environment, paths
+from pipeline.evaluation.results import METRICS
 from pipeline.search.plan import Plan
 
 _PATIENCE_SECONDS = 10.0

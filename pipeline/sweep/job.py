@@ -20,10 +20,10 @@ from typing import Any
 
 from filelock import FileLock
 
-from pipeline import environment, experiments, paths
-from pipeline.config import PARAMS, PipelineError
-from pipeline.experiments import Experiment
-from pipeline.files import write_json
+from pipeline.config import PARAMS, PipelineError, environment, paths
+from pipeline.storage import dvc_experiments
+from pipeline.storage.dvc_experiments import Experiment
+from pipeline.storage.files import write_json
 from pipeline.sweep.overrides import Job
 
 # DVC waits 3 s for a lock that another of its processes holds, and then gives up.
@@ -105,7 +105,7 @@ def run(job: Job, folder: Path, parent: str | None) -> None:
         return
     made = found or existing(job)
     assert made is not None, "DVC said that it had made the experiment"
-    figures = experiments.figures(made)
+    figures = dvc_experiments.figures(made)
     write(
         folder,
         job,
@@ -124,7 +124,7 @@ def run(job: Job, folder: Path, parent: str | None) -> None:
 def existing(job: Job) -> Experiment | None:
     """The experiment that has all of the job's settings, whichever of them its name mentions."""
     same = re.compile(rf"run{job.run}-(.+-)?{job.digest}")
-    return next((e for e in experiments.of_head() if same.fullmatch(e.name)), None)
+    return next((e for e in dvc_experiments.of_head() if same.fullmatch(e.name)), None)
 
 
 @contextmanager
@@ -270,11 +270,11 @@ def track(job: Job, made: Experiment, parent: str | None) -> None:
     """Makes the MLflow run of an experiment whose `track` stage came out of DVC's cache."""
     with tempfile.TemporaryDirectory() as copy:
         folder = Path(copy)
-        experiments.checkout(
+        dvc_experiments.checkout(
             made, folder, *(of(job.run) for of in (paths.model, paths.evaluation, paths.curves))
         )
         for name in (PARAMS, Path("dvc.lock")):
-            (folder / name).write_bytes(experiments.read(made, name))
+            (folder / name).write_bytes(dvc_experiments.read(made, name))
         done = subprocess.run(  # noqa: S603  a list, no shell
             [sys.executable, "-m", "pipeline.track", f"data={job.data}"],
             cwd=folder,
@@ -297,5 +297,5 @@ def track(job: Job, made: Experiment, parent: str | None) -> None:
 
 def digests(made: Experiment) -> dict[str, str]:
     """What identifies the MLflow runs of the experiment's models."""
-    found: dict[str, Any] = json.loads(experiments.read(made, paths.TRACKED))
+    found: dict[str, Any] = json.loads(dvc_experiments.read(made, paths.TRACKED))
     return found

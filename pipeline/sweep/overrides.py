@@ -18,8 +18,9 @@ from hydra.errors import HydraException
 from omegaconf import OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
-from pipeline import config, git
+from pipeline import config
 from pipeline.config import Config, PipelineError, flat
+from pipeline.storage import git
 
 PICKS = ("data", "seed", "threads")  # of params.yaml; `runs` follows from `run`
 # Besides settings, what decides a result: another experiment is due when one of these has changed.

@@ -7,12 +7,12 @@ import asyncio
 from fastapi import FastAPI, Request
 from starlette.responses import Response
 
-from serve import inputs
-from serve.call import Call
-from serve.feedback import Entry, UnknownRequestError
-from serve.routes.direct import Json, post, read
-from serve.schemas import Feedback, FeedbackRequest
-from serve.service import Service
+from serve.http import request_body
+from serve.http.direct_route import Json, post, read
+from serve.http.schemas import Feedback, FeedbackRequest
+from serve.prediction.feedback_store import Entry, UnknownRequestError
+from serve.prediction.service import Service
+from serve.telemetry.request_context import Call
 
 
 def install(app: FastAPI, service: Service) -> None:
@@ -27,7 +27,7 @@ def install(app: FastAPI, service: Service) -> None:
     async def give_feedback(request: Request) -> Response:
         """The true digit of a picture that was answered, or that comes along."""
         # It must say that it is JSON: other pages' scripts can then not send it unasked.
-        inputs.check_json(Call.of(request.scope).header(b"content-type") or "none")
+        request_body.check_json(Call.of(request.scope).header(b"content-type") or "none")
         given = FeedbackRequest.model_validate_json(await read(request))
         entry = await _entry(service, given)
         changed = await asyncio.to_thread(service.feedback.add, entry)
@@ -53,6 +53,6 @@ async def _entry(service: Service, given: FeedbackRequest) -> Entry:
             raise UnknownRequestError(
                 f"request {given.request_id} is not known any more: send its image too"
             )
-        content = inputs.image_of_text(given.image, service.settings.max_image_bytes)
+        content = request_body.image_of_text(given.image, service.settings.max_image_bytes)
         seen = await service.see(content, service.models.choose(None))
     return Entry(given.request_id, given.label, seen.prediction, seen.model_version, seen.image)

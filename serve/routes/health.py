@@ -2,28 +2,20 @@
 
 from __future__ import annotations
 
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from fastapi import FastAPI, Request
 from starlette.responses import JSONResponse, Response
 
-from serve.decode import FORMATS
-from serve.models import Model
-from serve.schemas import Health, Info, Limits, ModelInfo, Probe
-from serve.service import Service
+from serve.decoding.decode import FORMATS
+from serve.http.schemas import Health, Info, Limits, ModelInfo, Probe
+from serve.models.loaded import Model
+from serve.prediction.service import Service
+from serve.version import package_version
 
 _UNREADY: dict[int | str, dict[str, Any]] = {
     503: {"model": Probe, "description": "No model is loaded, or the service stops"}
 }
-
-
-def package_version() -> str:
-    """The platform's version; 0 where it is run without being installed."""
-    try:
-        return version("digit-platform")
-    except PackageNotFoundError:
-        return "0"
 
 
 def install(app: FastAPI, service: Service) -> None:

@@ -10,13 +10,13 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 from starlette.types import Scope
 
-from serve import errors, inputs
-from serve.call import Call
-from serve.line import Check
-from serve.models import Model
-from serve.routes.direct import Json, post, read
-from serve.schemas import BatchPrediction, BatchRequest, Prediction, PredictRequest
-from serve.service import Answer, Service
+from serve.http import errors, request_body
+from serve.http.direct_route import Json, post, read
+from serve.http.schemas import BatchPrediction, BatchRequest, Prediction, PredictRequest
+from serve.models.loaded import Model
+from serve.prediction.service import Answer, Service
+from serve.prediction.work_queue import Check
+from serve.telemetry.request_context import Call
 
 _FILE = {"type": "string", "format": "binary"}
 _FORM = {"type": "object", "required": ["file"], "properties": {"file": _FILE}}
@@ -87,7 +87,7 @@ def install(app: FastAPI, service: Service) -> None:
         body = await read(request)
         kind, check = call.header(b"content-type"), still_there(request)
         picture = await service.parsed(
-            body, lambda: inputs.picture(body, kind, settings.max_image_bytes), check
+            body, lambda: request_body.picture(body, kind, settings.max_image_bytes), check
         )
         show = wants_image(request.scope)
         answer = await service.answer(picture, model, call.id, show=show, check=check)
@@ -109,7 +109,7 @@ def install(app: FastAPI, service: Service) -> None:
         check = still_there(request)
         contents = await service.parsed(
             body,
-            lambda: inputs.images(body, settings.max_batch, settings.max_image_bytes),
+            lambda: request_body.images(body, settings.max_batch, settings.max_image_bytes),
             check,
         )
         answers = await service.answers(contents, model, call.id, check)

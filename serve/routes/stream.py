@@ -8,14 +8,14 @@ from urllib.parse import urlsplit
 import orjson
 from fastapi import FastAPI, WebSocket, WebSocketDisconnect
 
-from serve import errors, inputs
-from serve.call import Call
-from serve.guard import Keys, UnauthorisedError, count
+from serve.http import errors, request_body
+from serve.http.access_control import Keys, UnauthorisedError, count
+from serve.prediction.service import Answer, Service
 from serve.routes.predict import wants_image
-from serve.service import Answer, Service
+from serve.telemetry.request_context import Call
 
 if TYPE_CHECKING:
-    from serve.limiter import Limiter
+    from serve.http.rate_limit import Limiter
 
 _POLICY = 1008  # close code: not allowed
 
@@ -56,7 +56,7 @@ def install(app: FastAPI, service: Service, keys: Keys, limiter: Limiter | None)
                         if text is None
                         else (text.encode("utf-8", "replace"), "application/json")
                     )
-                    picture = inputs.picture(body, kind, max_bytes)
+                    picture = request_body.picture(body, kind, max_bytes)
                     answer = await service.answer(
                         picture, service.models.choose(None), f"{call.id}.{number}", show=show
                     )

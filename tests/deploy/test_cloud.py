@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import pytest
 import yaml
-from manifests import (
+from support.manifests import (
     INSIDE,
     MEASURED_PEAK,
     ROOT,

@@ -15,14 +15,14 @@ import httpx2
 import numpy as np
 import pytest
 import yaml
-from making import PNG, picture
-from manifests import IMAGES, ROOT, VERSION, succeeds, tool
-from registering import NAME, Registry, await_server
-from serving import Process
+from support.bundles import PNG, picture
+from support.manifests import IMAGES, ROOT, VERSION, succeeds, tool
+from support.mlflow_registry import NAME, Registry, await_server
+from support.service_process import Process
 
 from monitoring.drift.__main__ import parsed as drift_arguments
 from pipeline.retrain import _options as retrain_options
-from serve.feedback import Entry, Feedback
+from serve.prediction.feedback_store import Entry, Feedback
 from serve.settings import Settings
 
 FILE = ROOT / "deploy" / "compose.yaml"

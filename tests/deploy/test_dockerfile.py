@@ -5,7 +5,7 @@ import shutil
 import subprocess
 
 import pytest
-from manifests import ROOT, VERSION, succeeds, tool
+from support.manifests import ROOT, VERSION, succeeds, tool
 
 from serve.settings import Settings
 

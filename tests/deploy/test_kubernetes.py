@@ -10,7 +10,8 @@ from urllib.parse import urlsplit
 
 import pytest
 import yaml
-from manifests import (
+from mlflow.server.security_utils import is_allowed_host_header
+from support.manifests import (
     IMAGES,
     INSIDE,
     MEASURED_PEAK,
@@ -23,17 +24,16 @@ from manifests import (
     succeeds,
     tool,
 )
-from mlflow.server.security_utils import is_allowed_host_header
 
 from monitoring import kubernetes
 from monitoring.drift.__main__ import DRIFT
 from monitoring.drift.__main__ import parsed as drift_arguments
-from monitoring.drift.gauges import Gauges
+from monitoring.drift.prometheus_gauges import Gauges
 from monitoring.pipeline_exporter import PORT
 from pipeline.retrain import _options as retrain_options
 from serve.app import create_app
-from serve.metrics import Metrics
 from serve.settings import Settings
+from serve.telemetry.metrics import Metrics
 
 pytestmark = pytest.mark.system("kubectl", "kubernetes-client")  # 1.21 or later: components
 

@@ -9,7 +9,7 @@ import tomllib
 
 import pytest
 import yaml
-from manifests import ROOT, VERSION, lacking, succeeds, tool
+from support.manifests import ROOT, VERSION, lacking, succeeds, tool
 
 from deploy import summary
 

@@ -8,9 +8,9 @@ import pytest
 from starlette.routing import Mount
 from starlette.testclient import TestClient
 
-from serve import reference
 from serve.app import create_app
-from serve.predictor import Predictor
+from serve.models import drift_reference
+from serve.models.predictor import Predictor
 from serve.settings import Settings
 
 
@@ -19,8 +19,8 @@ def bundle(made, tmp_path_factory):
     """One that always answers 3, with a reference."""
     folder = shutil.copytree(made[3], tmp_path_factory.mktemp("docs") / "bundle")
     images = np.random.default_rng(0).integers(0, 256, (20, 28, 28), dtype=np.uint8)
-    taken = reference.taken(images, Predictor(folder).probabilities(images))
-    np.savez(folder / reference.FILE, **taken._asdict())
+    taken = drift_reference.taken(images, Predictor(folder).probabilities(images))
+    np.savez(folder / drift_reference.FILE, **taken._asdict())
     return folder
 
 

@@ -12,9 +12,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from cloning import cloned, quick
-from documents import ROOT, documents
-from serving import Process
+from support.clones import cloned, quick
+from support.documents import ROOT, documents
+from support.service_process import Process
 
 PROGRAMS = {"sh": ["bash", "-e"], "python": [sys.executable], "js": ["node", "--input-type=module"]}
 SHOWN = {"", "json", "yaml", "promql", "mermaid", "ini", "toml", "diff"}  # not for running

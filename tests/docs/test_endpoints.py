@@ -3,9 +3,9 @@
 import re
 
 import pytest
-from documents import NAMES, document
+from support.documents import NAMES, document
 
-from serve import errors
+from serve.http import errors
 from serve.settings import Settings
 
 # Of other programs.

@@ -6,7 +6,7 @@ import shutil
 from dataclasses import replace
 
 import pytest
-from documents import NAMES, ROOT, document, documents
+from support.documents import NAMES, ROOT, document, documents
 
 from bench import load, serve
 from docs.figures import derived, recorded, settings, tables

@@ -6,7 +6,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
-from documents import NAMES, ROOT, document, folders, tracked
+from support.documents import NAMES, ROOT, document, folders, tracked
 
 # What is on the reader's own machine while it runs.
 LOCAL = re.compile(r"http://(127\.0\.0\.1|localhost):\d+(/|$)")

@@ -7,7 +7,6 @@ import re
 import shlex
 
 import pytest
-from documents import ROOT, commands, document, documents, sources, words
 from dvc.cli import DvcParserError
 from dvc.cli.parser import get_main_parser
 from hydra import compose, initialize_config_dir
@@ -15,10 +14,11 @@ from hydra.core.config_store import ConfigStore
 from hydra.errors import HydraException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from support.documents import ROOT, commands, document, documents, sources, words
 
 from docs.figures import derived
 from monitoring import pipeline_exporter
-from monitoring.drift.gauges import Gauges
+from monitoring.drift.prometheus_gauges import Gauges
 from pipeline import config
 from pipeline.search.plan import Search
 from serve.settings import Settings
@@ -33,7 +33,7 @@ THEIRS = {
     "OTEL_TRACES_SAMPLER": "OpenTelemetry's variable",
     "OTEL_TRACES_SAMPLER_ARG": "OpenTelemetry's variable",
     "RAY_ADDRESS": "Ray's variable",
-    "model.digest": "a tag in MLflow, which pipeline/tracking.py sets",
+    "model.digest": "a tag in MLflow, which pipeline/registry/mlflow_runs.py sets",
     "model.predict": "Keras' function",
     "n_jobs": "joblib's argument",
     "parentbased_traceidratio": "OpenTelemetry's sampler",

@@ -3,8 +3,8 @@
 import json
 
 import pytest
-from documents import ROOT
-from making import PNG
+from support.bundles import PNG
+from support.documents import ROOT
 
 from docs import openapi
 

@@ -5,7 +5,7 @@ import re
 
 import pytest
 import yaml
-from documents import NAMES, ROOT, commands, document, folders, tracked, words
+from support.documents import NAMES, ROOT, commands, document, folders, tracked, words
 
 # Not in git, because something makes it; what is below one is there with it.
 MADE = {

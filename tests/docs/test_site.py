@@ -9,8 +9,8 @@ import sys
 import threading
 
 import pytest
-from browsing import chromium
-from documents import NAMES, ROOT, document
+from support.chromium import chromium
+from support.documents import NAMES, ROOT, document
 
 MERMAID = ROOT / "build" / "mermaid.min.js"
 

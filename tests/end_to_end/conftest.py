@@ -3,8 +3,8 @@
 import shutil
 
 import pytest
-from browsing import chromium
-from cloning import ROOT, copied, made_once, quick, unbuilt
+from support.chromium import chromium
+from support.clones import ROOT, copied, made_once, quick, unbuilt
 
 
 @pytest.fixture

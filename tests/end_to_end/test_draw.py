@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 from PIL import Image, ImageDraw
 from playwright.sync_api import expect
-from serving import ROOT, Process
-from strokes import STROKES, smooth
+from support.pen_strokes import STROKES, smooth
+from support.service_process import ROOT, Process
 
 SCREENSHOTS = ROOT / "build" / "screenshots"
 SEVEN = ROOT / "docs" / "images" / "seven.png"

@@ -5,8 +5,11 @@ import json
 import numpy as np
 import pytest
 
-from pipeline import dataset, nondigits, paths, statistics
-from serve.predictor import Predictor
+from pipeline.config import paths
+from pipeline.data import dataset
+from pipeline.evaluation import metrics as statistics
+from pipeline.ood import examples
+from serve.models.predictor import Predictor
 
 PROMISED = {"1": 0.980, "2": 0.985, "3": 0.990}
 
@@ -42,11 +45,11 @@ def test_what_is_no_digit_is_told_from_digits(champion):
     assert (digits < predictor.likelihood.threshold).mean() == pytest.approx(0.01, abs=0.005)
     with np.load(folder / paths.nondigits("mnist")) as arrays:
         fresh = {kind: predictor.likelihoods(arrays[kind]) for kind in arrays.files}
-    reached = {kind: statistics.auroc(digits, fresh[kind]) for kind in nondigits.KINDS}
-    fitted = {kind: auroc for kind, auroc in reached.items() if kind not in nondigits.UNSEEN}
+    reached = {kind: statistics.auroc(digits, fresh[kind]) for kind in examples.KINDS}
+    fitted = {kind: auroc for kind, auroc in reached.items() if kind not in examples.UNSEEN}
     assert min(fitted.values()) > 0.98, fitted
     assert min(reached.values()) > 0.96, reached
-    refused = {k: (fresh[k] < predictor.likelihood.threshold).mean() for k in nondigits.DIGITS}
+    refused = {k: (fresh[k] < predictor.likelihood.threshold).mean() for k in examples.DIGITS}
     assert max(refused.values()) < 0.05, refused
     assert json.loads(champion.read("reports/metrics.json"))["nondigit_auroc"] == pytest.approx(
         min(reached.values())

@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 
 from bench import drift
-from monitoring.drift.checks import LATEST, NEEDED
-from pipeline import paths
-from pipeline.dataset import Split
-from serve import reference
-from serve.predictor import Predictor
+from monitoring.drift.drift_tests import LATEST, NEEDED
+from pipeline.config import paths
+from pipeline.data.dataset import Split
+from serve.models import drift_reference
+from serve.models.predictor import Predictor
 
 pytestmark = pytest.mark.slow
 DRAWS = 1_000  # windows, of which one in a hundred at most is a false alarm
@@ -22,9 +22,9 @@ def predictor(champion):
 @pytest.fixture(scope="module")
 def expected(champion):
     """The reference of the champion."""
-    path = champion.folder / paths.CHAMPION / reference.FILE
+    path = champion.folder / paths.CHAMPION / drift_reference.FILE
     assert path.stat().st_size < 200_000
-    return reference.read(path.read_bytes())
+    return drift_reference.read(path.read_bytes())
 
 
 @pytest.fixture(scope="module")

@@ -6,12 +6,13 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
-from serving import Process
+from support.service_process import Process
 from websockets.sync.client import connect
 
 from bench import variants
-from pipeline import dataset, paths
-from serve.predictor import Predictor
+from pipeline.config import paths
+from pipeline.data import dataset
+from serve.models.predictor import Predictor
 
 pytestmark = pytest.mark.slow
 SOME = 1000  # digits over a WebSocket, and of each variant

@@ -162,7 +162,9 @@ def test_a_stage_that_is_killed_is_made_good_by_the_next_repro(clone, stage):
     if stage == "track":
         for path in (clone.folder / "mlflow.db", *(clone.folder / "mlartifacts").iterdir()):
             shutil.rmtree(path) if path.is_dir() else path.unlink()
-        clone.run("python", "-c", "from pipeline import tracking; tracking.connect()")
+        clone.run(
+            "python", "-c", "from pipeline.registry import mlflow_runs; mlflow_runs.connect()"
+        )
     repro = clone.start("dvc", "repro", "--force", "--single-item", name)
     kill(stage, clone)
     output, _ = repro.communicate(timeout=120)

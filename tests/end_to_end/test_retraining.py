@@ -5,9 +5,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from telling import database, told
+from support.feedback_entries import database, told
 
-from pipeline import dataset
+from pipeline.data import dataset
 
 MNIST = Path(__file__).parents[3] / "shared/mnist"
 pytestmark = [

@@ -26,7 +26,7 @@ def test_the_pipeline_trains_the_winner_to_the_same_figures(module_clone):
     output = clone.run(*SEARCH)
     assert [trial["state"] for trial in trials(clone)] == ["complete"] * 2
     name = re.search(r"python -m pipeline.adopt (\S+)   the best", output)[1]
-    read = "import json, sys; from pipeline import experiments as e; "
+    read = "import json, sys; from pipeline.storage import dvc_experiments as e; "
     read += "print(json.dumps(e.figures(e.find(sys.argv[1]))))"
     figures = json.loads(clone.run("python", "-c", read, name))
     assert figures["val_loss"] == min(float(trial["val_loss"]) for trial in trials(clone))

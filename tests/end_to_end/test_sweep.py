@@ -22,10 +22,11 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from cloning import copied
 from omegaconf import OmegaConf
+from support.clones import copied
 
-from pipeline import experiments, files, paths
+from pipeline.config import paths
+from pipeline.storage import dvc_experiments, files
 
 pytestmark = pytest.mark.slow
 
@@ -135,8 +136,8 @@ def weights(clone, folder):
         assert job.state == "done"
         place = folder / str(job.typed["seed"])
         with chdir(clone.folder):
-            made = experiments.find(job.experiment)
-            experiments.checkout(made, place, paths.model(3) / "model.weights.h5")
+            made = dvc_experiments.find(job.experiment)
+            dvc_experiments.checkout(made, place, paths.model(3) / "model.weights.h5")
         found[job.typed["seed"]] = files.sha256(place / paths.model(3) / "model.weights.h5")
     return found
 

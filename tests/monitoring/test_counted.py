@@ -4,9 +4,9 @@ import os
 import signal
 
 import pytest
-from making import PNG, picture
-from serving import Process, until
-from watching import Load, counters
+from support.alerting import Load, counters
+from support.bundles import PNG, picture
+from support.service_process import Process, until
 
 
 def ask(api, number):

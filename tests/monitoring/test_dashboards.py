@@ -8,20 +8,20 @@ import draw
 import numpy as np
 import pytest
 import yaml
-from asking import boards, interpolated, panels, queries
 from grafana_foundation_sdk.models import units
-from making import picture
 from PIL import Image
-from scene import Scene
 from sklearn.datasets import load_digits
-from watching import expressions, names
+from support.alerting import expressions, names
+from support.bundles import picture
+from support.monitored_stack import Scene
+from support.prometheus import boards, interpolated, panels, queries
 
 from monitoring.grafana import __main__ as command
 from monitoring.grafana import boards as code
-from serve import reference
-from serve.image import normalise_grey
-from serve.placing import centred
-from serve.predictor import Predictor
+from serve.imaging.normalise import normalise_grey
+from serve.imaging.placement import centred
+from serve.models import drift_reference
+from serve.models.predictor import Predictor
 
 ROOT = command.FOLDER.parents[2]
 GRAFANA = ROOT / "monitoring/grafana"
@@ -144,8 +144,8 @@ def bundles(made, tmp_path_factory):
     copies = []
     for digit in (3, 8):
         copy = shutil.copytree(made[digit], tmp_path_factory.mktemp("bundles") / str(digit))
-        taken = reference.taken(images, Predictor(copy).probabilities(images))
-        np.savez(copy / reference.FILE, **taken._asdict())
+        taken = drift_reference.taken(images, Predictor(copy).probabilities(images))
+        np.savez(copy / drift_reference.FILE, **taken._asdict())
         copies.append(copy)
     return copies
 

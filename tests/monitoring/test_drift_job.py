@@ -11,21 +11,21 @@ import grimp
 import httpx2
 import numpy as np
 import pytest
-from making import write_bundle
 from prometheus_client import generate_latest
-from serving import ROOT, Process, until
 from sklearn.datasets import load_digits
+from support.bundles import write_bundle
+from support.service_process import ROOT, Process, until
 
 import monitoring.drift.__main__ as job_module
 from bench.drift import symbols
 from monitoring.drift.__main__ import DRIFT, FAILED, NO_DRIFT, main
-from monitoring.drift.checks import NEEDED
-from monitoring.drift.gauges import Gauges
-from pipeline.dataset import Split
-from serve import reference
-from serve.image import normalise_grey
-from serve.placing import centred
-from serve.predictor import Predictor
+from monitoring.drift.drift_tests import NEEDED
+from monitoring.drift.prometheus_gauges import Gauges
+from pipeline.data.dataset import Split
+from serve.imaging.normalise import normalise_grey
+from serve.imaging.placement import centred
+from serve.models import drift_reference
+from serve.models.predictor import Predictor
 
 INFER = "/v2/models/mnist-classifier/infer"
 KEY = {"X-API-Key": "secret"}
@@ -44,8 +44,8 @@ def bundle(digit_file, digits, tmp_path_factory):
     """A model that always answers 3, the surer the more ink, with some digits as its reference."""
     folder = write_bundle(tmp_path_factory.mktemp("bundle"), digit_file(3))
     some = digits[:900]
-    taken = reference.taken(some, Predictor(folder).probabilities(some))
-    np.savez(folder / reference.FILE, **taken._asdict())
+    taken = drift_reference.taken(some, Predictor(folder).probabilities(some))
+    np.savez(folder / drift_reference.FILE, **taken._asdict())
     return folder
 
 
@@ -224,7 +224,12 @@ def test_the_job_needs_little_of_the_service_and_the_pipeline():
         if not module.startswith("monitoring.drift")
     }
     # Pages look alike; what a reference is, is said once.
-    assert used == {"pipeline.files", "pipeline.theme", "serve.reference", "serve.shown"}
+    assert used == {
+        "pipeline.storage.files",
+        "pipeline.reports.theme",
+        "serve.models.drift_reference",
+        "serve.imaging.png",
+    }
     for package in ("pipeline", "serve"):
         for module in graph.find_descendants(package):
             assert not {

@@ -13,13 +13,13 @@ import time
 import numpy as np
 import pytest
 from PIL import Image
-from registering import Registry
-from scene import Job
-from serving import ROOT, Process, until
-from watching import ALERTS, Load, Watch, free_port, spoilt, within
+from support.alerting import ALERTS, Load, Watch, free_port, spoilt, within
+from support.mlflow_registry import Registry
+from support.monitored_stack import Job
+from support.service_process import ROOT, Process, until
 
 from docs.figures import recorded, tables
-from pipeline import paths
+from pipeline.config import paths
 
 CLOCK = "1/60"
 PATIENCE = 120  # seconds until an alert comes or goes; a fault takes 10 to 50

@@ -4,10 +4,10 @@ import json
 import time
 
 import pytest
-from making import write_bundle
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
-from registering import Registry
+from support.bundles import write_bundle
+from support.mlflow_registry import Registry
 
 from monitoring.pipeline_exporter import Figures
 

@@ -7,13 +7,13 @@ import httpx2
 import pytest
 import yaml
 from prometheus_client import CollectorRegistry, generate_latest
-from registering import Registry
-from serving import ROOT
 from starlette.testclient import TestClient
-from watching import ALERTS, RULES, alertmanager, expressions, names
+from support.alerting import ALERTS, RULES, alertmanager, expressions, names
+from support.mlflow_registry import Registry
+from support.service_process import ROOT
 
 from monitoring import kubernetes
-from monitoring.drift.gauges import Gauges
+from monitoring.drift.prometheus_gauges import Gauges
 from monitoring.pipeline_exporter import Figures
 from serve.app import create_app
 from serve.settings import Settings

@@ -6,9 +6,8 @@ import pytest
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
-from serving import ROOT
-
-from monitoring import scale
+from support import time_scale as scale
+from support.service_process import ROOT
 
 SIXTIETH = Fraction(1, 60)
 

@@ -8,24 +8,15 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from pipeline import (
-    compare,
-    dataset,
-    determinism,
-    evaluate,
-    fetch,
-    likelihood,
-    nondigits,
-    paths,
-    preprocess,
-    refusals,
-    train,
-)
-from pipeline.config import CONF
-from pipeline.dataset import SIDE, Split, Splits
-from pipeline.files import write_arrays, write_json
-from pipeline.results import METRICS
-from serve import reference
+from pipeline import compare, evaluate, fetch, likelihood, preprocess, train
+from pipeline.config import CONF, paths
+from pipeline.data import dataset
+from pipeline.data.dataset import SIDE, Split, Splits
+from pipeline.evaluation.results import METRICS
+from pipeline.ood import evaluation, examples
+from pipeline.storage.files import write_arrays, write_json
+from pipeline.training import determinism
+from serve.models import drift_reference
 
 
 @pytest.fixture
@@ -81,8 +72,8 @@ def write_likelihood(content, threshold=0.25):
 def refusals_of(about):
     """Figures of a likelihood, as `evaluate` has them."""
     some = np.linspace(0, 1, 8, dtype=np.float32)
-    kinds = dict.fromkeys((*nondigits.KINDS, *nondigits.DIGITS), some / 2)
-    return refusals.figures(refusals.Judged(some, kinds, []), about)
+    kinds = dict.fromkeys((*examples.KINDS, *examples.DIGITS), some / 2)
+    return evaluation.figures(evaluation.Judged(some, kinds, []), about)
 
 
 @pytest.fixture
@@ -110,8 +101,8 @@ def evaluated(workspace) -> Callable[..., None]:
         write_arrays(folder / "predictions.npz", probabilities=probabilities, labels=labels)
         worst = evaluate.worst_mistakes(probabilities, test)
         write_arrays(folder / "mistakes.npz", **worst)
-        taken = reference.taken(pixels, probabilities)
-        write_arrays(folder / reference.FILE, **taken._asdict())
+        taken = drift_reference.taken(pixels, probabilities)
+        write_arrays(folder / drift_reference.FILE, **taken._asdict())
         evaluate.write_pairs(folder / "confusion.csv", labels, answers)
         for picture in ("confusion", "reliability"):
             (folder / f"{picture}.svg").write_text("<svg xmlns='http://www.w3.org/2000/svg'/>")
@@ -199,8 +190,8 @@ def trained(workspace, litert, brightness) -> Splits:
     write_likelihood(brightness)
     write_arrays(
         paths.nondigits("mnist"),
-        **dict.fromkeys(nondigits.KINDS, test.images[:20] // 4),
-        **dict.fromkeys(nondigits.DIGITS, test.images[:20]),
+        **dict.fromkeys(examples.KINDS, test.images[:20] // 4),
+        **dict.fromkeys(examples.DIGITS, test.images[:20]),
     )
     bundle = paths.model(3)
     bundle.mkdir(parents=True)

@@ -4,8 +4,8 @@ import subprocess
 import sys
 
 import pytest
-import sweeping
-from sweeping import conf, edited
+from support import sweep_repo
+from support.sweep_repo import conf, edited
 
 from pipeline import adopt
 from pipeline.config import CONF, PipelineError
@@ -16,7 +16,7 @@ NAME = "run3-epochs=9-abc123"
 
 @pytest.fixture
 def repository(workspace):
-    return sweeping.Repository(workspace)
+    return sweep_repo.Repository(workspace)
 
 
 def as_dvc_left_it(repository):

@@ -8,10 +8,13 @@ import pytest
 from omegaconf import OmegaConf
 from rich.console import Console
 
-from pipeline import compare, evaluate, paths, refusals, results, table
-from pipeline.config import PipelineError
-from pipeline.files import sha256, write_arrays
-from serve.predictor import Predictor
+from pipeline import compare, evaluate
+from pipeline.config import PipelineError, paths
+from pipeline.evaluation import results
+from pipeline.ood import evaluation
+from pipeline.reports import tables
+from pipeline.storage.files import sha256, write_arrays
+from serve.models.predictor import Predictor
 
 
 @pytest.fixture
@@ -139,8 +142,8 @@ def test_the_champion_is_a_bundle_that_serves(trained, compared_runs):
     probabilities = Predictor(paths.model(3)).probabilities(trained.test.images)
     figures |= evaluate.test_figures(probabilities, trained.test)
     figures |= {"val_accuracy": 0.9, "val_loss": 0.3}
-    likelihood, about, fresh = refusals.load("mnist")
-    figures |= refusals.figures(refusals.judged(likelihood, trained.test.images, fresh), about)
+    likelihood, about, fresh = evaluation.load("mnist")
+    figures |= evaluation.figures(evaluation.judged(likelihood, trained.test.images, fresh), about)
     folder = paths.evaluation(3)
     evaluate.write_json(folder / "metrics.json", figures)
     worst = evaluate.worst_mistakes(probabilities, trained.test)
@@ -228,7 +231,7 @@ def test_the_table_fits_a_narrow_window_and_a_file(evaluated, compared_runs, cap
     assert "98.50 (95.68\N{EN DASH}99.49)" in lines[-1]
     assert lines[-1].split()[-1] == "best"
     coloured = StringIO()
-    Console(file=coloured, force_terminal=True, width=100).print(table.table(comparison))
+    Console(file=coloured, force_terminal=True, width=100).print(tables.table(comparison))
     assert "\x1b[1;32m" in coloured.getvalue()
 
 
@@ -257,9 +260,9 @@ def test_runs_of_another_data_set_are_refused(evaluated, compared_runs):
     ("p", "words"), [(1.0, "1.00"), (0.043, "0.04"), (0.0031, "0.0031"), (1e-9, "< 0.0001")]
 )
 def test_p_values_have_as_many_digits_as_mean_something(p, words):
-    assert table.p_value(p) == words
+    assert tables.p_value(p) == words
 
 
 @pytest.mark.parametrize(("number", "words"), [(220_884, "221 kB"), (5_549_804, "5.5 MB")])
 def test_sizes_are_for_people(number, words):
-    assert table.size(number) == words
+    assert tables.size(number) == words

@@ -4,13 +4,15 @@ from base64 import b64encode
 from pathlib import Path
 
 import pytest
-from browsing import chromium
-from laboratory import Laboratory, splits
-from test_page import Reader
+from support.chromium import chromium
+from support.experiments_repo import Laboratory, splits
+from support.html_reader import Reader
 
-from pipeline import compare_experiments, duels, page
+from pipeline import compare_experiments
 from pipeline.compare_experiments import PAGE
 from pipeline.config import PipelineError
+from pipeline.reports import html as page
+from pipeline.reports import pairwise
 
 
 @pytest.fixture
@@ -142,7 +144,7 @@ def test_equal_experiments_are_called_equal(laboratory, compared):
 
 
 def test_of_too_many_the_best_are_compared(three, compared, monkeypatch):
-    monkeypatch.setattr(duels, "MOST", 2)
+    monkeypatch.setattr(pairwise, "MOST", 2)
     _, text, said = compared()
     assert "Only the best 2 of 3 experiments are compared." in said
     assert "B close" in text

@@ -9,12 +9,14 @@ import sys
 import numpy as np
 import pytest
 
-from pipeline import dataset, evaluate, judged, paths, statistics
-from pipeline.config import CONF, PipelineError
-from pipeline.dataset import Split
-from pipeline.files import sha256
-from serve import reference
-from serve.predictor import Predictor
+from pipeline import evaluate
+from pipeline.config import CONF, PipelineError, paths
+from pipeline.data import as_served, dataset
+from pipeline.data.dataset import Split
+from pipeline.evaluation import metrics
+from pipeline.storage.files import sha256
+from serve.models import drift_reference
+from serve.models.predictor import Predictor
 
 
 @pytest.fixture
@@ -45,7 +47,7 @@ def test_figures_are_those_of_the_model_that_is_served(cfg, trained):
     assert figures["recall"] == pytest.approx([1] * 8 + [10 / 11, 10 / 11])
     assert figures["min_recall"] == min(figures["recall"])
     assert figures["precision"] == pytest.approx([0.9, 0.9] + [1] * 8)
-    assert figures["wilson"] == list(statistics.wilson(98, 100))
+    assert figures["wilson"] == list(metrics.wilson(98, 100))
     assert np.diagonal(figures["confusion"]).sum() == 98
     assert figures["confusion"][8][0] == figures["confusion"][9][1] == 1
 
@@ -79,7 +81,7 @@ def test_feedback_is_judged_apart_and_as_the_model_saw_it(cfg, trained):
     added = {
         "feedback_accuracy": 0.91,
         "feedback_images": 100,
-        "feedback_wilson": list(statistics.wilson(91, 100)),
+        "feedback_wilson": list(metrics.wilson(91, 100)),
     }
     assert figures == plain | added
 
@@ -125,11 +127,11 @@ def test_each_test_image_is_in_the_table_for_dvc(cfg, trained):
 
 def test_what_drift_is_measured_against_is_of_the_validation_images(cfg, trained):
     evaluate.main(cfg)
-    found = reference.read((FOLDER / reference.FILE).read_bytes())
-    validation = judged.load(paths.processed("mnist"), "validation")
+    found = drift_reference.read((FOLDER / drift_reference.FILE).read_bytes())
+    validation = as_served.load(paths.processed("mnist"), "validation")
     expected = Predictor(paths.model(3)).probabilities(validation.images)
     np.testing.assert_array_equal(found.probabilities, expected)
-    np.testing.assert_array_equal(found.features, reference.features(validation.images))
+    np.testing.assert_array_equal(found.features, drift_reference.features(validation.images))
 
 
 def test_it_writes_the_same_bytes_each_time(cfg, trained):

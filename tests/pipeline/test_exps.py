@@ -2,11 +2,12 @@ from datetime import datetime
 from types import SimpleNamespace
 
 import pytest
-from laboratory import Laboratory
+from support.experiments_repo import Laboratory
 
-from pipeline import exps, table
+from pipeline import exps
 from pipeline.config import PipelineError
 from pipeline.exps import Row
+from pipeline.reports import tables
 
 NOW = datetime(2026, 11, 23, 12, 0)
 NONE = "\N{EN DASH}"
@@ -22,7 +23,7 @@ def printed(capsys, monkeypatch, caplog):
     """What the command prints in a terminal so wide, and what it logs."""
 
     def run(*arguments, room=1000):
-        monkeypatch.setattr(table, "room", lambda: room)
+        monkeypatch.setattr(tables, "room", lambda: room)
         capsys.readouterr()
         caplog.clear()
         with caplog.at_level("INFO", "pipeline.exps"):

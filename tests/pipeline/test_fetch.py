@@ -22,9 +22,10 @@ import numpy as np
 import pytest
 from hydra import compose, initialize_config_dir
 
-from pipeline import download, environment, fetch
-from pipeline.config import CONF, Config, PipelineError, register_schema, resolved
-from pipeline.dataset import write_idx
+from pipeline import fetch
+from pipeline.config import CONF, Config, PipelineError, environment, register_schema, resolved
+from pipeline.data.dataset import write_idx
+from pipeline.fetching import download
 
 ROOT = Path(__file__).parents[2]
 RAW = Path("data/raw/mnist")
@@ -724,6 +725,6 @@ def test_a_full_disk_is_told_apart_from_a_bad_mirror(server, config, published, 
     def full(*args: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("pipeline.files.os.replace", full)
+    monkeypatch.setattr("pipeline.storage.files.os.replace", full)
     with pytest.raises(PipelineError, match="No space left on device"):
         fetch_from(config, server.offer("mnist", published))

@@ -6,11 +6,13 @@ import json
 import numpy as np
 import pytest
 
-from pipeline import evaluate, likelihood, nondigits, paths, refusals, statistics
-from pipeline.config import PipelineError
-from pipeline.files import sha256
-from serve import bundles
-from serve.predictor import Likelihood, Predictor
+from pipeline import evaluate, likelihood
+from pipeline.config import PipelineError, paths
+from pipeline.evaluation import metrics
+from pipeline.ood import evaluation, examples
+from pipeline.storage.files import sha256
+from serve.models import bundle_cache
+from serve.models.predictor import Likelihood, Predictor
 
 
 def test_the_threshold_is_what_all_but_one_in_a_hundred_reach():
@@ -27,8 +29,8 @@ def test_auroc_is_how_often_a_positive_is_above_a_negative():
     )
     pairs = positive[:, None] - negative[None]
     expected = (pairs > 0).mean() + (pairs == 0).mean() / 2
-    assert statistics.auroc(positive, negative) == pytest.approx(expected)
-    assert statistics.auroc(negative, positive) == pytest.approx(1 - expected)
+    assert metrics.auroc(positive, negative) == pytest.approx(expected)
+    assert metrics.auroc(negative, positive) == pytest.approx(1 - expected)
 
 
 def test_what_it_leaves_tells_digits_from_what_is_none(built):
@@ -38,7 +40,7 @@ def test_what_it_leaves_tells_digits_from_what_is_none(built):
     assert (paths.LIKELIHOOD / "likelihood.tflite").stat().st_size < 500_000
     figures = json.loads((paths.evaluation(3) / "metrics.json").read_text())
     kinds = figures["likelihood"]["nondigits"]
-    assert list(kinds) == list(nondigits.KINDS)
+    assert list(kinds) == list(examples.KINDS)
     assert figures["nondigit_auroc"] == min(kind["auroc"] for kind in kinds.values())
     assert figures["nondigit_auroc"] > 0.85
     assert figures["likelihood"]["refused_digits"]["test"] < 0.1
@@ -47,7 +49,7 @@ def test_what_it_leaves_tells_digits_from_what_is_none(built):
 
 def test_the_champion_answers_with_it(built):
     champion = Predictor(paths.CHAMPION)
-    served, _, fresh = refusals.load("mnist")
+    served, _, fresh = evaluation.load("mnist")
     letters = fresh["letters"]
     np.testing.assert_array_equal(champion.likelihoods(letters), served(letters))
     assert champion.likelihood.threshold == served.threshold
@@ -55,13 +57,15 @@ def test_the_champion_answers_with_it(built):
 
 def test_a_second_fit_is_the_same_to_the_byte(tensorflow, built):
     """Within this process, where nothing else decides than the seed."""
-    from pipeline import dataset, export, likelihood_network
+    from pipeline.data import dataset
+    from pipeline.ood import network
+    from pipeline.training import litert_export
 
-    drawn = nondigits.to_fit(dataset.load(paths.processed("mnist"), "train"), 42)
+    drawn = examples.to_fit(dataset.load(paths.processed("mnist"), "train"), 42)
     contents = []
     for _ in range(2):
         tensorflow.keras.utils.set_random_seed(42)
-        contents.append(export.to_litert(likelihood_network.fitted(drawn)))
+        contents.append(litert_export.to_litert(network.fitted(drawn)))
     one, two = (Likelihood(content, 0)(drawn.images) for content in contents)
     np.testing.assert_array_equal(one, two)
 
@@ -74,16 +78,16 @@ def test_the_likelihood_is_part_of_what_identifies_a_bundle(built):
         path.write_text(json.dumps(content))
 
     def digests():
-        from pipeline import registry
+        from pipeline.registry import versions
 
         champion = Predictor(paths.CHAMPION)
         model, likelihood = (
-            bundles.digest(paths.CHAMPION),
-            bundles.likelihood_digest(paths.CHAMPION),
+            bundle_cache.digest(paths.CHAMPION),
+            bundle_cache.likelihood_digest(paths.CHAMPION),
         )
-        assert model == registry.bundle_digest(champion)
-        assert likelihood == (registry.likelihood_digest(champion) or "")
-        return model, likelihood, bundles.identity(paths.CHAMPION)
+        assert model == versions.bundle_digest(champion)
+        assert likelihood == (versions.likelihood_digest(champion) or "")
+        return model, likelihood, bundle_cache.identity(paths.CHAMPION)
 
     found = [digests()]
     describe(lambda content: content["likelihood"].update(threshold=0.123))
@@ -112,9 +116,9 @@ def test_what_is_missing_or_of_other_data_is_refused(trained, configured):
 
 def test_figures_say_what_is_refused_of_each_kind(trained):
     """The test digits of `trained` are as bright as 0.09 of what `brightness` takes for certain."""
-    served, about, fresh = refusals.load("mnist")
-    found = refusals.judged(served, trained.test.images, fresh)
-    figures = refusals.figures(found, about | {"threshold": 0.05})["likelihood"]
-    assert figures["refused_digits"] == dict.fromkeys(("test", *nondigits.DIGITS), 0)
+    served, about, fresh = evaluation.load("mnist")
+    found = evaluation.judged(served, trained.test.images, fresh)
+    figures = evaluation.figures(found, about | {"threshold": 0.05})["likelihood"]
+    assert figures["refused_digits"] == dict.fromkeys(("test", *examples.DIGITS), 0)
     for kind, each in figures["nondigits"].items():
-        assert each == {"auroc": 1, "refused": 1, "fitted": kind not in nondigits.UNSEEN}
+        assert each == {"auroc": 1, "refused": 1, "fitted": kind not in examples.UNSEEN}

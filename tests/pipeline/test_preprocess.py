@@ -15,13 +15,16 @@ import numpy as np
 import pytest
 from hydra import compose, initialize_config_dir
 from PIL import Image
-from telling import drawn
+from support.feedback_entries import drawn
 
-from pipeline import corrections, dataset, fetch, paths, preprocess, samples
-from pipeline.config import CONF, Config, PipelineError, register_schema, resolved
-from pipeline.corrections import Corrections
-from pipeline.dataset import NAMES, Split, Splits, write_idx
+from pipeline import fetch, preprocess
+from pipeline.config import CONF, Config, PipelineError, paths, register_schema, resolved
+from pipeline.data import dataset
+from pipeline.data.dataset import NAMES, Split, Splits, write_idx
 from pipeline.preprocess import Published, read, split, statistics
+from pipeline.reports import sample_sheet
+from pipeline.user_feedback import export_file
+from pipeline.user_feedback.export_file import Corrections
 
 ROOT = Path(__file__).parents[2]
 MNIST = ROOT.parent / "shared/mnist"
@@ -91,7 +94,7 @@ def mnist_feedback(mnist: Config) -> Config:
     paths.raw("mnist").rename(paths.raw("mnist_feedback"))
     told = [drawn(number) for number in range(1, 60)] + [arrays().images[450]]
     labels = (np.arange(60) % 10).astype(np.uint8)
-    corrections.save(
+    export_file.save(
         Corrections(np.stack(told), labels), paths.raw("mnist_feedback") / "feedback.npz"
     )
     config = composed("mnist_feedback")
@@ -346,13 +349,13 @@ def test_the_report_is_the_same_bytes_each_time(mnist):
 
 
 def sheet(splits: Splits, seed: int = 1) -> bytes:
-    return samples.sample_sheet(splits, "mnist", seed)
+    return sample_sheet.sample_sheet(splits, "mnist", seed)
 
 
 def test_the_sample_sheet_is_a_picture_of_the_wished_size():
     with Image.open(io.BytesIO(sheet(split(arrays(), 40, 0, seed=1)))) as picture:
         assert picture.format == "PNG"
-        assert picture.size == (samples.WIDTH, samples.HEIGHT)
+        assert picture.size == (sample_sheet.WIDTH, sample_sheet.HEIGHT)
         assert "Software" not in picture.info
 
 
@@ -361,7 +364,7 @@ def test_the_seed_chooses_the_samples():
 
     def tiles(seed: int) -> bytes:
         with Image.open(io.BytesIO(sheet(splits, seed))) as picture:
-            return picture.crop((72, 120, samples.WIDTH, samples.HEIGHT)).tobytes()
+            return picture.crop((72, 120, sample_sheet.WIDTH, sample_sheet.HEIGHT)).tobytes()
 
     assert tiles(1) == tiles(1)
     assert tiles(1) != tiles(2)
@@ -384,7 +387,7 @@ def test_a_digit_that_a_part_lacks_leaves_its_row_empty():
     part = split(arrays(), 40, 0, seed=1).train
     none = Split(part.images[:0], part.labels[:0], part.index[:0])
     with Image.open(io.BytesIO(sheet(Splits(part, none, part)))) as picture:
-        assert picture.size == (samples.WIDTH, samples.HEIGHT)
+        assert picture.size == (sample_sheet.WIDTH, sample_sheet.HEIGHT)
 
 
 @pytest.mark.slow

@@ -4,10 +4,13 @@ import shutil
 
 import pytest
 
-from pipeline import compare, dataset, files, gates, paths, register, registry, tracking
-from pipeline.config import PipelineError
-from pipeline.dataset import Splits
-from serve.predictor import Predictor
+from pipeline import compare, register
+from pipeline.config import PipelineError, paths
+from pipeline.data import dataset
+from pipeline.data.dataset import Splits
+from pipeline.registry import gates, mlflow_runs, versions
+from pipeline.storage import files
+from serve.models.predictor import Predictor
 
 MODEL = "mnist-classifier"
 LOW = gates.Gates(
@@ -35,13 +38,13 @@ def hard(monkeypatch, built):
 
 
 def aliases():
-    client = tracking.connect()
+    client = mlflow_runs.connect()
     found = client.search_registered_models(f"name = '{MODEL}'")
     return {k: int(v) for model in found for k, v in model.aliases.items()}
 
 
 def version(number):
-    return tracking.connect().get_model_version(MODEL, str(number))
+    return mlflow_runs.connect().get_model_version(MODEL, str(number))
 
 
 def history():
@@ -73,7 +76,7 @@ def test_a_champion_that_passes_is_promoted_once(easy, caplog, capsys):
     assert [line["action"] for line in history()] == ["promote"]
 
     assert "version 1 is the champion already" in said(caplog)
-    assert len(tracking.connect().search_model_versions(f"name = '{MODEL}'")) == 1
+    assert len(mlflow_runs.connect().search_model_versions(f"name = '{MODEL}'")) == 1
     assert len(history()) == 1
 
 
@@ -108,8 +111,8 @@ def test_without_feedback_nothing_is_said_of_it(easy, caplog):
 
 def test_what_is_registered_is_the_bundle_and_it_serves(easy, caplog):
     said(caplog)
-    client = tracking.connect()
-    with registry.downloaded(version(1)) as served:
+    client = mlflow_runs.connect()
+    with versions.downloaded(version(1)) as served:
         assert served.description == json.loads((paths.CHAMPION / "model.json").read_text())
     run = client.get_run(version(1).run_id)
     assert run.info.run_name == "run-3-optimized"
@@ -128,8 +131,8 @@ def test_another_likelihood_is_another_version_of_the_same_model(easy, caplog):
     path.write_text(json.dumps(described))
     assert "version 2 is the champion, in place of version 1." in said(caplog)
     one, two = version(1).tags, version(2).tags
-    assert one[registry.BUNDLE] == two[registry.BUNDLE]
-    assert one[registry.LIKELIHOOD] != two[registry.LIKELIHOOD]
+    assert one[versions.BUNDLE] == two[versions.BUNDLE]
+    assert one[versions.LIKELIHOOD] != two[versions.LIKELIHOOD]
     assert "version 2 is the champion already" in said(caplog)
     assert [line["version"] for line in history()] == [1, 2]
     said(caplog, "--rollback")
@@ -179,7 +182,7 @@ def test_rollback_goes_back_and_stays_back(easy, configured, caplog):
 
     assert "version 2 is the champion, in place of version 1." in said(caplog, "--promote")
     assert aliases() == {"champion": 2, "previous": 1}
-    assert registry.ROLLED_BACK not in version(2).tags
+    assert versions.ROLLED_BACK not in version(2).tags
     assert [(line["action"], line["version"]) for line in history()] == [
         *(("promote", 1), ("promote", 2), ("rollback", 1), ("promote", 2))
     ]
@@ -211,7 +214,7 @@ def test_a_new_registry_does_not_forget_a_rollback(easy, configured, caplog, mon
 
 def test_a_promotion_that_was_cut_off_is_finished(easy, caplog, monkeypatch):
     with monkeypatch.context() as patch:
-        patch.setattr(registry, "settle", lambda *_: None)
+        patch.setattr(versions, "settle", lambda *_: None)
         said(caplog)
     assert not paths.PROMOTIONS.exists()
     said(caplog)
@@ -257,7 +260,7 @@ def test_a_new_registry_is_filled_again_and_the_history_stays(
     monkeypatch.delenv("MLFLOW_TRACKING_URI")  # which MLflow has set
     assert "version 1 is the champion." in said(caplog)
     assert aliases() == {"champion": 1}
-    names = {run.info.run_name for run in tracking.connect().search_runs(["1"])}
+    names = {run.info.run_name for run in mlflow_runs.connect().search_runs(["1"])}
     assert names == {"run-1-baseline", "run-3-optimized"}
     assert paths.PROMOTIONS.read_bytes() == before
 
@@ -265,9 +268,9 @@ def test_a_new_registry_is_filled_again_and_the_history_stays(
 def test_lost_files_of_a_version_are_put_back(easy, built, caplog):
     said(caplog)
     shutil.rmtree(built / "mlartifacts")
-    assert not registry.readable(version(1))
+    assert not versions.readable(version(1))
     said(caplog)
-    assert registry.readable(version(1))
+    assert versions.readable(version(1))
     assert aliases() == {"champion": 1}
 
 

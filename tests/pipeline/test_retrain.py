@@ -6,11 +6,13 @@ from datetime import UTC, datetime
 
 import numpy as np
 import pytest
-from telling import database, drawn, told
+from support.feedback_entries import database, drawn, told
 
-from pipeline import dataset, gates, retrain, tracking
+from pipeline import retrain
 from pipeline.config import PipelineError
-from pipeline.registry import CHAMPION
+from pipeline.data import dataset
+from pipeline.registry import gates, mlflow_runs
+from pipeline.registry.versions import CHAMPION
 
 
 @pytest.fixture
@@ -26,7 +28,7 @@ def steps(workspace, monkeypatch):
 @pytest.fixture
 def champion(steps, workspace):
     """Version 1, new."""
-    client, model = tracking.connect(), gates.rules().model
+    client, model = mlflow_runs.connect(), gates.rules().model
     client.create_registered_model(model)
     client.create_model_version(model, (workspace / "bundle").as_uri())
     client.set_registered_model_alias(model, CHAMPION, "1")
@@ -158,14 +160,14 @@ def test_a_step_that_fails_ends_it_with_its_name(workspace):
 def test_a_champion_that_learnt_from_feedback_is_not_replaced_without(
     champion, steps, workspace, caplog
 ):
-    tracking.connect().set_model_version_tag(gates.rules().model, "1", "data", "mnist_feedback")
+    mlflow_runs.connect().set_model_version_tag(gates.rules().model, "1", "data", "mnist_feedback")
     drifted(workspace)
     assert "nothing is trained without" in said(caplog, "--drift", "drift.json")
     assert steps == []
 
 
 def test_only_feedback_given_since_is_news(champion):
-    client, model = tracking.connect(), gates.rules().model
+    client, model = mlflow_runs.connect(), gates.rules().model
     client.set_model_version_tag(model, "1", "data", "mnist_feedback")
     version = client.get_model_version(model, "1")
     before, after = (told(1)._replace(given_at=at) for at in ("2020-01-01", "2999-01-01"))

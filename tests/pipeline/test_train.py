@@ -4,8 +4,12 @@ import re
 import numpy as np
 import pytest
 
-from pipeline import dataset, files, paths, timings, train
-from serve.predictor import Predictor
+from pipeline import train
+from pipeline.config import paths
+from pipeline.data import dataset
+from pipeline.evaluation import latency
+from pipeline.storage import files
+from serve.models.predictor import Predictor
 
 
 def test_a_run_is_exported_and_described(built):
@@ -38,7 +42,7 @@ def test_no_output_holds_a_date_a_time_or_a_path(built):
 
 
 def test_its_time_is_kept_apart(built):
-    assert timings.read()["3"]["train_seconds"] > 0
+    assert latency.read()["3"]["train_seconds"] > 0
 
 
 def test_the_checkpoint_is_gone_when_the_model_is_there(built):

@@ -1,9 +1,9 @@
 """A small real model, applications on it, and the service as a process."""
 
 import pytest
-from making import picture
-from serving import Process
 from starlette.testclient import TestClient
+from support.bundles import picture
+from support.service_process import Process
 
 from serve.app import create_app
 from serve.settings import Settings

@@ -4,13 +4,14 @@ import re
 from datetime import UTC, datetime
 
 import pytest
-from making import PNG, picture, text
 from starlette.testclient import TestClient
+from support.bundles import PNG, picture, text
 
-from serve import errors, logs
 from serve.app import create_app
-from serve.call import Call
-from serve.metrics import Metrics
+from serve.http import errors
+from serve.telemetry import logs
+from serve.telemetry.metrics import Metrics
+from serve.telemetry.request_context import Call
 
 
 @pytest.fixture

@@ -10,8 +10,8 @@ import threading
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
-from making import picture
-from serving import ROOT, Process
+from support.bundles import picture
+from support.service_process import ROOT, Process
 
 from serve import client
 

@@ -18,9 +18,9 @@ from pathlib import Path
 ROOT = Path(__file__).parents[3]
 sys.path[:0] = [str(ROOT / "tests"), str(ROOT)]
 
-from registering import Registry, await_server, server  # noqa: E402  needs the path
+from support.mlflow_registry import Registry, await_server, server  # noqa: E402  needs the path
 
-from pipeline.registry import PROMOTED  # noqa: E402
+from pipeline.registry.versions import PROMOTED  # noqa: E402
 
 PORT, REGISTRY_PORT = 18080, 15000
 SEVEN = (ROOT / "docs" / "images" / "seven.png").read_bytes()

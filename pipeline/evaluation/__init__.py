@@ -1,0 +1,1 @@
+"""From arrays to metrics: accuracy, calibration, significance, latency."""

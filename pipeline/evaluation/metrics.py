@@ -1,0 +1,129 @@
+"""How good predictions are: figures on arrays, without files.
+
+`probabilities` are (n, classes) with rows that sum to 1, `labels` (n,) digits.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.data.dataset import CLASSES, Labels
+
+Probabilities = NDArray[np.float32]
+Floats = NDArray[np.float64]
+Counts = NDArray[np.int64]
+
+BINS = 15
+LEVEL = 0.95  # of each interval; a p value below 1 - LEVEL is called significant
+
+
+def accuracy(probabilities: Probabilities, labels: Labels) -> float:
+    """Share of images whose most probable class is the true one."""
+    return float((probabilities.argmax(axis=1) == labels).mean())
+
+
+def log_loss(probabilities: Probabilities, labels: Labels) -> float:
+    """Mean cross-entropy in nats; a probability of 0 counts as the smallest above 0."""
+    of_truth = probabilities[np.arange(len(labels)), labels].astype(np.float64)
+    return float(-np.log(of_truth.clip(np.finfo(np.float32).tiny)).mean())
+
+
+class Bins(NamedTuple):
+    """Predictions grouped by confidence in equal steps from 0 to 1; empty bins hold zeros."""
+
+    images: Counts
+    confidence: Floats  # mean of the bin's predictions
+    accuracy: Floats  # share of them that is right
+
+
+def reliability(probabilities: Probabilities, labels: Labels, bins: int = BINS) -> Bins:
+    """Confidence against accuracy; bin m holds confidences in ((m - 1) / bins, m / bins]."""
+    confidence = probabilities.max(axis=1).astype(np.float64)
+    right = probabilities.argmax(axis=1) == labels
+    place = np.clip(np.ceil(confidence * bins).astype(np.int64) - 1, 0, bins - 1)
+    count = np.bincount(place, minlength=bins)
+    some = np.maximum(count, 1)
+    return Bins(
+        count,
+        np.bincount(place, confidence, bins) / some,
+        np.bincount(place, right, bins) / some,
+    )
+
+
+def calibration_error(bins: Bins) -> float:
+    """ECE: distance of confidence from accuracy, averaged over the predictions.
+
+    Guo et al., "On Calibration of Modern Neural Networks", ICML 2017, equation 3.
+    """
+    gaps = np.abs(bins.accuracy - bins.confidence)
+    return float((bins.images * gaps).sum() / bins.images.sum())
+
+
+def confusion_matrix(labels: Labels, predicted: Labels, classes: int = CLASSES) -> Counts:
+    """(classes, classes) numbers of images: the true class down, the predicted one across."""
+    pairs = labels.astype(np.int64) * classes + predicted
+    return np.bincount(pairs, minlength=classes**2).reshape(classes, classes)
+
+
+def recall(confusion: Counts) -> Floats:
+    """Share of each class's images that is found; 0 for a class without images."""
+    shares: Floats = confusion.diagonal() / np.maximum(confusion.sum(axis=1), 1)
+    return shares
+
+
+def precision(confusion: Counts) -> Floats:
+    """Share of each class's predictions that is right; 0 for a class never predicted."""
+    shares: Floats = confusion.diagonal() / np.maximum(confusion.sum(axis=0), 1)
+    return shares
+
+
+def wilson(successes: int, trials: int) -> tuple[float, float]:
+    """Interval of a proportion that holds the true one in 95 of 100 samples (Wilson, 1927)."""
+    from scipy.stats import binomtest  # takes 0.7 s, which training needs not spend
+
+    interval = binomtest(successes, trials).proportion_ci(LEVEL, method="wilson")
+    return float(interval.low), float(interval.high)
+
+
+class Discordance(NamedTuple):
+    """Images that one of two models alone reads right."""
+
+    only_first: int
+    only_second: int
+    p: float  # exact, two-sided: that equally good models differ this much or more
+
+
+def mcnemar(first: NDArray[np.bool_], second: NDArray[np.bool_]) -> Discordance:
+    """Compares two models on the same images; (n,) each: where it is right.
+
+    The exact test of McNemar, "Note on the sampling error of the difference between correlated
+    proportions", Psychometrika 1947.
+    """
+    from scipy.stats import binomtest
+
+    only_first, only_second = int((first & ~second).sum()), int((second & ~first).sum())
+    discordant = only_first + only_second
+    p = float(binomtest(only_first, discordant).pvalue) if discordant else 1.0
+    return Discordance(only_first, only_second, p)
+
+
+def auroc(positive: NDArray[np.float32], negative: NDArray[np.float32]) -> float:
+    """Probability that a positive's score is above a negative's, equal ones counting half.
+
+    The area under the ROC curve, by ranks (Hanley and McNeil, Radiology 1982).
+    """
+    ordered = np.sort(negative)
+    below = np.searchsorted(ordered, positive, "left")
+    not_above = np.searchsorted(ordered, positive, "right")
+    return float((below + not_above).mean() / 2 / len(negative))
+
+
+def validation_figures(probabilities: Probabilities, labels: Labels) -> dict[str, float]:
+    """What the champion is chosen by, under the names that it has everywhere."""
+    return {
+        "val_accuracy": accuracy(probabilities, labels),
+        "val_loss": log_loss(probabilities, labels),
+    }

@@ -1,0 +1,1 @@
+"""Out-of-distribution detection: is a picture a digit at all."""

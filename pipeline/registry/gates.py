@@ -1,0 +1,102 @@
+"""The gates between the best model and production: what is asked, what was measured."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from omegaconf import MISSING, OmegaConf
+
+from pipeline.config import CONF
+from pipeline.data.dataset import Split
+from pipeline.evaluation import latency
+from pipeline.evaluation.metrics import confusion_matrix, mcnemar, recall
+from serve.models.predictor import Predictor
+
+
+@dataclass
+class Gates:
+    """Limits of `conf/register.yaml`."""
+
+    test_accuracy: float = MISSING
+    recall: float = MISSING
+    latency_ms_p99: float = MISSING
+    bundle_bytes: int = MISSING
+    mcnemar_p: float = MISSING
+
+
+@dataclass
+class Rules:
+    """`conf/register.yaml`: what is registered, under which name, behind which gates."""
+
+    model: str = MISSING
+    data: list[str] = MISSING
+    gates: Gates = MISSING
+
+
+@dataclass(frozen=True)
+class Check:
+    """One gate's verdict, in words."""
+
+    gate: str
+    passed: bool
+    finding: str
+
+
+def rules() -> Rules:
+    """The rules in force; a wrong key or type is an error of OmegaConf that names it."""
+    merged = OmegaConf.merge(OmegaConf.structured(Rules), OmegaConf.load(CONF / "register.yaml"))
+    loaded = OmegaConf.to_object(merged)
+    assert isinstance(loaded, Rules)
+    return loaded
+
+
+def check(
+    limits: Gates, candidate: Predictor, champion: Predictor | None, test: Split
+) -> Iterator[Check]:
+    """Every gate in turn, measured now on the bundle as the registry gave it out.
+
+    `champion`: the present one, if there is one that can be read.
+    """
+    predicted = candidate.probabilities(test.images).argmax(axis=1)
+    right = predicted == test.labels
+    accuracy = float(right.mean())
+    yield Check(
+        "test_accuracy",
+        accuracy >= limits.test_accuracy,
+        f"test accuracy {accuracy:.4f}, at least {limits.test_accuracy} wanted",
+    )
+    recalls = recall(confusion_matrix(test.labels, predicted.astype(np.uint8)))
+    digit = int(recalls.argmin())
+    yield Check(
+        "recall",
+        recalls[digit] >= limits.recall,
+        f"lowest recall {recalls[digit]:.4f} (digit {digit}), at least {limits.recall} wanted",
+    )
+    _, p99 = latency.latency(candidate.probabilities, test.images)
+    yield Check(
+        "latency_ms_p99",
+        p99 < limits.latency_ms_p99,
+        f"p99 latency of one image {p99:.2f} ms, below {limits.latency_ms_p99:g} wanted",
+    )
+    yield Check(
+        "bundle_bytes",
+        candidate.size < limits.bundle_bytes,
+        f"bundle {candidate.size / 1e6:.2f} MB, below {limits.bundle_bytes / 1e6:g} wanted",
+    )
+    if champion:
+        yield _not_worse(right, champion, test, limits.mcnemar_p)
+
+
+def _not_worse(right: NDArray[np.bool_], champion: Predictor, test: Split, level: float) -> Check:
+    champion_right = champion.probabilities(test.images).argmax(axis=1) == test.labels
+    found = mcnemar(right, champion_right)
+    worse = right.sum() < champion_right.sum() and found.p < level
+    return Check(
+        "mcnemar_p",
+        not worse,
+        f"{'' if worse else 'not '}significantly worse than the present champion: {right.sum()} "
+        f"right, champion {champion_right.sum()} (McNemar p = {found.p:.3g})",
+    )

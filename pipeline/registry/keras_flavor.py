@@ -1,0 +1,45 @@
+"""The Keras model of a run as an MLflow model, for whoever wants to look inside or train on.
+
+It is not what is served; the LiteRT bundle is.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import keras
+import mlflow.tensorflow
+import numpy as np
+import tensorflow as tf
+from mlflow.models import ModelSignature
+from mlflow.types import Schema, TensorSpec
+
+from pipeline.config import Model
+from pipeline.data.dataset import CLASSES, SIDE
+from pipeline.training import networks
+
+_SIGNATURE = ModelSignature(
+    Schema([TensorSpec(np.dtype(np.uint8), (-1, SIDE, SIDE, 1))]),
+    Schema([TensorSpec(np.dtype(np.float32), (-1, CLASSES))]),
+)
+
+
+def log(folder: Path, description: dict[str, Any]) -> None:
+    """Logs the model in `folder` to the active MLflow run, with signature and input example."""
+    model = networks.build(Model(**description["settings"]["model"]), training=False)
+    model.load_weights(folder / "model.weights.h5")
+    keras.config.disable_interactive_logging()
+    # `mlflow.keras.log_model` fails on an input example; this one saves the same Keras 3 archive.
+    mlflow.tensorflow.log_model(
+        model,
+        name="keras",
+        signature=_SIGNATURE,
+        input_example=np.zeros((1, SIDE, SIDE, 1), np.uint8),
+        # Told, not found out: MLflow would load the model in another process for 13 s.
+        pip_requirements=[
+            f"keras=={keras.__version__}",
+            f"numpy=={np.__version__}",
+            f"tensorflow=={tf.__version__}",
+        ],
+    )

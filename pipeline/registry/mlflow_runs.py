@@ -1,0 +1,219 @@
+"""One MLflow run per trained model, made from the files that DVC tracks."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+import logging
+import os
+import time
+from collections.abc import Iterator
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import mlflow
+from filelock import FileLock
+from mlflow import MlflowClient
+from mlflow.entities import Metric, Run
+from omegaconf import OmegaConf
+
+from pipeline.config import PipelineError, environment, flat, paths
+from pipeline.storage.files import sha256
+from pipeline.training import determinism
+
+logger = logging.getLogger(__name__)
+
+DIGEST = "model.digest"
+PARENT = "mlflow.parentRunId"  # as MLflow's page reads it
+COMPLETE = "complete"
+_LIBRARIES = ("tensorflow", "tensorflow-cpu", "keras", "numpy", "ai-edge-litert", "mlflow", "dvc")
+
+
+def connect() -> MlflowClient:
+    """A client of the store, which is also the registry, and whose tables exist.
+
+    Processes that create the tables of one new SQLite file at the same time destroy it, so one
+    goes first.
+    """
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+    logging.getLogger("alembic").setLevel(logging.WARNING)
+    logging.getLogger("mlflow").setLevel(logging.ERROR)  # warns that uv installs no pip
+    mlflow.set_tracking_uri(environment.tracking_uri())
+    mlflow.set_registry_uri(environment.tracking_uri())
+    with lock():
+        client = MlflowClient()
+        client.search_experiments(max_results=1)
+    return client
+
+
+def lock(name: str = "mlflow") -> FileLock:
+    """Held while something is looked up in the store and made if it is not there."""
+    folder = environment.root() / ".checkpoints"
+    folder.mkdir(exist_ok=True)
+    return FileLock(folder / f"{name}.lock")
+
+
+def digest(run: int) -> str:
+    """What identifies an MLflow run: the hash of all that is written into it.
+
+    Raises:
+        PipelineError: the evaluation is of another model.
+    """
+    model, evaluation = paths.model(run) / "model.json", paths.evaluation(run) / "metrics.json"
+    if _json(model)["sha256"] != _json(evaluation)["sha256"]:
+        again = f"python -m pipeline.evaluate run={run}"
+        raise PipelineError(f"run {run} was trained anew after it was evaluated: {again}")
+    content = b"".join(sha256(path).encode() for path in (model, evaluation, *_curves(run)))
+    return hashlib.sha256(content).hexdigest()
+
+
+def ensure_tracked(
+    client: MlflowClient, run: int, parent: str | None = None, label: str = ""
+) -> Run:
+    """The finished MLflow run of the model in `models/runs/<run>/`; makes it if there is none.
+
+    `parent`: id of the MLflow run whose child it must be; a sweep's record is its own, so a model
+    that is known elsewhere is logged again there. `label` is appended to the name.
+    """
+    description = _json(paths.model(run) / "model.json")
+    with lock():
+        place = experiment(client, description["data"]["name"])
+        for found in tracked(client, place, digest(run), parent):
+            if found.info.status == "FINISHED" and COMPLETE in found.data.tags:
+                return found
+            if found.info.status == "RUNNING" and environment.artifact_location():
+                # Only this machine writes to the store, and whoever was filling the run held the
+                # lock that we hold now: it was killed.
+                client.set_terminated(found.info.run_id, "FAILED")
+        return _fill(client, place, run, description, parent, label)
+
+
+def tracked(
+    client: MlflowClient, place: str, identity: str, parent: str | None = None
+) -> list[Run]:
+    """The runs of that digest, under `parent` if there is one; finished or not."""
+    under = f" AND tags.`{PARENT}` = '{parent}'" if parent else ""
+    found: list[Run] = client.search_runs([place], f"tags.`{DIGEST}` = '{identity}'{under}")
+    return found
+
+
+def run_name(run: int, name: str, label: str) -> str:
+    """What a run is called in MLflow; `label` says what sets it apart in a sweep."""
+    return f"run-{run}-{name} {label}".rstrip()
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        content: dict[str, Any] = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        raise PipelineError(f"{path} is missing: dvc repro") from None
+    return content
+
+
+def mark_half_filled(client: MlflowClient) -> list[str]:
+    """Ends the runs that were being filled when their process was killed; their names.
+
+    Whoever fills a run holds the lock that we hold meanwhile; not so on another machine, so where
+    a server is shared nothing is marked.
+    """
+    if not environment.artifact_location():
+        return []
+    with lock():
+        every = [found.experiment_id for found in client.search_experiments()]
+        running = f"attributes.status = 'RUNNING' AND tags.`{DIGEST}` != ''"
+        left = client.search_runs(every, running, max_results=1000)
+        for run in left:
+            client.set_terminated(run.info.run_id, "FAILED")
+    return [str(run.info.run_name) for run in left]
+
+
+def experiment(client: MlflowClient, name: str) -> str:
+    """Id of the MLflow experiment of a data set; makes it if there is none."""
+    found = client.get_experiment_by_name(name)
+    if not found:
+        return client.create_experiment(name, environment.artifact_location())
+    if found.lifecycle_stage != "active":
+        restore = f"mlflow experiments restore --experiment-id {found.experiment_id}"
+        raise PipelineError(f"the MLflow experiment {name} was deleted: {restore}")
+    return str(found.experiment_id)
+
+
+def _fill(
+    client: MlflowClient,
+    place: str,
+    run: int,
+    description: dict[str, Any],
+    parent: str | None,
+    label: str,
+) -> Run:
+    name = run_name(run, description["name"], label)
+    tags = {DIGEST: digest(run), **_tags(run, description)}
+    if parent:
+        tags[PARENT] = parent
+    created = client.create_run(place, run_name=name, tags=tags)
+    with mlflow.start_run(run_id=created.info.run_id):
+        mlflow.log_params(flat(description["settings"]) | {"run": run, "name": description["name"]})
+        client.log_batch(created.info.run_id, metrics=list(_metrics(run)))
+        mlflow.log_artifacts(str(paths.evaluation(run)), "evaluation")
+        for file in ("model.tflite", "model.json"):
+            mlflow.log_artifact(str(paths.model(run) / file), "bundle")
+        determinism.import_tensorflow()  # only where there is something to log
+        from pipeline.registry import keras_flavor
+
+        keras_flavor.log(paths.model(run), description)
+        # Last: whoever looks for a model takes a run without this tag for a half-filled one.
+        mlflow.set_tag(COMPLETE, "true")
+    logger.info("MLflow: logged %s", name)
+    return client.get_run(created.info.run_id)
+
+
+def _tags(run: int, description: dict[str, Any]) -> dict[str, str]:
+    settings = description["settings"]
+    tags = {
+        "data": description["data"]["name"],
+        "data.sha256": description["data"]["sha256"],
+        "seed": str(settings["seed"]),
+        "threads": str(settings["threads"]),
+        "dvc.lock.train": _lock_entry(f"train@{run}"),
+    }
+    for library in _LIBRARIES:
+        try:
+            tags[f"version.{library}"] = version(library)
+        except PackageNotFoundError:
+            continue
+    return tags | environment.experiment()
+
+
+def _lock_entry(stage: str) -> str:
+    """Hash of the stage's entry in `dvc.lock`; empty where the stage was run by hand."""
+    lock_file = Path("dvc.lock")
+    if not lock_file.exists():
+        return ""
+    content: Any = OmegaConf.to_container(OmegaConf.load(lock_file))
+    entry = content["stages"].get(stage)
+    return hashlib.sha256(json.dumps(entry, sort_keys=True).encode()).hexdigest() if entry else ""
+
+
+def _metrics(run: int) -> Iterator[Metric]:
+    """Per epoch what DVCLive wrote, and at the end what `evaluate` found, with every digit."""
+    now, epoch = int(time.time() * 1000), 0
+    for curve in _curves(run):
+        with curve.open(newline="") as file:
+            for row in csv.DictReader(file, delimiter="\t"):
+                epoch = int(row["step"])
+                yield Metric(curve.stem, float(row[curve.stem]), now, epoch)
+    figures = _json(paths.evaluation(run) / "metrics.json")
+    for name, value in figures.items():
+        # One step later: MLflow shows the last value of a name as its result.
+        if isinstance(value, int | float) and name != "run":
+            yield Metric(name, value, now, epoch + 1)
+    for name in ("recall", "precision"):
+        for digit, value in enumerate(figures[name]):
+            yield Metric(f"{name}_{digit}", value, now, epoch + 1)
+
+
+def _curves(run: int) -> list[Path]:
+    return sorted((paths.curves(run) / "plots" / "metrics").glob("*.tsv"))

@@ -1,0 +1,105 @@
+"""What pictures and page look like: their colours by day and by night, and how a figure is kept.
+
+Figures are drawn in the light colours. A PNG keeps them, an SVG follows the reader's preference.
+"""
+
+from __future__ import annotations
+
+import re
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+from matplotlib.figure import Figure
+
+from pipeline.storage.files import replacing
+
+COLOURS = {
+    "page": ("#f5f6f8", "#0e1116"),
+    "surface": ("#ffffff", "#171b22"),
+    "ink": ("#1b2430", "#e7ebf0"),
+    "muted": ("#586474", "#9ba7b6"),
+    "line": ("#dce1e8", "#323b47"),
+    "wrong": ("#c2410c", "#fb923c"),
+    # One per run; apart for colour-blind readers too.
+    "run-1": ("#2563c9", "#75aefc"),
+    "run-2": ("#b86e00", "#f2b23e"),
+    "run-3": ("#0a8562", "#45cfa0"),
+    "run-4": ("#8a3fd1", "#c196fb"),
+    "run-5": ("#c92a6b", "#f583b2"),
+    "run-6": ("#4f5d6d", "#b3bfcd"),
+}
+INK, MUTED, LINE, SURFACE, WRONG = (
+    COLOURS[name][0] for name in ("ink", "muted", "line", "surface", "wrong")
+)
+_RUNS = [name for name in COLOURS if name.startswith("run-")]
+
+# Any: matplotlib types the keys as a list of all their names.
+STYLE: dict[Any, Any] = {
+    "figure.facecolor": SURFACE,
+    "figure.constrained_layout.use": True,
+    "axes.facecolor": SURFACE,
+    "axes.edgecolor": LINE,
+    "axes.labelcolor": MUTED,
+    "axes.titlecolor": INK,
+    "axes.titlesize": 10,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": LINE,
+    "grid.linewidth": 0.6,
+    "font.size": 9,
+    "text.color": INK,
+    "xtick.color": MUTED,
+    "ytick.color": MUTED,
+    "xtick.major.size": 0,
+    "ytick.major.size": 0,
+    "xtick.minor.size": 0,
+    "ytick.minor.size": 0,
+    "legend.frameon": False,
+    "svg.fonttype": "none",  # text as text: small, and in the page's own font
+    "svg.hashsalt": "digits",  # ids that are the same each time
+}
+_DPI = 160
+
+
+def name_of(run: int) -> str:
+    """The name in `COLOURS` of a run's colour, whichever runs are beside it."""
+    return _RUNS[(run - 1) % len(_RUNS)]
+
+
+def colour(run: int) -> str:
+    """A run's colour, by day."""
+    return COLOURS[name_of(run)][0]
+
+
+def css() -> str:
+    """The colours as custom properties that change with the reader's colour scheme."""
+    day, night = ("".join(f"--{name}:{c[i]};" for name, c in COLOURS.items()) for i in (0, 1))
+    return f":root{{{day}}}@media (prefers-color-scheme:dark){{:root{{{night}}}}}"
+
+
+def save(figure: Figure, *targets: Path) -> None:
+    """Writes the figure as each of `targets`, PNG or SVG: the same bytes for the same figure."""
+    for path in targets:
+        with replacing(path) as temporary:
+            if path.suffix == ".svg":
+                temporary.write_text(svg(figure))
+            else:
+                figure.savefig(temporary, format="png", dpi=_DPI, metadata={"Software": None})
+
+
+def svg(figure: Figure) -> str:
+    """The figure as SVG with `css()` in place of fixed colours."""
+    nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
+    with matplotlib.rc_context(STYLE), StringIO() as file:
+        figure.savefig(file, format="svg", metadata=nothing)
+        drawing = file.getvalue()
+    for name, (day, _) in COLOURS.items():
+        drawing = drawing.replace(day, f"var(--{name})")
+    drawing = re.sub(r"'DejaVu Sans'[^;\"]*", "system-ui, sans-serif", drawing)
+    return drawing.replace("<defs>", f"<style>{css()}</style><defs>", 1)

@@ -1,0 +1,1 @@
+"""Files, Git and DVC."""

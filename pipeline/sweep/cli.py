@@ -1,0 +1,216 @@
+"""The door of `python train.py …`: Hydra's jobs become DVC experiments."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from mlflow import MlflowClient
+from omegaconf import DictConfig, OmegaConf
+
+from pipeline import config
+from pipeline.config import CONF, PipelineError, environment
+from pipeline.registry import mlflow_runs
+from pipeline.storage import git
+from pipeline.storage.files import write_json
+from pipeline.sweep import job, mlflow_record, overrides, progress
+from pipeline.sweep.overrides import Job
+
+_PLAN = "sweep.json"
+_SWEEP_FLAGS = ("-m", "--multirun")
+_PRINTING_FLAGS = ("-h", "--help", "--hydra-help", "--version", "-c", "--cfg", "-i", "--info")
+
+
+def main(arguments: list[str]) -> int:
+    """Runs the jobs that the arguments of `train.py` describe; the exit code."""
+    typed = config.arguments(arguments, OmegaConf.create())
+    if any(argument.partition("=")[0] in _PRINTING_FLAGS for argument in typed):
+        _hydra(typed)
+        return 0
+    settings = [argument for argument in typed if argument not in _SWEEP_FLAGS]
+    if flags := [argument for argument in settings if argument.startswith("-")]:
+        raise PipelineError(f"{flags[0]}: only -m (a sweep), --help, --cfg and --info are known")
+    swept = len(settings) < len(typed)
+    _require_repository()
+    with job.starting():
+        found = overrides.jobs(settings)
+        if len(found) > 1 and not swept:
+            raise PipelineError(
+                f"several values make a sweep: python train.py -m {' '.join(arguments)}"
+            )
+        _require_tracked(found)
+        say_what_is_seen()
+    return _run(found, arguments, typed, swept=swept)
+
+
+def _run(found: list[Job], arguments: list[str], typed: list[str], *, swept: bool) -> int:
+    folder = _new_folder()
+    with job.starting():  # Hydra composes each job, also while another is being started
+        shutil.copytree(CONF, folder / "conf")
+    client = mlflow_runs.connect()
+    for name in mlflow_record.mark_dead(client):
+        print(f"MLflow: {name} was left running by a crash; now it is marked")
+    with mlflow_record.lock(folder):
+        words = [argument for argument in arguments if argument not in _SWEEP_FLAGS]
+        parent = mlflow_record.open_parent(client, found, words, folder) if swept else None
+        write_json(folder / _PLAN, {"parent": parent, "jobs": overrides.plans(found)})
+        interrupted = _launch(found, folder, typed)
+        for one, state in progress.outcomes(found, folder):
+            if state and state.state == "running":
+                job.orphaned(folder, one, state)
+        outcomes = progress.outcomes(found, folder)
+        unrecorded = _recorded(client, outcomes, folder, parent)
+        if parent:
+            mlflow_record.close_parent(client, parent, outcomes, interrupted=interrupted)
+    progress.show_results(outcomes, folder)
+    for error in unrecorded:
+        print(error)
+    _say_next(outcomes)
+    if interrupted:
+        return 130
+    done = all(state and state.state == "done" for _, state in outcomes)
+    return 0 if done and not unrecorded else 1
+
+
+def _recorded(
+    client: MlflowClient, outcomes: mlflow_record.Outcomes, folder: Path, parent: str | None
+) -> list[str]:
+    """Why MLflow could not be told of a job; what is trained is not lost by it."""
+    errors = []
+    for one, state in outcomes:
+        try:
+            if state:
+                mlflow_record.complete(client, one, state, parent, job.log_of(folder, one))
+        except PipelineError as error:
+            errors.append(f"error: {error}")
+    return errors
+
+
+def _new_folder() -> Path:
+    """Named by the second, and a second has one sweep."""
+    while True:
+        folder = environment.root() / "logs" / "sweeps" / time.strftime("%Y-%m-%d_%H-%M-%S")
+        try:
+            folder.mkdir(parents=True)
+        except FileExistsError:
+            time.sleep(0.1)
+        else:
+            return folder
+
+
+def _launch(found: list[Job], folder: Path, typed: list[str]) -> bool:
+    """Lets Hydra run the jobs; whether somebody stopped it."""
+    signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        with progress.shown(found, folder):
+            _hydra([*typed, *_placed(folder), *_launcher(typed, found)], folder / "conf")
+    except KeyboardInterrupt:
+        return True
+    except SystemExit:
+        pass  # Hydra has printed why its launcher gave up; the jobs show how far it came
+    return False
+
+
+def _interrupt(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
+def _placed(folder: Path) -> list[str]:
+    return [f"hydra.run.dir={folder}", f"hydra.sweep.dir={folder}", "hydra.sweep.subdir=."]
+
+
+def _launcher(typed: list[str], found: list[Job]) -> list[str]:
+    """What each launcher must know of the threads that a job takes; what was typed wins."""
+    threads = max(one.threads for one in found)
+    launcher = next((a.partition("=")[2] for a in typed if a.startswith("hydra/launcher=")), "")
+    known: dict[str, dict[str, object]] = {
+        "joblib": {"n_jobs": max(1, _cores() // threads)},
+        # Without the second, the plugin sets the memory, which a cluster that runs refuses.
+        "ray": {"+ray.remote.num_cpus": threads, "+ray.init.object_store_memory": "null"},
+        "submitit_local": {"cpus_per_task": threads},
+        "submitit_slurm": {"cpus_per_task": threads},
+    }
+    keys = {argument.partition("=")[0].lstrip("+") for argument in typed}
+    return [
+        f"{'+' if key.startswith('+') else ''}hydra.launcher.{key.lstrip('+')}={value}"
+        for key, value in known.get(launcher, {}).items()
+        if f"hydra.launcher.{key.lstrip('+')}" not in keys
+    ]
+
+
+def _cores() -> int:
+    """Those that this process may use; macOS does not say."""
+    allowed = getattr(os, "sched_getaffinity", None)
+    return len(allowed(0)) if allowed else os.cpu_count() or 1
+
+
+def _hydra(arguments: list[str], conf: Path = CONF) -> None:
+    sys.argv[1:] = arguments
+    config.register_schema()
+    for chatty in ("hydra", "hydra_plugins"):  # a sweep's board says what its launcher would
+        logging.getLogger(chatty).setLevel(logging.WARNING)
+    hydra.main(version_base="1.3", config_path=str(conf), config_name="config")(_job)()
+
+
+def _job(_: DictConfig) -> None:
+    """What Hydra's launcher runs, here or on another core or machine."""
+    settings = HydraConfig.get()
+    folder = Path(settings.runtime.output_dir)
+    os.chdir(settings.runtime.cwd)  # the repository, which lies at the same path everywhere
+    plan: dict[str, Any] = OmegaConf.to_container(OmegaConf.load(folder / _PLAN))  # type: ignore[assignment]
+    planned = [overrides.job_of(one) for one in plan["jobs"]]
+    # A job alone has its overrides as they were typed, `1e-3` and all; there is no other to take.
+    mine = set(settings.overrides.task)
+    one = planned[0] if len(planned) == 1 else next(j for j in planned if set(j.overrides) == mine)
+    job.run(one, folder, plan["parent"])
+
+
+def _require_repository() -> None:
+    try:
+        git.git("rev-parse", "--verify", "HEAD")
+    except git.GitError as error:
+        raise PipelineError(
+            f"DVC keeps experiments in Git, and here is none: {error}\n"
+            "A stage alone does without: python -m pipeline.train run=1"
+        ) from None
+
+
+def _require_tracked(found: list[Job]) -> None:
+    """Copies hold what Git tracks, so the files of runs and data sets must be tracked."""
+    runs = {f"conf/run/{one.run}.yaml" for one in found}
+    for file in sorted(runs | {f"conf/data/{one.data}.yaml" for one in found}):
+        if not git.git("ls-files", file):
+            raise PipelineError(f"Git does not track {file}, so no copy has it: git add {file}")
+
+
+def say_what_is_seen() -> None:
+    """Says which uncommitted files go along and which untracked ones do not."""
+    changed: list[str] = []
+    untracked: list[str] = []
+    for line in git.git("status", "--porcelain", "--untracked-files=normal").splitlines():
+        (untracked if line.startswith("??") else changed).append(line[3:])
+    if changed:
+        print(f"not committed, but part of the experiments: {', '.join(changed)}")
+    if untracked:
+        print(f"not in Git, so no experiment sees it: {', '.join(untracked)}")
+
+
+def _say_next(outcomes: mlflow_record.Outcomes) -> None:
+    best = mlflow_record.best_of(outcomes)
+    print("\nNext:")
+    if best:
+        print(f"  python -m pipeline.adopt {best.experiment}   its settings, into conf/run/")
+        print("  dvc exp show   or in few columns   make exps")
+        print("  make compare   a page that sets the experiments beside each other")
+    if any(not state or state.state != "done" for _, state in outcomes):
+        print("  the same command again: what is done is not trained again")
+    uri = environment.tracking_uri()
+    print(f"  {uri}" if uri.startswith("http") else f"  mlflow ui --backend-store-uri {uri}")

@@ -1,0 +1,86 @@
+"""Where a training stands after each epoch, so that a killed run goes on from there.
+
+Kept outside the stage's outputs and outside a temporary copy: DVC deletes both.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import keras
+import tensorflow as tf
+from filelock import FileLock
+
+from pipeline.config import PipelineError, environment
+from pipeline.storage.files import replacing, sha256, write_json
+
+History = list[dict[str, float]]
+
+_HISTORY = "history.json"
+
+
+def folder(settings: object, inputs: Iterable[Path]) -> Path:
+    """The folder of the one training that has these settings, files and libraries."""
+    libraries = [keras.__version__, tf.__version__]
+    digest = hashlib.sha256(json.dumps([settings, libraries], sort_keys=True).encode())
+    for path in inputs:
+        digest.update(sha256(path).encode())
+    return environment.root() / ".checkpoints" / digest.hexdigest()[:32]
+
+
+def save(path: Path, model: keras.Model, history: History, best: int) -> None:
+    """Keeps weights, optimiser and random state after the last epoch of `history`.
+
+    `best` is the epoch, from 1, whose weights `restore_best` shall bring back.
+    """
+    epoch = len(history)
+    with replacing(_weights(path, epoch)) as temporary:
+        model.save_weights(temporary)
+    write_json(path / _HISTORY, history)
+    for old in range(1, epoch):
+        if old != best:
+            _weights(path, old).unlink(missing_ok=True)
+
+
+def restore(path: Path, model: keras.Model) -> History:
+    """Brings `model` to its last saved state; the metrics of the epochs that it has behind it.
+
+    Raises:
+        PipelineError: what is there is not what `save` leaves.
+    """
+    if not (path / _HISTORY).exists():
+        return []
+    try:
+        history: History = json.loads((path / _HISTORY).read_bytes())
+        model.load_weights(_weights(path, len(history)))
+    except (OSError, ValueError) as error:
+        raise PipelineError(f"{path} is no checkpoint ({error}): rm -r {path}") from error
+    return history
+
+
+def restore_best(path: Path, model: keras.Model, best: int) -> None:
+    """Brings `model` to its state after epoch `best`."""
+    model.load_weights(_weights(path, best))
+
+
+def discard(path: Path) -> None:
+    """Forgets the training; first that it is there, so that a kill leaves no half of it."""
+    (path / _HISTORY).unlink(missing_ok=True)
+    shutil.rmtree(path, ignore_errors=True)
+
+
+@contextmanager
+def claimed(path: Path) -> Iterator[None]:
+    """Keeps another process with the same training waiting, for it would write the same files."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(path.with_suffix(".lock")):
+        yield
+
+
+def _weights(path: Path, epochs: int) -> Path:
+    return path / f"epoch-{epochs}.weights.h5"

@@ -1,0 +1,1 @@
+"""What users of the service reported: true labels with their images."""

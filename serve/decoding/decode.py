@@ -1,0 +1,273 @@
+"""From the bytes of an image file to a grey array, whatever the file holds.
+
+The one place that reads what strangers send: sizes are checked before pixels are decoded, and
+whatever is wrong with a file becomes one of our errors.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from io import BytesIO
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, TiffImagePlugin, WebPImagePlugin
+
+from serve.decoding.headers import Size, declared_size, format_of, scans
+from serve.imaging.errors import (
+    ImageError,
+    NotAnImageError,
+    TooManyPixelsError,
+    UnsupportedImageError,
+)
+from serve.imaging.placement import Grey
+
+FORMATS = ("PNG", "JPEG", "WebP", "GIF", "BMP", "TIFF")
+
+# A large picture is reduced to a longer side of DETAIL to 2 * DETAIL pixels: enough for a digit of
+# a fortieth of it.
+DETAIL = 800
+
+# What people send that is an image, or nearly, but is not decoded here.
+_OTHERS = (
+    (b"8BPS", "Photoshop"),
+    (b"\0\0\1\0", "ICO"),
+    (b"\0\0\0\x0cjP", "JPEG 2000"),
+    (b"\xff\x4f\xff\x51", "JPEG 2000"),
+    (b"\0\0\0\x0cJXL ", "JPEG XL"),
+    (b"\xff\x0a", "JPEG XL"),
+    (b"%PDF", "PDF"),
+    (b"%!PS", "PostScript"),
+    (b"<svg", "SVG"),
+    (b"<?xml", "XML"),
+    (b"qoif", "QOI"),
+    (b"DDS ", "DDS"),
+    *((b"P%d" % kind + space, "Netpbm") for kind in range(1, 8) for space in (b"\n", b" ")),
+)
+_BRANDS = {b"avif": "AVIF", b"avis": "AVIF"}  # in an ISO base media file; HEIC has many more
+
+# A progressive JPEG of a few bytes per scan costs a pass over all its pixels for each: real ones
+# have about ten, and a thumbnail or two inside.
+_MAX_SCANS = 50
+
+_PILLOW = r"PIL\."
+_OF_PILLOW = ("ignore", None, Warning, re.compile(_PILLOW), 0)  # as an entry of warnings.filters
+
+_STRIP_PIXELS = 2**18  # of an image that is converted in strips
+
+_TILE_WIDTH, _TILE_HEIGHT, _ROWS = 322, 323, 278  # TIFF
+_ALL_ROWS = 2**32 - 1  # in one strip
+
+_ORIENTATION = 0x0112  # EXIF
+_TURNS: dict[int, Callable[[Grey], Grey]] = {
+    2: np.fliplr,
+    3: lambda grey: grey[::-1, ::-1],
+    4: np.flipud,
+    5: np.transpose,
+    6: lambda grey: np.rot90(grey, -1),
+    7: lambda grey: grey[::-1, ::-1].T,
+    8: np.rot90,
+}
+
+_SAME = 48  # grey levels by which the brightness of paper, or of ink, may vary
+_ALPHA = ("LA", "La", "PA", "RGBA", "RGBa")
+
+
+def decode(content: bytes, *, max_pixels: int) -> Grey:
+    """(height, width) uint8 of the first frame, upright, as light or dark as it was drawn.
+
+    Transparency is laid on a ground that its ink stands out from; deep images are stretched to
+    their own range; colours become the grey, or the channel, in which they differ most. Sides over
+    2 * DETAIL are reduced by a whole factor.
+
+    Raises:
+        NotAnImageError: no image, or a damaged one.
+        UnsupportedImageError: a format not in FORMATS.
+        TooManyPixelsError: it declares more than `max_pixels`.
+    """
+    file_format = _format(content)
+    size = declared_size(content, file_format)
+    _check_size(size, max_pixels)
+    _silence()
+    try:
+        with Image.open(BytesIO(content), formats=(file_format,)) as image:
+            if image.width * image.height > size[0] * size[1]:
+                raise NotAnImageError(f"the {file_format} image declares two sizes")
+            if isinstance(image, WebPImagePlugin.WebPImageFile):
+                return _upright(_grey(_webp(image)), image)
+            if file_format == "JPEG":
+                _check_scans(content)
+                _draft(image)
+            elif isinstance(image, TiffImagePlugin.TiffImageFile):
+                _check_pieces(image, max_pixels)
+            image.load()
+            return _upright(_grey(image), image)
+    except ImageError:
+        raise
+    except Image.DecompressionBombError as error:
+        raise TooManyPixelsError(f"the image has more than {max_pixels:,} pixels") from error
+    except Exception as error:  # the decoders raise nearly anything for damaged files
+        raise NotAnImageError(f"the {file_format} image is damaged") from error
+
+
+def _format(content: bytes) -> str:
+    """Pillow's name of the format, by the first bytes."""
+    if name := format_of(content):
+        return name
+    if other := _other(content[:32]):
+        raise UnsupportedImageError(f"{other} is not supported: send {', '.join(FORMATS)}")
+    raise NotAnImageError("the bytes are not an image")
+
+
+def _other(start: bytes) -> str | None:
+    if start[4:8] == b"ftyp":
+        return _BRANDS.get(start[8:12], "HEIC")
+    text = start.removeprefix(b"\xef\xbb\xbf").lstrip()
+    return next((name for prefix, name in _OTHERS if text.startswith(prefix)), None)
+
+
+def _silence() -> None:
+    """Keeps Pillow's remarks on odd files off stderr, and from becoming errors under -W error.
+
+    A filter and not `catch_warnings`, which is not safe with threads; looked at each time, because
+    whoever resets the filters takes it away.
+    """
+    if not warnings.filters or warnings.filters[0] != _OF_PILLOW:
+        warnings.filterwarnings("ignore", module=_PILLOW)
+
+
+def _check_size(size: Size, max_pixels: int) -> None:
+    width, height = size
+    if width * height > max_pixels:
+        raise TooManyPixelsError(
+            f"{width} x {height} is {width * height:,} pixels, more than {max_pixels:,}"
+        )
+
+
+def _check_scans(content: bytes) -> None:
+    if scans(content) > _MAX_SCANS:
+        raise NotAnImageError(f"the JPEG image has more than {_MAX_SCANS} scans")
+
+
+def _check_pieces(image: TiffImagePlugin.TiffImageFile, max_pixels: int) -> None:
+    """Refuses a TIFF of tiles or strips that are larger than a picture may be."""
+    tags = image.tag_v2
+    width, height = tags.get(_TILE_WIDTH, 0), tags.get(_TILE_HEIGHT, 0)
+    _check_size((width, height), max_pixels)
+    rows = tags.get(_ROWS, _ALL_ROWS)
+    if rows != _ALL_ROWS:
+        _check_size((image.width, rows), max_pixels)
+
+
+def _webp(image: WebPImagePlugin.WebPImageFile) -> Image.Image:
+    """The first frame, and no decoder: Pillow keeps that, with two more copies of the picture."""
+    pixels, _ = image._decoder.get_next()
+    image._decoder = None
+    return Image.frombuffer(image.rawmode, image.size, pixels, "raw", image.rawmode, 0, 1)
+
+
+def _draft(image: Image.Image) -> None:
+    """Lets the decoder of a large JPEG leave out detail that would be reduced away."""
+    excess = max(image.size) / DETAIL
+    if excess > 2:
+        image.draft(None, (int(image.width / excess), int(image.height / excess)))
+
+
+def _upright(grey: Grey, image: Image.Image) -> Grey:
+    """Turned as the file's EXIF says; TIFF files come turned, and without the tag, from Pillow."""
+    if not image.info:
+        return grey
+    with contextlib.suppress(Exception):  # broken metadata must not spoil a sound picture
+        turn = _TURNS.get(image.getexif().get(_ORIENTATION, 1))
+        return turn(grey) if turn else grey
+    return grey
+
+
+def _grey(image: Image.Image) -> Grey:
+    if image.mode[0] in "IF":  # I, I;16, I;16B, F: more than 8 bits
+        return _stretched(np.asarray(_reduced(image, "F")))
+    if image.mode in _ALPHA or "transparency" in image.info:
+        return _of_colours(_on_ground(image))
+    if image.mode in ("L", "1"):
+        return np.asarray(_reduced(image, "L"))
+    if image.mode == "LAB":
+        return np.asarray(_reduced(image.getchannel("L"), "L"))
+    return _of_colours(_reduced(image, "RGB"))
+
+
+def _reduced(image: Image.Image, *modes: str) -> Image.Image:
+    """The image, converted to one mode after another and reduced, in strips: without copies."""
+    factor = max(image.size) // DETAIL
+    if factor < 2:
+        return _converted(image, modes)
+    size = -(-image.width // factor), -(-image.height // factor)
+    reduced = Image.new(modes[-1], size)
+    for top, strip in _strips(image, factor):
+        reduced.paste(_converted(strip, modes).reduce(factor), (0, top // factor))
+    return reduced
+
+
+def _strips(image: Image.Image, factor: int) -> Iterator[tuple[int, Image.Image]]:
+    """Where each begins, and the strip; of a height that the factor divides, but for the last."""
+    rows = factor * max(1, _STRIP_PIXELS // (factor * image.width))
+    for top in range(0, image.height, rows):
+        yield top, image.crop((0, top, image.width, min(top + rows, image.height)))
+
+
+def _converted(image: Image.Image, modes: Sequence[str]) -> Image.Image:
+    for mode in modes:
+        image = image.convert(mode)
+    return image
+
+
+def _stretched(deep: NDArray[np.float32]) -> Grey:
+    """uint8 of (height, width) float32, from their least to their greatest."""
+    values = deep.astype(np.float64)  # whose range is wider than any difference
+    finite = np.isfinite(values)
+    if not finite.all():
+        values[~finite] = values[finite].min() if finite.any() else 0
+    low = values.min()
+    span = values.max() - low
+    return np.rint((values - low) * (255 / span) if span > 0 else values * 0).astype(np.uint8)
+
+
+def _of_colours(image: Image.Image) -> Grey:
+    """The luminance of an RGB image; or a channel, if one shows more than twice the contrast.
+
+    Red ink on green of the same brightness cannot be seen in the luminance.
+    """
+    small = image.reduce(max(1, max(image.size) // 64))
+    channels = np.asarray(small).reshape(-1, 3)
+    contrasts = channels.max(0).astype(int) - channels.min(0)
+    if contrasts.max() > 2 * int(np.ptp(np.asarray(small.convert("L")))):
+        return np.asarray(image.getchannel(int(contrasts.argmax())))
+    return np.asarray(image.convert("L"))
+
+
+def _on_ground(image: Image.Image) -> Image.Image:
+    """RGB, reduced, of an image laid on a ground that its ink stands out from."""
+    extrema = [strip.convert("RGBA").getchannel("A").getextrema() for _, strip in _strips(image, 1)]
+    if extrema[0][0] != 0 and len({level for both in extrema for level in both}) == 1:
+        return _reduced(image, "RGBA", "RGB")
+    image = _reduced(image, "RGBA")
+    pixels = np.asarray(image)
+    alpha = pixels[..., 3]
+    ground = Image.new("RGBA", image.size, (*_ground(pixels[alpha >= alpha.max() * 0.97]), 255))
+    return Image.alpha_composite(ground, image).convert("RGB")
+
+
+def _ground(solid: NDArray[np.uint8]) -> tuple[int, ...]:
+    """Black or white under ink alone, the paper's colour under paper with ink on it.
+
+    `solid`: (n, 4), the opaque pixels; the edges of strokes, mixed from ink and nothing, are not.
+    """
+    colours = solid[:, :3]
+    brightness = colours.sum(axis=1, dtype=np.int16) // 3
+    paper = np.median(colours, axis=0)
+    others = np.abs(brightness - paper.sum() / 3) > _SAME
+    if 0.01 < others.mean() < 0.5:
+        return tuple(int(channel) for channel in paper)
+    return (255,) * 3 if brightness.mean() < 128 else (0,) * 3

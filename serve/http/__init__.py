@@ -1,0 +1,1 @@
+"""What surrounds a request: access control, rate limits, errors, bodies, the access log."""

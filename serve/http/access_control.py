@@ -1,0 +1,189 @@
+"""Who may call, how often and with how much: before anything else is done for a request."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from serve.settings import Settings
+from serve.telemetry.request_context import Call
+
+if TYPE_CHECKING:
+    from serve.http.rate_limit import Left, Limiter  # costs 0.1 s, for those who limit
+
+# Whatever is not here needs a key and counts.
+_OPEN = {"/", "/health", "/metrics", "/api/info", "/openapi.json", "/favicon.ico"}
+_OPEN_BELOW = ("/health/", "/v2/health/", "/api/docs", "/api/redoc", "/static/")
+_FORM_BYTES = 64 * 1024  # of a body beside the picture in it
+_V2_BYTES = 28 * 28 * 24  # of a picture as a list of numbers
+_BATCH_IMAGES = 4  # of the largest size that a batch may hold
+
+
+class UnauthorisedError(Exception):
+    """No key, or a wrong one."""
+
+
+class BodyTooLargeError(Exception):
+    """The body is larger than any request to that path needs to be."""
+
+
+class RateLimitedError(Exception):
+    """The caller has used up what it may."""
+
+    def __init__(self, left: Left) -> None:
+        super().__init__(f"too many requests: try again in {left.reset} s")
+        self.retry_after = left.reset
+
+
+class Keys:
+    """The keys that callers may use; without any, everybody may call."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._digests = [_digest(key.get_secret_value().encode()) for key in settings.api_keys]
+
+    def caller(self, scope: Scope, call: Call) -> str:
+        """Whose requests count together: those with the same key, or from the same address.
+
+        Raises:
+            UnauthorisedError
+        """
+        if not self._digests:
+            return address(scope)
+        return self.check(_sent(call))
+
+    def check(self, key: bytes) -> str:
+        """A name for whoever has the key, in a time that says nothing about the right ones.
+
+        Raises:
+            UnauthorisedError
+        """
+        digest = _digest(key)
+        matches = [hmac.compare_digest(digest, known) for known in self._digests]
+        if not any(matches):
+            wrong = "the API key is wrong" if key else "an API key is needed"
+            raise UnauthorisedError(f"{wrong}: Authorization: Bearer … or X-API-Key")
+        return digest.hex()
+
+    def __bool__(self) -> bool:
+        return bool(self._digests)
+
+
+def _digest(key: bytes) -> bytes:
+    return hashlib.sha256(key).digest()
+
+
+def _sent(call: Call) -> bytes:
+    scheme, _, key = call.headers.get(b"authorization", b"").partition(b" ")
+    return key.strip() if scheme.lower() == b"bearer" else call.headers.get(b"x-api-key", b"")
+
+
+class Guard:
+    """An ASGI layer that lets pass what may pass.
+
+    `direct`: applications for the POST requests to some paths, which need nothing of `app`.
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        settings: Settings,
+        keys: Keys,
+        limiter: Limiter | None,
+        direct: Mapping[str, ASGIApp],
+    ) -> None:
+        self._app, self._direct = app, direct
+        self._keys, self._limiter = keys, limiter
+        self._limits = body_limits(settings)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Passes the request on, or raises the error that says why not."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)  # a WebSocket's route asks for itself
+            return
+        path = scope["path"]
+        if (self._keys or self._limiter) and not is_open(path):
+            call = Call.of(scope)
+            caller = await self._caller(scope, call)
+            if self._limiter:
+                await count(self._limiter, caller, call)
+        app = self._direct.get(path, self._app) if scope["method"] == "POST" else self._app
+        await app(scope, _limited(scope, receive, self._limits.get(path, _FORM_BYTES)), send)
+
+    async def _caller(self, scope: Scope, call: Call) -> str:
+        try:
+            return self._keys.caller(scope, call)
+        except UnauthorisedError:
+            if self._limiter:  # who guesses keys is slowed down, too
+                await count(self._limiter, f"without a key: {address(scope)}", call)
+            raise
+
+
+def address(scope: Scope) -> str:
+    """Where a request comes from."""
+    client = scope.get("client")
+    return str(client[0]) if client else "unknown"
+
+
+def is_open(path: str) -> bool:
+    """Whether the path asks for no key."""
+    return path in _OPEN or path.startswith(_OPEN_BELOW)
+
+
+async def count(limiter: Limiter, caller: str, call: Call) -> None:
+    """Counts the call against the limits.
+
+    Raises:
+        RateLimitedError
+    """
+    left = await limiter.hit(caller)
+    if not left:
+        return
+    call.limits = tuple(
+        (f"x-ratelimit-{name}".encode(), str(value).encode())
+        for name, value in zip(("limit", "remaining", "reset"), left[:3], strict=True)
+    )
+    if left.exceeded:
+        raise RateLimitedError(left)
+
+
+def body_limits(settings: Settings) -> dict[str, int]:
+    """The largest body by path."""
+    one = settings.max_image_bytes * 4 // 3 + _FORM_BYTES
+    return {
+        "/predict": one,
+        "/feedback": one,
+        "/predict/batch": one * min(_BATCH_IMAGES, settings.max_batch),
+        f"/v2/models/{settings.model_name}/infer": settings.max_batch * _V2_BYTES + _FORM_BYTES,
+    }
+
+
+def _limited(scope: Scope, receive: Receive, limit: int) -> Receive:
+    """`receive` that raises BodyTooLargeError once the body has more bytes than `limit`.
+
+    As much again is read and dropped first: a caller that is still sending cannot read an answer.
+    """
+    declared = Call.of(scope).headers.get(b"content-length", b"0")
+    size = 0
+
+    async def limited() -> Message:
+        nonlocal size
+        if size == 0 and declared.isdigit() and int(declared[:20]) > 2 * limit:
+            raise _too_large(limit)
+        message = await receive()
+        size += len(message.get("body", b""))
+        if size <= limit:
+            return message
+        while message.get("more_body") and size <= 2 * limit:
+            message = await receive()
+            size += len(message.get("body", b""))
+        raise _too_large(limit)
+
+    return limited
+
+
+def _too_large(limit: int) -> BodyTooLargeError:
+    return BodyTooLargeError(f"the body has more than {limit:,} bytes")

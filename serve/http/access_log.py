@@ -1,0 +1,98 @@
+"""The outermost layer: request ids, security headers, counters, and one log line per request."""
+
+from __future__ import annotations
+
+import logging
+from datetime import UTC, datetime
+from time import perf_counter
+from typing import Any
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from serve.telemetry.logs import Request
+from serve.telemetry.metrics import Metrics
+from serve.telemetry.request_context import Call
+from serve.telemetry.tracing import Tracing
+
+logger = logging.getLogger(__name__)
+
+# What asks many times a minute, of which neither logs nor metrics need to know.
+_QUIET = {"/metrics", "/health", "/health/live", "/health/ready"}
+_QUIET |= {"/v2/health/live", "/v2/health/ready"}
+# Routes that leave no template behind.
+_PLAIN = {"/openapi.json"}
+_FOLDERS = ("/static", "/api/docs/assets")
+_NO_SNIFFING = (b"x-content-type-options", b"nosniff")
+
+
+class Observe:
+    """An ASGI layer that nothing gets past unseen."""
+
+    def __init__(
+        self, app: ASGIApp, metrics: Metrics, log: Request | None, tracing: Tracing
+    ) -> None:
+        self._app, self._metrics, self._log, self._tracing = app, metrics, log, tracing
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Passes a request on, and takes note of it."""
+        if scope["type"] != "http":
+            if scope["type"] == "websocket":
+                Call(scope)
+            await self._app(scope, receive, send)
+            return
+        method = scope["method"]
+        if method == "HEAD":  # the server leaves the body out
+            scope = {**scope, "method": "GET"}
+        call = Call(scope)
+
+        async def observed(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                call.status = message["status"]
+                headers = message["headers"] = list(message.get("headers", ()))
+                headers += ((b"x-request-id", call.id.encode()), _NO_SNIFFING)
+                headers += call.limits
+            await send(message)
+
+        if scope["path"] in _QUIET:
+            await self._app(scope, receive, observed)
+            return
+        self._metrics.began()
+        ended = self._tracing.begin(scope, call)
+        try:
+            await self._app(scope, receive, observed)
+        finally:
+            status = call.status or 499  # the caller went away
+            if ended:
+                ended(_endpoint(scope), status)
+            self._end(scope, method, call, status)
+
+    def _end(self, scope: Scope, method: str, call: Call, status: int) -> None:
+        seconds = perf_counter() - call.started
+        self._metrics.answered(method, _endpoint(scope), status, seconds)
+        if self._log:
+            client = scope.get("client")
+            entry: dict[str, Any] = {
+                "time": datetime.now(UTC),
+                "level": "info",
+                "message": "request",
+                "request_id": call.id,
+                "method": method,
+                "path": scope["path"][:200],
+                "status": status,
+                "duration_ms": round(seconds * 1000, 3),
+                "client": client[0] if client else None,
+            }
+            if call.trace_id:
+                entry["trace_id"] = call.trace_id
+            self._log(entry)
+
+
+def _endpoint(scope: Scope) -> str:
+    """The template of the route, of which there are few."""
+    route = scope.get("route")
+    if route:
+        return str(route.path)
+    path: str = scope["path"]
+    if path in _PLAIN:
+        return path
+    return next((folder for folder in _FOLDERS if path.startswith(folder)), "unmatched")

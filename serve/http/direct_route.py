@@ -1,0 +1,107 @@
+"""Routes that answer without the framework around them, which only describes them.
+
+FastAPI's parsing, dependencies and exit stacks cost more than reading a digit. A direct route's
+endpoint takes the Request and returns the Response; what it takes in is described by hand.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import orjson
+from fastapi import FastAPI, Request
+from fastapi.routing import APIRoute
+from pydantic import BaseModel
+from starlette.requests import ClientDisconnect
+from starlette.responses import Response
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from serve.http.schemas import Error
+
+Endpoint = Callable[[Request], Awaitable[Response]]
+
+_JSON = (b"content-type", b"application/json")
+_REASONS = {
+    400: "Not an image, or damaged",
+    401: "Key missing or wrong",
+    404: "Unknown version",
+    413: "Too many bytes or pixels",
+    415: "A type that is not read",
+    422: "Not what the schema says, or no digit in the picture",
+    429: "Too many requests",
+    503: "No model is loaded, or too busy",
+}
+
+
+class DirectRoute(APIRoute):
+    """A route of which FastAPI calls nothing but the endpoint."""
+
+    def __init__(self, path: str, endpoint: Endpoint, **options: Any) -> None:  # noqa: ANN401 - FastAPI's
+        super().__init__(path, endpoint, **options)
+
+        async def application(scope: Scope, receive: Receive, send: Send) -> None:
+            scope["route"] = self
+            response = await endpoint(Request(scope, receive))
+            await response(scope, receive, send)
+
+        self.app = application
+
+
+def post(
+    app: FastAPI,
+    path: str,
+    takes: dict[str, Any],
+    answer: type[BaseModel],
+    extra: dict[str, Any] | None = None,
+) -> Callable[[Endpoint], Endpoint]:
+    """Decorator: a direct route for POST. `takes`: schemas of the body by media type."""
+    content = {media: {"schema": schema} for media, schema in takes.items()}
+    described = {"requestBody": {"required": True, "content": content}, **(extra or {})}
+
+    def decorate(endpoint: Endpoint) -> Endpoint:
+        app.router.add_api_route(
+            path,
+            endpoint,
+            methods=["POST"],
+            route_class_override=DirectRoute,
+            response_model=answer,
+            openapi_extra=described,
+            responses=errors(400, 401, 404, 413, 415, 422, 429, 503),
+        )
+        return endpoint
+
+    return decorate
+
+
+def errors(*codes: int) -> dict[int | str, dict[str, Any]]:
+    """For `responses` of a route: what these statuses mean there."""
+    return {code: {"model": Error, "description": _REASONS[code]} for code in codes}
+
+
+def shortcuts(app: FastAPI) -> dict[str, ASGIApp]:
+    """The applications of all direct routes, by path."""
+    return {route.path: route.app for route in app.routes if isinstance(route, DirectRoute)}
+
+
+class Json(Response):
+    """A JSON response, of anything that `orjson` can write, arrays of NumPy included."""
+
+    def __init__(self, content: object, version: str | None = None) -> None:
+        self.status_code, self.background = 200, None
+        self.body = orjson.dumps(content, option=orjson.OPT_SERIALIZE_NUMPY)
+        self.raw_headers = [_JSON, (b"content-length", str(len(self.body)).encode())]
+        if version is not None:
+            self.raw_headers.append((b"x-model-version", version.encode()))
+
+
+async def read(request: Request) -> bytes:
+    """The whole body."""
+    message = await request.receive()
+    parts = [message.get("body", b"")]
+    while message.get("more_body"):
+        message = await request.receive()
+        parts.append(message.get("body", b""))
+    if message["type"] == "http.disconnect":
+        raise ClientDisconnect
+    return b"".join(parts)

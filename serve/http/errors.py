@@ -1,0 +1,135 @@
+"""Which status each of our exceptions means, and how an error reads."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import orjson
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from pydantic import ValidationError
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
+from starlette.responses import Response
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from serve.http import access_control, request_body
+from serve.imaging import errors as image_errors
+from serve.models import loaded
+from serve.prediction import feedback_store, work_queue
+from serve.telemetry.metrics import Metrics
+from serve.telemetry.request_context import Call
+
+logger = logging.getLogger(__name__)
+
+STATUS: dict[type[Exception], int] = {
+    image_errors.NotAnImageError: 400,
+    request_body.MalformedError: 400,
+    access_control.UnauthorisedError: 401,
+    loaded.NoReferenceError: 404,
+    loaded.UnknownVersionError: 404,
+    feedback_store.UnknownRequestError: 404,
+    access_control.BodyTooLargeError: 413,
+    image_errors.TooManyPixelsError: 413,
+    request_body.ImageTooLargeError: 413,
+    image_errors.UnsupportedImageError: 415,
+    request_body.UnsupportedTypeError: 415,
+    image_errors.NoDigitError: 422,
+    request_body.InvalidError: 422,
+    RequestValidationError: 422,
+    ValidationError: 422,
+    access_control.RateLimitedError: 429,
+    loaded.NoModelError: 503,
+    work_queue.BusyError: 503,
+}
+_PREDICTS = ("/predict", "/v2/models/")  # paths whose errors are predictions that failed
+
+
+def status(error: Exception) -> int:
+    """The status that the error means; 500 if it is no caller's fault that we know of."""
+    if isinstance(error, HTTPException):
+        return error.status_code
+    return next((STATUS[kind] for kind in type(error).__mro__ if kind in STATUS), 500)
+
+
+def is_fault(error: Exception) -> bool:
+    """Whether the service is to blame, not its caller."""
+    return status(error) == 500
+
+
+def detail(error: Exception) -> str:
+    """What the caller is told: nothing of our insides, nothing of the image."""
+    if isinstance(error, ValidationError | RequestValidationError):
+        return _faults(error.errors())
+    if isinstance(error, HTTPException):
+        return error.detail
+    return str(error) if status(error) != 500 else "internal error; the log has the request's id"
+
+
+def _faults(faults: Iterable[Mapping[str, Any]]) -> str:
+    return "; ".join(
+        ": ".join(filter(None, (".".join(map(str, fault["loc"])), fault["msg"])))
+        for fault in list(faults)[:5]
+    )
+
+
+def response(error: Exception, scope: Scope, metrics: Metrics) -> Response:
+    """The answer to a request that failed; counts it, and logs what is our fault."""
+    code, headers = status(error), {}
+    if code == 500:
+        call = Call.of(scope)
+        ids = {"request_id": call.id} | ({"trace_id": call.trace_id} if call.trace_id else {})
+        logger.error("request %s failed", call.id, exc_info=error, extra=ids)
+    if code == 401:
+        headers["WWW-Authenticate"] = "Bearer"
+    if code in (429, 503):
+        headers["Retry-After"] = str(getattr(error, "retry_after", 1))
+    if isinstance(error, HTTPException) and error.headers:
+        headers.update(error.headers)
+    if isinstance(error, access_control.BodyTooLargeError):
+        headers["Connection"] = "close"  # whatever is still being sent is not read
+    if scope["path"].startswith(_PREDICTS) and not isinstance(error, HTTPException):
+        metrics.failed(kind(error))
+    body = {"detail": detail(error)}
+    if scope["path"].startswith("/v2/"):
+        body["error"] = body["detail"]  # the Open Inference Protocol's name for it
+    return Response(orjson.dumps(body), code, headers, "application/json")
+
+
+def kind(error: Exception) -> str:
+    """A short name for metrics, such as `no_digit`; there are as many as classes of exceptions."""
+    name = type(error).__name__.removesuffix("Error").removesuffix("Exception")
+    return re.sub(r"(?<!^)(?=[A-Z][a-z])", "_", name).lower()
+
+
+class Answers:
+    """An ASGI layer that answers what goes wrong below it."""
+
+    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
+        self._app, self._metrics = app, metrics
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Passes the request on; the last resort for every exception."""
+        try:
+            await self._app(scope, receive, send)
+        except ClientDisconnect:
+            pass  # nobody to answer
+        except Exception as error:
+            if scope["type"] == "http" and Call.of(scope).status == 500:
+                return  # answered already, below
+            if scope["type"] != "http" or Call.of(scope).status:
+                raise  # half a response cannot be mended
+            await response(error, scope, self._metrics)(scope, receive, send)
+
+
+def install(app: FastAPI, metrics: Metrics) -> None:
+    """Makes the application answer our exceptions, and its own, in our way."""
+
+    async def answer(request: Request, error: Exception) -> Response:
+        return response(error, request.scope, metrics)
+
+    for known in (*STATUS, HTTPException, Exception):
+        app.add_exception_handler(known, answer)

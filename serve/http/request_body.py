@@ -1,0 +1,187 @@
+"""From the body of a request to the bytes of an image file, whichever way they were sent."""
+
+from __future__ import annotations
+
+import binascii
+import re
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from python_multipart.exceptions import FormParserError
+from python_multipart.multipart import MultipartParser, parse_options_header
+
+from serve.http.schemas import BatchRequest, PredictRequest
+from serve.prediction.picture import Picture
+
+if TYPE_CHECKING:
+    from python_multipart.multipart import MultipartCallbacks
+
+_DATA_URI = re.compile(r"data:[\w.+-]*/?[\w.+-]*(?:;[\w.+-]+=[^;,]*)*(;base64)?,", re.ASCII)
+_MOST_PARTS = 16  # of a form
+_WAYS = 'JSON {"image": base64}, the image itself as image/png (or jpeg, webp, …), or a form'
+
+
+class MalformedError(Exception):
+    """The body is not what its type says; the message says where."""
+
+
+class UnsupportedTypeError(Exception):
+    """The body is of a type that is not read; the message names those that are."""
+
+
+class ImageTooLargeError(Exception):
+    """The image file has more bytes than allowed."""
+
+
+class InvalidError(Exception):
+    """The request is well formed, but asks for what cannot be."""
+
+
+def check_json(content_type: str) -> None:
+    """Accepts JSON, and what does not say what it is.
+
+    Raises:
+        UnsupportedTypeError
+    """
+    kind = _kind(content_type)
+    if kind and not _is_json(kind):
+        raise UnsupportedTypeError(f"cannot read {kind[:60]!r}: send application/json")
+
+
+def _kind(content_type: str) -> str:
+    return content_type.partition(";")[0].strip().lower()
+
+
+def _is_json(kind: str) -> bool:
+    return kind.startswith("application/") and (kind[12:] == "json" or kind.endswith("+json"))
+
+
+def picture(body: bytes, content_type: str, max_bytes: int) -> Picture:
+    """What is in the body of a request for one prediction.
+
+    Raises:
+        MalformedError, UnsupportedTypeError, ImageTooLargeError, pydantic.ValidationError
+    """
+    kind = _kind(content_type) or ("application/json" if body[:1] == b"{" else "image/*")
+    if _is_json(kind):
+        request = PredictRequest.model_validate_json(body)
+        return Picture(image_of_text(request.image, max_bytes), request.draft)
+    if kind == "multipart/form-data":
+        body = _file(body, content_type)
+    elif not kind.startswith("image/") and kind != "application/octet-stream":
+        raise UnsupportedTypeError(f"cannot read {kind[:60]!r}: send {_WAYS}")
+    if not body:
+        raise MalformedError("the body is empty")
+    return Picture(_limited(body, max_bytes))
+
+
+def images(body: bytes, most: int, max_bytes: int) -> list[bytes | Exception]:
+    """The image files in the body of a request for many; what is wrong with one in its place.
+
+    Raises:
+        InvalidError: more than `most`.
+        pydantic.ValidationError
+    """
+    texts = BatchRequest.model_validate_json(body).images
+    if len(texts) > most:
+        raise InvalidError(f"images: {len(texts)} are more than the {most} allowed")
+    return [_image_or_error(text, max_bytes) for text in texts]
+
+
+def _image_or_error(text: str, max_bytes: int) -> bytes | Exception:
+    try:
+        return image_of_text(text, max_bytes)
+    except (MalformedError, ImageTooLargeError) as error:
+        return error
+
+
+def image_of_text(text: str, max_bytes: int) -> bytes:
+    """The image file in base64 text, plain or a data URI.
+
+    Raises:
+        MalformedError, ImageTooLargeError
+    """
+    if text.startswith("data:"):
+        found = _DATA_URI.match(text[:256])
+        if not found or not found[1]:
+            raise MalformedError("not a data URI in base64: data:image/png;base64,…")
+        text = text[found.end() :]
+    try:
+        return _limited(binascii.a2b_base64(text, strict_mode=True), max_bytes)
+    except ValueError:
+        pass
+    try:  # lines, as the command `base64` makes them
+        return _limited(binascii.a2b_base64("".join(text.split()), strict_mode=True), max_bytes)
+    except ValueError as error:
+        raise MalformedError(f"not base64: {error}") from error
+
+
+def _limited(content: bytes, max_bytes: int) -> bytes:
+    if len(content) > max_bytes:
+        raise ImageTooLargeError(
+            f"the image has {len(content):,} bytes, more than the {max_bytes:,} allowed"
+        )
+    return content
+
+
+def _file(body: bytes, content_type: str) -> bytes:
+    """The part `file` of a form, or its only part that is a file."""
+    _, options = parse_options_header(content_type)
+    boundary = options.get(b"boundary")
+    if not boundary:
+        raise MalformedError("the form has no boundary in its Content-Type")
+    parts = _Parts()
+    try:
+        parser = MultipartParser(boundary, parts.callbacks())
+        parser.write(body)
+        parser.finalize()
+    except FormParserError as error:
+        raise MalformedError("the form is damaged") from error
+    files = [content for name, filed, content in parts.found if name == b"file" or filed]
+    if len(files) != 1:
+        raise MalformedError(f"the form must have one file, named file; it has {len(files)}")
+    return bytes(files[0])
+
+
+class _Parts:
+    """What a form consists of: name, whether it is a file, content."""
+
+    def __init__(self) -> None:
+        self.found: list[tuple[bytes, bool, bytearray]] = []
+        self._header = self._value = b""
+        self._disposition: Mapping[bytes, bytes] = {}
+        self._content = bytearray()
+
+    def callbacks(self) -> MultipartCallbacks:
+        """For the parser, which knows them by these names."""
+        return {
+            "on_part_begin": self._part_begin,
+            "on_header_field": self._header_field,
+            "on_header_value": self._header_value,
+            "on_header_end": self._header_end,
+            "on_part_data": self._part_data,
+            "on_part_end": self._part_end,
+        }
+
+    def _part_begin(self) -> None:
+        if len(self.found) == _MOST_PARTS:
+            raise MalformedError(f"the form has more than {_MOST_PARTS} parts")
+        self._disposition, self._content = {}, bytearray()
+
+    def _header_field(self, data: bytes, start: int, end: int) -> None:
+        self._header += data[start:end]
+
+    def _header_value(self, data: bytes, start: int, end: int) -> None:
+        self._value += data[start:end]
+
+    def _header_end(self) -> None:
+        if self._header.lower() == b"content-disposition":
+            self._disposition = parse_options_header(self._value)[1]
+        self._header = self._value = b""
+
+    def _part_data(self, data: bytes, start: int, end: int) -> None:
+        self._content += data[start:end]
+
+    def _part_end(self) -> None:
+        name, filed = self._disposition.get(b"name", b""), b"filename" in self._disposition
+        self.found.append((name, filed, self._content))

@@ -1,0 +1,1 @@
+"""Which model answers: the predictor, the bundle cache and the registry."""

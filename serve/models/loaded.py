@@ -1,0 +1,135 @@
+"""The models that a worker has loaded: the one in service and the one before it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from serve.models.bundle_cache import Bundles, Release
+from serve.models.predictor import BundleError, Predictor
+
+logger = logging.getLogger(__name__)
+
+_WATCH_SECONDS = 0.25  # two calls of stat each time
+_RETRY_SECONDS = 10.0  # from one attempt to load what cannot be loaded to the next
+
+
+class NoModelError(Exception):
+    """No model is loaded, so nothing can be predicted."""
+
+
+class UnknownVersionError(Exception):
+    """The version that the caller chose is not loaded; the message says which are."""
+
+
+class NoReferenceError(Exception):
+    """The model's bundle says nothing of what it was evaluated on, or nothing to be trusted."""
+
+
+class Model(NamedTuple):
+    """A model that answers, the version that its answers carry, and the folder of its bundle."""
+
+    version: str
+    predictor: Predictor
+    created: float  # seconds since 1970
+    folder: Path
+
+    @property
+    def description(self) -> dict[str, Any]:
+        """The content of its `model.json`."""
+        return self.predictor.description
+
+
+class Models:
+    """What is loaded. `current` and `previous` change between two requests, never within one."""
+
+    def __init__(
+        self, bundles: Bundles, begin: Callable[[str], None] = lambda version: None
+    ) -> None:
+        """`begin` is told each version before it answers."""
+        self.current: Model | None = None
+        self.previous: Model | None = None
+        self._bundles = bundles
+        self._begin = begin
+        self._loaded: dict[Release, Model] = {}
+        self._broken = ""
+
+    @property
+    def failure(self) -> str:
+        """Why the newest version may not be the one in service; empty if it is."""
+        return self._broken or self._bundles.failure()
+
+    @property
+    def loaded(self) -> list[Model]:
+        """What can answer, the model in service first."""
+        return [model for model in (self.current, self.previous) if model]
+
+    def choose(self, version: str | None) -> Model:
+        """The model in service, or the loaded one of that version.
+
+        Raises:
+            NoModelError: nothing is loaded.
+            UnknownVersionError: that version is not loaded.
+        """
+        current, previous = self.current, self.previous
+        if current is None:
+            raise NoModelError("no model is loaded yet")
+        if not version or version == current.version:
+            return current
+        if previous and version == previous.version:
+            return previous
+        loaded = current.version + (f", {previous.version}" if previous else "")
+        raise UnknownVersionError(f"version {version[:40]!r} is not loaded; loaded: {loaded}")
+
+    def refresh(self) -> None:
+        """Loads what the pointer names and swaps it in; keeps what there is on any failure.
+
+        To be called in the thread that predicts: its interpreter is made here, not by a request.
+        """
+        pointer = self._bundles.pointer()
+        if not pointer:
+            return
+        found = {}
+        for release in filter(None, pointer):
+            try:
+                found[release] = self._loaded.get(release) or self._model(release)
+            except (BundleError, OSError, RuntimeError, ValueError) as error:
+                logger.error("version %s cannot be loaded: %s", release.version, error)
+        if pointer.current not in found:
+            self._broken = f"version {pointer.current.version} cannot be loaded"
+            return
+        self._broken, self._loaded = "", found
+        if self.current is not found[pointer.current]:
+            self._begin(pointer.current.version)
+            logger.info("version %s is in service", pointer.current.version)
+        self.current = found[pointer.current]
+        self.previous = found.get(pointer.previous) if pointer.previous else None
+
+    async def watch(self) -> None:
+        """Follows the pointer until cancelled; a swap takes milliseconds."""
+        seen, again = None, 0.0
+        while True:
+            try:
+                stamp = self._bundles.stamp()
+                if stamp != seen or (self._broken and time.monotonic() >= again):
+                    seen, again = stamp, time.monotonic() + _RETRY_SECONDS
+                    self.refresh()
+            except Exception as error:  # one that nobody thought of must not end the watch
+                logger.exception("the models cannot be followed")
+                self._broken = f"the models cannot be followed: {type(error).__name__}"
+            await asyncio.sleep(_WATCH_SECONDS)
+
+    def _model(self, release: Release) -> Model:
+        folder = self._bundles.path(release)
+        made = (folder / "model.json").stat().st_mtime  # whoever brought it has seen to that
+        model = Model(release.version, Predictor(folder), made, folder)
+        blank = np.zeros((1, 28, 28), np.uint8)
+        model.predictor.probabilities(blank)
+        model.predictor.likelihoods(blank)
+        return model

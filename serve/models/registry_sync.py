@@ -1,0 +1,256 @@
+"""Brings models from where `MODEL_URI` says into the cache that the workers watch.
+
+One process owns MLflow and follows a registered model with `Puller`; a folder is brought once, by
+whoever serves it. Whatever fails, what was in service stays.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import random
+import re
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from serve.models import bundle_cache
+from serve.models.bundle_cache import Bundles, Release
+from serve.models.predictor import BundleError
+from serve.settings import Settings
+from serve.telemetry.metrics import DIED, INVALID, SUCCESS, UNAVAILABLE, UNEXPECTED
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities.model_registry import ModelVersion
+
+logger = logging.getLogger(__name__)
+
+_DEATH = "the process that follows the registry died"
+_FIRST_RETRY = 1.0  # seconds; doubles up to the poll interval
+_NOT_FOUND = {"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"}  # the latter of an alias
+# Whatever else lies there stays there.
+_FILES = ("model.tflite", "likelihood.tflite", "model.json", "README.md", "reference.npz")
+# Tags that `pipeline.register` sets, and what a bundle must have where they are set.
+_DIGESTS = {
+    "bundle.digest": bundle_cache.digest,
+    "bundle.likelihood": bundle_cache.likelihood_digest,
+}
+
+
+class RegistryError(Exception):
+    """The registry does not answer."""
+
+
+class MissingError(Exception):
+    """The registry has not what was asked for; the message says what to do."""
+
+
+def bring_folder(settings: Settings, count: Callable[[str], None]) -> None:
+    """Puts the bundle in the folder `MODEL_URI` into service.
+
+    On failure the last good one stays, and the cache says why. `count` is told the outcome.
+    """
+    target, folder = bundle_cache.cache(settings), Path(settings.model_uri)
+    with target.lock():
+        try:
+            identity = bundle_cache.identity(folder)
+            release = Release(bundle_cache.folder_name(identity[:12], identity), identity[:12])
+            pointer = target.pointer()
+            if not pointer or pointer.current != release or not target.holds(release):
+                _take(target, release, folder, (folder / "model.json").stat().st_mtime)
+                count(SUCCESS)
+            target.say("")
+        except (BundleError, OSError) as error:
+            logger.error("MODEL_URI=%s: %s", folder, error)
+            count(INVALID)
+            target.say("the bundle in MODEL_URI cannot be served")
+
+
+def _take(target: Bundles, release: Release, files: Path, made: float) -> None:
+    """`made`: when, in seconds since 1970; its files keep that date."""
+    incoming = target.temporary()
+    try:
+        for name in _FILES:
+            if (files / name).exists():
+                shutil.copyfile(files / name, incoming / name)
+                os.utime(incoming / name, (made, made))
+        target.publish(release, incoming)
+    finally:
+        shutil.rmtree(incoming, ignore_errors=True)
+
+
+class Puller:
+    """Follows a registered model by alias, or brings one version of it.
+
+    `count` is told the outcome of every attempt to bring a version.
+    """
+
+    def __init__(self, settings: Settings, count: Callable[[str], None]) -> None:
+        registered = settings.registered
+        if not registered:
+            raise ValueError(f"{settings.model_uri} is not in a registry")
+        self._registered = registered
+        self._uri = settings.mlflow_tracking_uri
+        self._poll = settings.model_poll_seconds
+        self._cache = bundle_cache.cache(settings)
+        self._count = count
+
+    def run(self, wait: Callable[[float], None] = time.sleep) -> None:
+        """Follows the alias for ever; returns once the version is there if nothing can move."""
+        retry = _FIRST_RETRY
+        while True:
+            done = self.pull()
+            if done and (self._poll == 0 or self._registered["version"]):
+                return
+            retry = _FIRST_RETRY if done else min(retry * 2, max(self._poll, _FIRST_RETRY))
+            pause = self._poll if done else retry
+            wait(pause * random.uniform(0.9, 1.1))  # noqa: S311 - spreads replicas, is no secret
+
+    def pull(self) -> bool:
+        """Brings the version that `MODEL_URI` means now; whether it is the one in service."""
+        try:
+            with self._cache.lock():
+                with _registry_errors():
+                    version = self._resolve()
+                    self._bring(version)
+                self._cache.say("")
+                return True
+        except BundleError as error:
+            logger.error("version %s cannot be served: %s", version.version, _masked(error))
+            self._fail(INVALID, f"version {version.version} of the registry is no valid bundle")
+        except MissingError as error:
+            logger.error("%s", error)
+            self._fail(UNAVAILABLE, str(error))
+        except RegistryError as error:
+            logger.error("the registry cannot be read: %s", error)
+            self._fail(UNAVAILABLE, "the registry cannot be read")
+        except Exception as error:  # one that nobody thought of must not end the watch
+            kind = type(error).__name__
+            # Not the error itself: it, and its causes, may hold a password.
+            shown = RegistryError(f"{kind}: {_masked(error)}").with_traceback(error.__traceback__)
+            logger.error("the model cannot be brought: %s", shown, exc_info=shown)
+            self._fail(UNEXPECTED, f"the model cannot be brought: {kind}")
+        return False
+
+    def _fail(self, outcome: str, reason: str) -> None:
+        self._count(outcome)
+        try:
+            self._cache.say(reason)
+        except OSError as error:
+            logger.error("the cache cannot say so: %s", error)
+
+    def _resolve(self) -> ModelVersion:
+        client = self._client()
+        from mlflow.exceptions import MlflowException
+
+        name, alias, number = self._registered.group("name", "alias", "version")
+        try:
+            if number:
+                return client.get_model_version(name, number)
+            return client.get_model_version_by_alias(name, alias)
+        except MlflowException as error:
+            # An answer without JSON is not MLflow's: its "not found" is about the address.
+            if error.error_code not in _NOT_FOUND or error.message.startswith("API request to"):
+                raise
+            if number:
+                raise MissingError(f"{name} has no version {number}: change MODEL_URI") from None
+            raise MissingError(
+                f"{name} has no version with the alias {alias}: make repro"
+            ) from None
+
+    def _client(self) -> MlflowClient:
+        database = self._uri.removeprefix("sqlite:///").partition("?")[0]
+        if self._uri.startswith("sqlite:") and not Path(database).exists():
+            raise RegistryError(f"{database} does not exist: make repro")  # MLflow would make it
+        import mlflow
+
+        mlflow.set_tracking_uri(self._uri)
+        mlflow.set_registry_uri(self._uri)
+        return mlflow.MlflowClient()
+
+    def _bring(self, version: ModelVersion) -> None:
+        identity = f"{self._uri} {version.name} {version.run_id} {version.creation_timestamp}"
+        release = Release(
+            bundle_cache.folder_name(str(version.version), identity), str(version.version)
+        )
+        pointer = self._cache.pointer()
+        held = pointer is not None and release in pointer and self._cache.holds(release)
+        if held and pointer and pointer.current == release:
+            return
+        if held:
+            self._cache.publish(release)
+        else:
+            self._download(version, release)
+        self._count(SUCCESS)
+        logger.info("brought version %s of %s", version.version, version.name)
+
+    def _download(self, version: ModelVersion, release: Release) -> None:
+        import mlflow
+
+        with tempfile.TemporaryDirectory(prefix="model-", dir=self._cache.folder) as folder:
+            uri = f"models:/{version.name}/{version.version}"
+            files = Path(mlflow.artifacts.download_artifacts(uri, dst_path=folder))
+            for tag, digest in _DIGESTS.items():
+                registered = version.tags.get(tag)
+                if registered and registered != digest(files):
+                    raise BundleError("it is not the bundle that was registered")
+            _take(self._cache, release, files, version.creation_timestamp / 1000)
+
+
+@contextmanager
+def _registry_errors() -> Iterator[None]:
+    """Whatever MLflow, its database or the network raise, as RegistryError.
+
+    An ImportError is one of a driver for the address that is not installed.
+    """
+    from mlflow.exceptions import MlflowException
+    from sqlalchemy.exc import SQLAlchemyError
+
+    try:
+        yield
+    except (MlflowException, SQLAlchemyError, ImportError, OSError) as error:
+        raise RegistryError(_masked(error)) from None
+
+
+def _masked(error: Exception) -> str:
+    """The first line of what the error says, without the user and password of any address in it.
+
+    A password may hold `/` or `@`: all up to the last `@` goes.
+    """
+    line = str(error).strip().partition("\n")[0]
+    return re.sub(r"(?<!/)//(?!/)\S*@", "//***@", line)
+
+
+def died(settings: Settings) -> None:
+    """Lets `/health` say that the process that pulls is gone; the next one counts it."""
+    try:
+        bundle_cache.cache(settings).say(_DEATH)
+    except OSError as error:
+        logger.error("the cache cannot say so: %s", error)
+
+
+def main(settings: Settings, count: Callable[[str], None], parent: int) -> None:
+    """Follows the registry until it is stopped, or until the process `parent` is gone."""
+    for name, value in {
+        "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",  # we retry ourselves
+        "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
+        "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    }.items():
+        os.environ.setdefault(name, value)
+
+    if bundle_cache.cache(settings).failure() == _DEATH:
+        count(DIED)
+
+    def wait(seconds: float) -> None:
+        until = time.monotonic() + seconds
+        while (left := until - time.monotonic()) > 0:
+            if os.getppid() != parent:
+                raise SystemExit
+            time.sleep(min(left, 1))
+
+    Puller(settings, count).run(wait)

@@ -1,0 +1,81 @@
+"""A process that answers: uvicorn with the application, and a stop in the right order."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import os
+import signal
+from pathlib import Path
+from socket import socket
+from types import FrameType
+
+import uvicorn
+
+from serve.app import Application, create_app
+from serve.processes.http_protocol import Protocol
+from serve.settings import Settings
+from serve.telemetry import counts, logs
+
+
+class Server(uvicorn.Server):
+    """On SIGTERM it is first no longer ready, and answers for a while; then it stops.
+
+    A balancer that asks `/health/ready` has so sent its requests elsewhere before any is refused.
+    """
+
+    def __init__(self, config: uvicorn.Config, app: Application, drain_seconds: float) -> None:
+        super().__init__(config)
+        self._service, self._drain = app.service, drain_seconds
+
+    async def serve(self, sockets: list[socket] | None = None) -> None:
+        """Answers until it is stopped."""
+        self._loop = asyncio.get_running_loop()
+        await super().serve(sockets)
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Called in the main thread, at any place."""
+        first = not self._service.stopping
+        self._service.stopping = True
+        if sig == signal.SIGTERM and first and self._drain:
+            stop = super().handle_exit
+            self._loop.call_soon_threadsafe(self._loop.call_later, self._drain, stop, sig, None)
+        elif sig != signal.SIGTERM or self._drain == 0:
+            super().handle_exit(sig, frame)
+
+
+def main(
+    settings: Settings, listener: socket, place: int, metrics_folder: Path, parent: int
+) -> None:
+    """Answers on the socket until it is stopped, or until the process `parent` is gone."""
+    logs.configure(settings)
+    counts.share(metrics_folder, f"worker-{place}")
+    app = create_app(settings, metrics_folder)
+
+    async def look_after_parent() -> None:
+        if os.getppid() != parent:
+            server.should_exit = True
+
+    config = uvicorn.Config(
+        app,
+        loop="uvloop",
+        http=Protocol,
+        ws="websockets-sansio",
+        ws_max_size=settings.max_image_bytes * 4 // 3 + 65536,
+        ws_per_message_deflate=False,
+        lifespan="on",
+        log_config=None,
+        access_log=False,  # `observe` writes it
+        server_header=False,
+        proxy_headers=bool(settings.trusted_proxies),
+        forwarded_allow_ips=settings.trusted_proxies,
+        # Longer than a balancer keeps its connections, or than this process may be held up: when a
+        # time runs out, a request that has come meanwhile is not read but lost.
+        timeout_keep_alive=75,
+        timeout_graceful_shutdown=settings.shutdown_seconds,
+        callback_notify=look_after_parent,
+        timeout_notify=1,
+    )
+    server = Server(config, app, settings.drain_seconds)
+    gc.freeze()  # what is here now stays: no collection needs to look at it
+    server.run([listener])

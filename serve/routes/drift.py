@@ -1,0 +1,87 @@
+"""`GET /api/window`, `GET /api/reference`: what a look for drift compares."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from typing import Annotated
+
+from fastapi import FastAPI, Query
+from starlette.requests import ClientDisconnect
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from serve.http.direct_route import errors
+from serve.models.drift_reference import FILE
+from serve.models.loaded import NoReferenceError
+from serve.prediction.service import Service
+
+_NPZ = "application/x-npz"  # arrays of NumPy
+_DESCRIBED = {"content": {_NPZ: {"schema": {"type": "string", "format": "binary"}}}}
+_MOST = 2000  # images: 2 MB
+_PART = 64 * 2**10  # bytes
+_SECONDS = 30  # for a caller to take a window
+_NOT_KEPT = {"Cache-Control": "no-store"}  # what callers drew
+
+
+class _Window(Response):
+    """Counts as a window until it is sent: in parts, for a server keeps what is not taken."""
+
+    def __init__(self, service: Service, images: int) -> None:
+        super().__init__(None, headers=_NOT_KEPT, media_type=_NPZ)
+        del self.headers["content-length"]
+        self._service, self._images = service, images
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Makes it and sends it, while it is taken."""
+        with self._service.a_window():
+            content = await self._service.window(self._images)
+            self.headers["content-length"] = str(len(content))
+            head = {"status": self.status_code, "headers": self.raw_headers}
+            try:
+                async with asyncio.timeout(_SECONDS):
+                    await send({"type": "http.response.start", **head})
+                    for start in range(0, len(content), _PART):
+                        body = content[start : start + _PART]
+                        part = {"type": "http.response.body", "body": body, "more_body": True}
+                        await send(part)
+                    await send({"type": "http.response.body", "body": b""})
+            except TimeoutError:
+                raise ClientDisconnect from None  # or he would keep others out
+
+
+def install(app: FastAPI, service: Service) -> None:
+    """Adds the routes."""
+
+    @app.get(
+        "/api/window",
+        response_class=Response,
+        responses={200: _DESCRIBED, **errors(401, 422, 429, 503)},
+    )
+    async def window(
+        images: Annotated[int, Query(ge=1, le=_MOST, description="So many, the latest.")] = 1000,
+    ) -> Response:
+        """The 28x28 images of recent answers, with the answers, of all workers, as arrays."""
+        return _Window(service, images)
+
+    @app.get(
+        "/api/reference",
+        response_class=Response,
+        responses={200: _DESCRIBED, **errors(401, 404, 429, 503)},
+    )
+    async def get_reference() -> Response:
+        """What the model in service saw and said when it was evaluated, as arrays."""
+        model = service.models.choose(None)
+        path = model.folder / FILE
+        try:
+            content = await asyncio.to_thread(path.read_bytes)
+        except FileNotFoundError:
+            missing = f"the bundle of version {model.version} has no {FILE}"
+            raise NoReferenceError(missing) from None
+        described = model.description.get("reference")  # not in bundles of earlier versions
+        if described and hashlib.sha256(content).hexdigest() != described["sha256"]:
+            raise NoReferenceError(
+                f"{FILE} of version {model.version} is not what model.json describes"
+            )
+        headers = _NOT_KEPT | {"X-Model-Version": model.version}
+        return Response(content, headers=headers, media_type=_NPZ)

@@ -1,0 +1,159 @@
+"""The Open Inference Protocol (KServe V2): `/v2/…`."""
+
+from __future__ import annotations
+
+from itertools import chain
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+from fastapi import FastAPI, Request
+from numpy.typing import NDArray
+from starlette.responses import JSONResponse, Response
+
+from serve.http import request_body
+from serve.http.direct_route import Json, errors, post, read
+from serve.http.schemas import InferRequest, InferResponse, Tensor
+from serve.imaging.errors import NoDigitError
+from serve.imaging.normalise import normalise_grey
+from serve.imaging.placement import SIDE
+from serve.models.loaded import NoModelError
+from serve.prediction.service import Answer, Service
+from serve.routes.predict import chosen, still_there
+from serve.telemetry.request_context import Call
+from serve.version import package_version
+
+_DEPTH = 4  # of lists in the data, at most: [n, 28, 28, 1]
+_INPUT = {"name": "image", "datatype": "UINT8", "shape": [-1, SIDE, SIDE, 1]}
+_OUTPUTS = [
+    {"name": "probabilities", "datatype": "FP32", "shape": [-1, 10]},
+    {"name": "prediction", "datatype": "INT64", "shape": [-1]},
+]
+
+
+def install(app: FastAPI, service: Service) -> None:
+    """Adds the routes."""
+    name = service.settings.model_name
+    model_path = f"/v2/models/{name}"
+    service.metrics.await_errors(f"{model_path}/infer")
+
+    @app.get("/v2")
+    async def server() -> dict[str, Any]:
+        """The server's name and version."""
+        return {"name": "digit-platform", "version": package_version(), "extensions": []}
+
+    @app.get("/v2/health/live")
+    async def live() -> dict[str, bool]:
+        """The process runs."""
+        return {"live": True}
+
+    @app.get("/v2/health/ready", responses={503: {"description": "It cannot predict"}})
+    async def ready() -> JSONResponse:
+        """The process can predict."""
+        return JSONResponse({"ready": service.ready}, 200 if service.ready else 503)
+
+    @app.get(model_path, responses=errors(401, 429, 503))
+    async def metadata() -> dict[str, Any]:
+        """The model's versions, inputs and outputs."""
+        if not service.models.loaded:
+            raise NoModelError("no model is loaded yet")
+        versions = [model.version for model in service.models.loaded]
+        described = {"name": name, "versions": versions, "platform": "tensorflow_lite"}
+        return described | {"inputs": [_INPUT], "outputs": _OUTPUTS}
+
+    @app.get(f"{model_path}/ready", responses=errors(401, 429) | {503: {"description": "No"}})
+    async def model_ready() -> JSONResponse:
+        """The model can predict."""
+        content = {"name": name, "ready": service.ready}
+        return JSONResponse(content, 200 if service.ready else 503)
+
+    @post(
+        app,
+        f"{model_path}/infer",
+        {"application/json": InferRequest.model_json_schema()},
+        InferResponse,
+    )
+    async def infer(request: Request) -> Response:
+        """Which digits some images show: 28x28 pixels each, 0 to 255, flat or nested."""
+        call = Call.of(request.scope)
+        request_body.check_json(call.header(b"content-type"))
+        model = chosen(service, request)
+        body = await read(request)
+
+        def work() -> tuple[InferRequest, list[Answer]]:
+            asked = InferRequest.model_validate_json(body)
+            started = perf_counter()
+            images = _images(asked.inputs[0], service.settings.max_batch)
+            return asked, service.read(images, model, call.id, started)
+
+        asked, answers = await service.batch(len(body), work, still_there(request))
+        content = {"id": asked.id or call.id, "model_name": name, "model_version": model.version}
+        return Json(content | {"outputs": _outputs(asked, answers)}, model.version)
+
+
+def _images(tensor: Tensor, most: int) -> list[NDArray[np.uint8]]:
+    """The images of an input, normalised as any picture is.
+
+    Raises:
+        InvalidError: not that many numbers, or not from 0 to 255.
+        NoDigitError: an image is empty.
+    """
+    count, *rest = tensor.shape
+    if rest not in ([SIDE, SIDE, 1], [SIDE, SIDE], [SIDE * SIDE]):
+        raise request_body.InvalidError("inputs.0.shape: must be [n, 28, 28, 1] or [n, 784]")
+    if count > most:
+        raise request_body.InvalidError(f"inputs.0.shape: {count} are more than the {most} allowed")
+    pixels = _numbers(tensor.data)
+    if pixels.size != count * SIDE * SIDE:
+        raise request_body.InvalidError(
+            f"inputs.0.data: has {pixels.size} numbers, not the {count * SIDE * SIDE} of its shape"
+        )
+    if not (pixels.min() >= 0 and pixels.max() <= 255):
+        raise request_body.InvalidError("inputs.0.data: must be numbers from 0 to 255")
+    images = np.rint(pixels).astype(np.uint8).reshape(count, SIDE, SIDE)
+    return [_normalised(image, place) for place, image in enumerate(images)]
+
+
+def _numbers(data: list[Any]) -> NDArray[np.float64]:
+    """All numbers of nested lists of one length each.
+
+    What they hold is looked at first: NumPy makes anything of a list of anything, at any price.
+    """
+    for _ in range(_DEPTH):
+        kinds = set(map(type, data))
+        if kinds != {list} or len(set(map(len, data))) > 1:
+            break
+        data = list(chain.from_iterable(data))
+    if not kinds <= {int, float}:
+        raise request_body.InvalidError(
+            "inputs.0.data: must be numbers, flat or nested as the shape"
+        )
+    try:
+        return np.array(data, np.float64)
+    except OverflowError as error:
+        raise request_body.InvalidError("inputs.0.data: must be numbers from 0 to 255") from error
+
+
+def _normalised(image: NDArray[np.uint8], place: int) -> NDArray[np.uint8]:
+    try:
+        return normalise_grey(image)
+    except NoDigitError as error:
+        raise NoDigitError(f"inputs.0.data: image {place}: {error}") from error
+
+
+def _outputs(asked: InferRequest, answers: list[Answer]) -> list[dict[str, Any]]:
+    wanted = [output.name for output in asked.outputs or ()] or ["probabilities", "prediction"]
+    probabilities = np.array([answer["probabilities"] for answer in answers])
+    found: dict[str, dict[str, Any]] = {
+        "probabilities": {
+            "datatype": "FP32",
+            "shape": list(probabilities.shape),
+            "data": probabilities.reshape(-1),
+        },
+        "prediction": {
+            "datatype": "INT64",
+            "shape": [len(answers)],
+            "data": [answer["prediction"] for answer in answers],
+        },
+    }
+    return [{"name": name, **found[name]} for name in wanted]

@@ -1,0 +1,111 @@
+"""Spans by OpenTelemetry over OTLP/HTTP. Its standard variables, OTEL_…, say where to and how."""
+
+from __future__ import annotations
+
+import contextvars
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import partial
+from threading import Thread
+from typing import TypeVar
+
+from opentelemetry import context
+from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+from opentelemetry.sdk.resources import OTELResourceDetector, Resource
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import BatchSpanProcessor
+from opentelemetry.trace import (
+    SpanKind,
+    StatusCode,
+    format_trace_id,
+    get_current_span,
+    set_span_in_context,
+)
+from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+from starlette.types import Scope
+
+from serve.telemetry.request_context import Call
+from serve.version import package_version
+
+Result = TypeVar("Result")
+
+_NAME = "digit-platform"  # unless OTEL_SERVICE_NAME says otherwise
+_PATIENCE = 1.0  # seconds to send what is left
+_CARRIERS = (b"traceparent", b"tracestate")
+
+
+class Traced:
+    """Spans of this process. They wait in memory, for the latest few thousand at most.
+
+    `is_fault` tells an error of the service from one of its caller.
+    """
+
+    def __init__(self, is_fault: Callable[[Exception], bool]) -> None:
+        self._is_fault = is_fault
+        ours = Resource({"service.name": _NAME, "service.version": package_version()})
+        self._provider = TracerProvider(
+            resource=ours.merge(OTELResourceDetector().detect()), shutdown_on_exit=False
+        )
+        self._provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
+        self._tracer = self._provider.get_tracer("serve")
+        self._propagator = TraceContextTextMapPropagator()
+
+    def begin(self, scope: Scope, call: Call) -> Callable[[str, int], None]:
+        """The request's span, inside the caller's if it sent a traceparent."""
+        sent = {name.decode(): call.header(name) for name in _CARRIERS if name in call.headers}
+        method = scope["method"]
+        client = scope.get("client")
+        span = self._tracer.start_span(
+            method,
+            self._propagator.extract(sent),
+            SpanKind.SERVER,
+            {
+                "http.request.method": method,
+                "url.path": scope["path"][:200],
+                "client.address": client[0] if client else "",
+                "digits.request_id": call.id,
+            },
+        )
+        call.trace_id = format_trace_id(span.get_span_context().trace_id)
+        token = context.attach(set_span_in_context(span))
+
+        def end(route: str, status: int) -> None:
+            context.detach(token)
+            span.update_name(f"{method} {route}")
+            span.set_attribute("http.route", route)
+            span.set_attribute("http.response.status_code", status)
+            if status >= 500:
+                span.set_status(StatusCode.ERROR)
+            span.end()
+
+        return end
+
+    def span(self, name: str, **about: str | int) -> AbstractContextManager[object]:
+        """A span inside the current one."""
+        if not get_current_span().get_span_context().is_valid:
+            return nullcontext()  # a WebSocket's, whose pictures would be a trace each
+        return self._inner(name, about)
+
+    @contextmanager
+    def _inner(self, name: str, about: Mapping[str, str | int]) -> Iterator[None]:
+        # What the sender did wrong is no error of the service.
+        with self._tracer.start_as_current_span(
+            name, attributes=about, record_exception=False, set_status_on_exception=False
+        ) as span:
+            try:
+                yield
+            except Exception as error:
+                if self._is_fault(error):
+                    span.record_exception(error)
+                    span.set_status(StatusCode.ERROR)
+                raise
+
+    def carried(self, work: Callable[[], Result]) -> Callable[[], Result]:
+        """The work in a copy of this context."""
+        return partial(contextvars.copy_context().run, work)
+
+    def close(self) -> None:
+        """Sends what is left; a collector that is away must not hold up the stop."""
+        sending = Thread(target=self._provider.shutdown, daemon=True)
+        sending.start()
+        sending.join(_PATIENCE)

@@ -1,0 +1,245 @@
+"""Asking replicas, which are small servers of this test."""
+
+import io
+import socket
+import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from threading import Thread
+from urllib.parse import parse_qs, urlsplit
+
+import numpy as np
+import pytest
+
+from monitoring.drift import service_client
+from monitoring.drift.service_client import ReplicasError, ask
+from serve.models.drift_reference import Reference
+
+
+def npz(**arrays):
+    file = io.BytesIO()
+    np.savez(file, **arrays)
+    return file.getvalue()
+
+
+def window(**changed):
+    told = {
+        "images": np.ones((4, 28, 28), np.uint8),
+        "probabilities": np.full((4, 10), 0.1, "f4"),
+        "versions": np.array(["3"] * 4),
+        "times": np.arange(4),
+    }
+    file = io.BytesIO()
+    np.savez_compressed(file, **(told | changed))
+    return file.getvalue()
+
+
+def expected(share):
+    return npz(**Reference(np.full((5, 10), share, "f4"), np.ones((5, 4), "f4"))._asdict())
+
+
+SPOILT = bytearray(window())
+SPOILT[64:72] = b"\xff" * 8  # within what is packed
+SPOILT = bytes(SPOILT)
+
+
+class Stub:
+    """Answers as the service does. `ink` marks its images, `times` are those of its answers."""
+
+    def __init__(self, address="127.0.0.1", port=0, **told):
+        self.version, self.versions, self.times, self.ink = "3", ["3"] * 4, range(4), 1
+        self.broken, self.pause = {}, 0
+        self.asked = []
+        self.__dict__.update(told)
+        stub = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self):
+                stub.asked.append((self.path, dict(self.headers)))
+                parts = urlsplit(self.path)
+                status, content = stub.broken.get(parts.path) or (200, stub.content(parts))
+                self.send_response(status)
+                self.send_header("X-Model-Version", stub.version)
+                self.send_header("Content-Length", str(len(content)))
+                self.end_headers()
+                if not stub.pause:
+                    self.wfile.write(content)
+                    return
+                for place in range(len(content)):  # too few for a timeout, too slow to end
+                    self.wfile.write(content[place : place + 1])
+                    time.sleep(stub.pause)
+
+            def log_message(self, *_):
+                pass
+
+        self.server = ThreadingHTTPServer((address, port), Handler)
+        self.port = self.server.server_port
+        self.url = f"http://{address}:{self.port}"
+        Thread(target=self.server.serve_forever, daemon=True).start()
+
+    def content(self, parts):
+        if parts.path == "/api/reference":
+            return expected(int(self.version))
+        n = len(self.times)
+        most = int(parse_qs(parts.query)["images"][0])
+        told = {
+            "images": np.full((n, 28, 28), self.ink, np.uint8),
+            "probabilities": np.full((n, 10), 0.1, "f4"),
+            "versions": np.array(self.versions),
+            "times": np.array(self.times, np.int64),
+        }
+        return npz(**{name: part[-most:] for name, part in told.items()})
+
+    def stop(self):
+        self.server.shutdown()
+        self.server.server_close()
+
+
+@pytest.fixture
+def serve():
+    running = []
+
+    def start(*address, **told):
+        running.append(Stub(*address, **told))
+        return running[-1]
+
+    yield start
+    for each in running:
+        each.stop()
+
+
+def nobody():
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        return f"http://127.0.0.1:{free.getsockname()[1]}"
+
+
+def test_answers_of_all_are_put_in_order_and_the_latest_kept(serve):
+    one, other = serve(times=[1, 4, 6, 8], ink=1), serve(times=[2, 3, 5, 9], ink=2)
+    asked = ask([one.url, other.url + "/"], "", 4, 0)
+    assert asked.version == "3"
+    assert asked.answers.times.tolist() == [5, 6, 8, 9]
+    assert asked.answers.images[:, 0, 0].tolist() == [2, 1, 1, 2]
+    assert (asked.reference.probabilities == 3).all()
+
+
+def test_answers_of_another_version_are_left_out(serve):
+    asked = ask([serve(versions=["2", "3", "4", "3"]).url], "", 10, 0)
+    assert asked.answers.times.tolist() == [1, 3]
+
+
+def test_answers_from_before_are_left_out(serve):
+    urls = [serve(times=[1, 4, 6, 8]).url, serve(times=[2, 3, 5, 9]).url]
+    assert ask(urls, "", 10, since=5).answers.times.tolist() == [5, 6, 8, 9]
+    assert ask(urls, "", 3, since=5).answers.times.tolist() == [6, 8, 9]
+    assert len(ask(urls, "", 10, since=10).answers.images) == 0
+
+
+def test_most_decide_on_the_version(serve):
+    old = serve(version="3")
+    new = [serve(version="4", versions=["3", "3", "4", "4"], times=[k, 10, 11, 12]) for k in (5, 6)]
+    asked = ask([old.url, *(each.url for each in new)], "", 10, 0)
+    assert asked.version == "4"
+    assert (asked.reference.probabilities == 4).all()
+    assert asked.answers.versions.tolist() == ["4"] * 4
+
+
+def test_one_that_does_not_answer_is_left_out_with_a_warning(serve, caplog):
+    url = nobody()
+    asked = ask([url, serve().url], "", 10, 0)
+    assert len(asked.answers.times) == 4
+    (said,) = caplog.messages
+    assert said.startswith(f"left out: {url}:")
+
+
+@pytest.mark.parametrize(
+    ("path", "status", "content"),
+    [
+        ("/api/reference", 404, b'{"detail": "the bundle has no reference.npz"}'),
+        ("/api/reference", 200, b"no archive"),
+        ("/api/window", 401, b'{"detail": "an API key is needed"}'),
+        ("/api/window", 200, b"PK\x03\x04 half of one"),
+        ("/api/window", 200, npz(images=np.zeros(3))),
+        ("/api/window", 200, b""),
+        ("/api/window", 200, SPOILT),
+        ("/api/window", 200, window(images=np.zeros(4, np.uint8))),
+        ("/api/window", 200, window(images=np.full((4, 28, 28), np.nan))),
+        ("/api/window", 200, window(probabilities=np.full((4, 3), 0.3, "f4"))),
+        ("/api/window", 200, window(probabilities=np.full((4, 10), np.nan, "f4"))),
+        ("/api/window", 200, window(times=np.arange(3))),
+        ("/api/window", 200, window(times=np.int64(4))),
+        ("/api/reference", 200, expected(np.nan)),
+        ("/api/window", 200, window(more=np.zeros(60 * 2**20, np.uint8))),
+        ("/api/window", 200, bytes(51 * 2**20)),
+    ],
+    ids=lambda value: "" if isinstance(value, bytes) else None,
+)
+def test_when_none_answers_as_it_should_that_is_an_error(serve, path, status, content):
+    stub = serve(broken={path: (status, content)})
+    with pytest.raises(ReplicasError, match=f"^{stub.url}: ") as error:
+        ask([stub.url], "", 10, 0)
+    if status != 200:
+        assert str(status) in str(error.value)
+    assert len(ask([stub.url, serve().url], "", 10, 0).answers.times) == 4
+
+
+def test_one_that_never_ends_is_left_out(serve, monkeypatch):
+    monkeypatch.setattr(service_client, "_MOST_SECONDS", 0.5)
+    slow = serve(pause=0.1)
+    began = time.monotonic()
+    with pytest.raises(ReplicasError, match="no end of it"):
+        ask([slow.url], "", 10, 0)
+    assert time.monotonic() - began < 5
+
+
+def test_a_name_without_an_address_is_one_that_does_not_answer(serve, caplog):
+    assert ask(["http://nowhere.invalid:8000", serve().url], "", 1, 0).version == "3"
+    assert "nowhere.invalid" in caplog.text
+    with pytest.raises(ReplicasError, match=r"nowhere\.invalid"):
+        ask(["http://nowhere.invalid:8000"], "", 1, 0)
+    with pytest.raises(ReplicasError, match="no address"):
+        ask([], "", 1, 0)
+
+
+def resolves(monkeypatch, *addresses):
+    def getaddrinfo(host, port, *_, **__):
+        return [
+            (
+                socket.AF_INET6 if ":" in address else socket.AF_INET,
+                socket.SOCK_STREAM,
+                0,
+                "",
+                (address, port),
+            )
+            for address in addresses
+        ]
+
+    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
+
+
+def test_every_address_of_a_name_is_asked_by_that_name(serve, monkeypatch):
+    one = serve("127.0.0.1", times=[1, 2, 3, 4])
+    other = serve("127.0.0.2", one.port, times=[5, 6, 7, 8])
+    with monkeypatch.context() as patched:
+        patched.setattr(
+            service_client,
+            "replicas",
+            lambda url: [
+                service_client.Replica(f"http://{address}:{one.port}", f"digits:{one.port}")
+                for address in ("127.0.0.1", "127.0.0.2")
+            ],
+        )
+        asked = ask([f"http://digits:{one.port}"], "secret", 10, 0)
+    assert asked.answers.times.tolist() == list(range(1, 9))
+    for _, headers in one.asked + other.asked:
+        assert headers["Host"] == f"digits:{one.port}"
+        assert headers["X-API-Key"] == "secret"
+
+
+def test_the_addresses_of_a_name(monkeypatch):
+    resolves(monkeypatch, "10.0.0.2", "10.0.0.1", "10.0.0.2", "::1")
+    found = list(service_client.replicas("http://digits:8000/"))
+    assert found == [(f"http://10.0.0.{n}:8000", "digits:8000") for n in (1, 2)]
+    resolves(monkeypatch, "fd00::1")
+    assert list(service_client.replicas("http://digits/at")) == [("http://[fd00::1]/at", "digits")]
+    # A certificate is for a name.
+    secure = [("https://digits.example.com", "digits.example.com")]
+    assert list(service_client.replicas("https://digits.example.com/")) == secure

@@ -1,0 +1,86 @@
+"""Pictures of what is no digit: reproducible, normalised, none that passes for a 1."""
+
+import numpy as np
+import pytest
+
+from pipeline.data.dataset import Split
+from pipeline.ood import examples
+from serve.imaging.normalise import normalise_grey
+
+
+def some_digits(seed):
+    images, labels = examples.printed(80, np.random.default_rng(seed))
+    return Split(images, labels, np.arange(80, dtype=np.int32))
+
+
+@pytest.fixture(scope="module")
+def digits():
+    return some_digits(7)
+
+
+@pytest.fixture(scope="module")
+def fresh(digits):
+    return examples.to_judge(digits, 42)
+
+
+def test_each_kind_is_there_and_normalised(fresh):
+    assert list(fresh) == [*examples.KINDS, *examples.DIGITS]
+    for kind in examples.KINDS:
+        images = fresh[kind]
+        assert images.shape == (len(images), 28, 28)
+        assert images.dtype == np.uint8
+        ink = (images > 60).any(axis=1)
+        width = 28 - ink.argmax(axis=1) - ink[:, ::-1].argmax(axis=1)
+        assert width.min() > 8, kind
+        assert len({image.tobytes() for image in images}) > 0.8 * len(images), kind
+
+
+def test_two_kinds_at_least_are_not_fitted_to(fresh):
+    assert len(examples.UNSEEN) >= 2
+    assert set(examples.UNSEEN) < set(examples.KINDS)
+
+
+def test_the_seed_decides(digits, fresh):
+    again, other = examples.to_judge(digits, 42), examples.to_judge(digits, 43)
+    for kind, images in fresh.items():
+        np.testing.assert_array_equal(images, again[kind])
+        assert (images != other[kind]).any()
+
+
+def test_what_is_fitted_has_its_labels_and_nothing_that_is_judged(fresh):
+    train = some_digits(8)
+    drawn = examples.to_fit(train, 42)
+    assert len(drawn.images) == len(drawn.labels)
+    np.testing.assert_array_equal(drawn.images[:80], train.images)
+    np.testing.assert_array_equal(drawn.labels[:80], train.labels)
+    assert set(drawn.labels) == {*range(10), examples.NOT_A_DIGIT}
+    rest = {image.tobytes() for image in drawn.images[drawn.labels == examples.NOT_A_DIGIT]}
+    for kind in examples.KINDS:
+        assert not rest & {image.tobytes() for image in fresh[kind]}, kind
+
+
+def test_a_redrawn_digit_that_shows_nothing_is_drawn_again(digits, monkeypatch):
+    """As of feedback with pictures of anything."""
+    pictures = iter([np.zeros((56, 56), np.uint8), digits.images[0], digits.images[1]])
+    monkeypatch.setattr(examples, "_redrawn", lambda random, digit: next(pictures))
+    random = np.random.default_rng(0)
+    drawn = examples.redrawn(digits.images, digits.labels, 2, random)
+    np.testing.assert_array_equal(drawn.images, digits.images[:2])
+
+
+def test_pen_drawn_digits_are_all_ten_and_no_two_alike():
+    images, labels = examples.pen_drawn(300, np.random.default_rng(3))
+    assert set(labels) == set(range(10))
+    assert len({image.tobytes() for image in images}) == 300
+
+
+def test_what_is_empty_or_as_narrow_as_a_1_is_drawn_again():
+    empty, bar = np.zeros((60, 60), np.uint8), np.zeros((60, 60), np.uint8)
+    bar[10:50, 28:33] = 255
+    cross, corner = bar | bar.T, bar.copy()
+    corner[45:50, 28:55] = 255
+    pictures = iter([empty, bar, cross, bar, corner])
+    drawn = examples.draw(
+        lambda random, digits: next(pictures), 2, empty[None], np.random.default_rng(0)
+    )
+    np.testing.assert_array_equal(drawn, [normalise_grey(cross), normalise_grey(corner)])

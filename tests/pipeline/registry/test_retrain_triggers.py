@@ -1,0 +1,141 @@
+"""The reasons to train anew, each with its limit."""
+
+import json
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from mlflow.entities.model_registry import ModelVersion
+from support.feedback_entries import told
+
+from pipeline.config import PipelineError
+from pipeline.registry import retrain_triggers
+from pipeline.registry.retrain_triggers import Limits
+
+REPORT = '{"drift": %s, "model_version": "3", "checked": "2026-06-30T10:00:00Z"}'
+NOW = datetime(2026, 6, 30, 12, tzinfo=UTC)
+LIMITS = Limits(champion_days=30, feedback_days=10, feedback_images=20, feedback_accuracy=0.9)
+
+
+def champion(version="3", days=0.0, promoted=None):
+    made = int((NOW - timedelta(days=days)).timestamp() * 1000)
+    found = ModelVersion("mnist-classifier", version, made)
+    if promoted is not None:
+        found.tags["promoted_at"] = (NOW - timedelta(days=promoted)).isoformat()
+    return found
+
+
+def given(count, right, version="3", days=1.0):
+    at = (NOW - timedelta(days=days)).isoformat(timespec="seconds")
+    return [
+        told(n, label=1, said=1 if n < right else 2, version=version)._replace(given_at=at)
+        for n in range(count)
+    ]
+
+
+def found(*entries, serving="3"):
+    version = champion(serving) if serving else None
+    return list(retrain_triggers.feedback([e for es in entries for e in es], version, LIMITS, NOW))
+
+
+@pytest.mark.parametrize(("days", "due"), [(0, False), (29.9, False), (30.1, True)])
+def test_a_champion_is_due_when_it_is_old(days, due):
+    finding = retrain_triggers.age(champion(days=days), LIMITS.champion_days, NOW, news=True)
+    assert finding.due is due
+    assert f"version 3, is {days:.1f} days old" in finding.text
+
+
+def test_the_age_is_that_of_the_promotion():
+    assert not retrain_triggers.age(champion(days=90, promoted=1), 30, NOW, news=True).due
+    assert retrain_triggers.age(champion(days=90, promoted=31), 30, NOW, news=True).due
+
+
+def test_an_old_champion_is_not_due_without_other_data():
+    finding = retrain_triggers.age(champion(days=31), 30, NOW, news=False)
+    assert not finding.due
+    assert "its data are all there is" in finding.text
+
+
+def test_a_registry_without_champion_needs_one():
+    assert retrain_triggers.age(None, 30, NOW, news=False).due
+
+
+@pytest.mark.parametrize(("right", "due"), [(36, False), (35, True), (0, True)])
+def test_the_champions_share_of_right_answers_decides(right, due):
+    (finding,) = found(given(40, right))
+    assert finding.due is due
+    assert f"version 3 was right in {right} of 40 ({right / 40:.1%})" in finding.text
+    assert "since 2026-06-20, at least 90.0% wanted" in finding.text
+
+
+def test_few_feedbacks_decide_nothing():
+    (finding,) = found(given(19, 0))
+    assert not finding.due
+    assert "20 would count" in finding.text
+
+
+def test_other_versions_are_told_of_and_decide_nothing():
+    first, second = found(given(40, 0, version="2"), given(40, 40))
+    assert (first.due, second.due) == (False, False)
+    assert "version 2 was right in 0 of 40" in first.text
+    assert "not the champion" in first.text
+
+
+def test_feedback_of_long_ago_is_not_counted():
+    (finding,) = found(given(40, 0, days=10.1), given(20, 20))
+    assert not finding.due
+    assert "20 of 20" in finding.text
+
+
+@pytest.mark.parametrize("serving", ["4", None])
+def test_it_is_said_when_nobody_told_of_the_champion(serving):
+    assert found(given(40, 0), serving=serving)[-1].text.startswith("no feedback on the champion")
+
+
+def checked(folder, drift=True, version="3", hours=1.0):
+    at = (NOW - timedelta(hours=hours)).isoformat(timespec="seconds")
+    report = folder / "drift.json"
+    report.write_text(json.dumps({"drift": drift, "model_version": version, "checked": at}))
+    return retrain_triggers.drift(report, champion(), NOW)
+
+
+@pytest.mark.parametrize("drift", [True, False])
+def test_the_drift_job_is_believed(tmp_path, drift):
+    assert checked(tmp_path, drift).due is drift
+
+
+@pytest.mark.parametrize(
+    ("other", "why"), [({"version": "2"}, "not the champion"), ({"hours": 25}, "on 2026-06-29")]
+)
+def test_drift_of_another_model_or_day_is_no_reason(tmp_path, other, why):
+    finding = checked(tmp_path, **other)
+    assert not finding.due
+    assert why in finding.text
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "",
+        "[]",
+        "{}",
+        '{"drift": true}',
+        REPORT % '"no"',
+        REPORT % 0,
+        REPORT.replace("Z", "") % "true",
+    ],
+)
+def test_a_report_that_does_not_say_is_refused(tmp_path, content):
+    (tmp_path / "drift.json").write_text(content)
+    with pytest.raises(PipelineError, match=r"drift\.json"):
+        retrain_triggers.drift(tmp_path / "drift.json", champion(), NOW)
+
+
+def test_a_missing_report_names_who_writes_it(tmp_path):
+    with pytest.raises(PipelineError, match=r"python -m monitoring\.drift"):
+        retrain_triggers.drift(tmp_path / "drift.json", champion(), NOW)
+
+
+def test_the_limits_are_complete():
+    limits = retrain_triggers.limits()
+    assert 0 < limits.feedback_accuracy < 1
+    assert min(limits.champion_days, limits.feedback_days, limits.feedback_images) > 0

@@ -1,0 +1,123 @@
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from support.html_reader import Reader
+
+from pipeline import compare
+from pipeline.evaluation import results
+from pipeline.reports import html as page
+
+DATA = {
+    "statistics": {"train": {"digits": {str(d): 5400 + d for d in range(10)}}, "seed": 42},
+    "samples": b"\x89PNG",
+}
+DRAWINGS = dict.fromkeys(("accuracy", "curves_accuracy", "curves_loss"), "<svg/>")
+
+
+def rendered(*runs, data=DATA):
+    found = results.read(runs, "mnist")
+    return page.render(compare.compared(found), found, DRAWINGS, data, b"\x89PNG")
+
+
+@pytest.fixture
+def three(evaluated):
+    evaluated(1, wrong=range(0, 40), val_accuracy=0.8, name="<baseline>")
+    evaluated(2, wrong=range(0, 22, 2), val_accuracy=0.95)
+    evaluated(3, wrong=range(0, 20, 2), val_accuracy=0.96)
+
+
+def test_it_is_whole_without_a_network(three):
+    html = rendered(1, 2, 3)
+    assert "http://" not in html
+    assert "https://" not in html
+    reader = Reader(html)
+    assert reader.open == []
+    assert not reader.all("script")
+    assert not reader.all("link")
+    for image in reader.all("img"):
+        assert image["src"].startswith("data:image/")
+    assert len(html) < 3_000_000
+
+
+def test_it_says_what_pictures_show_to_those_who_do_not_see_them(three):
+    reader = Reader(rendered(1, 2, 3))
+    alts = [image["alt"] for image in reader.all("img")]
+    assert all(len(alt) > 10 for alt in alts)
+    assert any("run 3 95.00" in alt for alt in alts)
+    assert sum("read as" in alt for alt in alts) == 24 + 11 + 10
+    assert ("html", {"lang": "en"}) in reader.tags
+    levels = [int(tag[1]) for tag, _ in reader.tags if tag in {"h1", "h2", "h3"}]
+    assert levels.count(1) == 1
+    assert all(after - before <= 1 for before, after in pairwise(levels))
+
+
+def test_every_run_has_its_section_and_every_link_a_goal(three):
+    reader = Reader(rendered(1, 2, 3))
+    sections = [attributes["id"] for attributes in reader.all("section")]
+    assert [s for s in sections if s.startswith("run-")] == ["run-3", "run-1", "run-2"]
+    assert {link["href"].removeprefix("#") for link in reader.all("a")} == set(sections)
+
+
+def test_the_headline_is_the_best_run_in_plain_words(three):
+    text = " ".join(Reader(rendered(1, 2, 3)).text.split())
+    assert "Run 3, made-up, reads 95.00 % of the test digits right" in text
+    assert "It misreads 10 of 200 images" in text
+    assert "chosen from 3 runs for the best validation accuracy, 96.00 %" in text
+    assert "did better" not in text
+
+
+def test_it_admits_that_another_run_did_better_on_test(evaluated):
+    evaluated(1, wrong=[1], val_accuracy=0.8)
+    evaluated(2, wrong=[1, 2, 3], val_accuracy=0.9)
+    text = " ".join(Reader(rendered(1, 2)).text.split())
+    assert "Run 2, made-up, reads" in text
+    assert "although on them run 1 did better" in text
+
+
+def test_names_of_runs_are_text_not_markup(three):
+    reader = Reader(rendered(1, 2, 3))
+    assert "<baseline>" in reader.text
+
+
+def test_one_run_alone_is_a_page(evaluated):
+    evaluated(3)
+    text = Reader(rendered(3, data={})).text
+    assert "no other run to compare it with" in text
+    assert "None: it reads all test images right." in text
+
+
+def test_without_a_report_on_the_data_the_page_does_without(three):
+    assert "images by digit" in Reader(rendered(1, 2, 3)).text
+    assert "54,045" in Reader(rendered(1, 2, 3)).text
+    for data in ({}, {"statistics": {"train": {"count": 3}}}):
+        assert 'id="data"' not in rendered(1, 2, 3, data=data)
+
+
+def test_mcnemar_in_words(three):
+    found = results.read([1, 2, 3], "mnist")
+    said = {finding: grounds for _, finding, grounds in page.verdicts(compare.compared(found))}
+    assert said == {
+        "Run 2 reads better than run 1": "29 images only run 2 reads right, 0 only run 1; "
+        "p < 0.0001",
+        "Run 3 reads better than run 1": "30 images only run 3 reads right, 0 only run 1; "
+        "p < 0.0001",
+        "No significant difference between run 2 and run 3": "1 images only run 3 reads right, "
+        "0 only run 2; p = 1.00",
+    }
+
+
+def test_settings_that_differ_are_told_from_those_that_do_not():
+    trees = {1: {"epochs": 5, "model": {"dense": 0}}, 2: {"epochs": 5, "model": {"dense": 128}}}
+    assert page.settings(trees) == {
+        True: {"model.dense": ["0", "128"]},
+        False: {"epochs": ["5", "5"]},
+    }
+    assert page.settings({1: {"a": 1}, 2: {}})[True] == {"a": ["1", "\N{EN DASH}"]}
+
+
+def test_the_commonest_confusions():
+    confusion = np.diag(np.full(10, 90))
+    confusion[4, 9], confusion[7, 2], confusion[3, 5], confusion[0, 6] = 5, 9, 1, 1
+    assert page.confused(confusion.tolist()) == [(7, 2, 9), (4, 9, 5), (0, 6, 1)]
+    assert page.confused(np.eye(10, dtype=int).tolist()) == []

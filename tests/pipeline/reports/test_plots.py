@@ -1,0 +1,159 @@
+import re
+import xml.etree.ElementTree as ElementTree
+from itertools import pairwise
+
+import numpy as np
+import pytest
+
+from pipeline.evaluation import metrics
+from pipeline.reports import plots, theme
+
+CURVES = {
+    "step": [1, 2, 3],
+    "train_accuracy": [0.8, 0.9, 0.95],
+    "val_accuracy": [0.85, 0.92, 0.93],
+    "train_loss": [0.6, 0.3, 0.2],
+    "val_loss": [0.5, 0.3, 0.25],
+}
+FIGURES = {"name": "made-up", "test_accuracy": 0.99, "wilson": (0.985, 0.993)}
+
+
+def confusion():
+    matrix = np.diag(np.full(10, 1000))
+    matrix[4, 9] = 12
+    return plots.confusion_matrix(matrix)
+
+
+def reliability():
+    random = np.random.default_rng(0)
+    probabilities = random.dirichlet(np.full(10, 0.05), 1000).astype(np.float32)
+    labels = random.integers(0, 10, 1000).astype(np.uint8)
+    return plots.reliability_diagram(metrics.reliability(probabilities, labels), run=3)
+
+
+def mistakes(count=11):
+    images = np.full((count, 28, 28), 128, np.uint8)
+    return plots.mistakes(images, [f"{n} → 0" for n in range(count)])
+
+
+def curves():
+    return plots.learning_curves({1: CURVES, 8: CURVES}, "accuracy", "loss")
+
+
+def intervals():
+    return plots.accuracy_intervals({1: FIGURES, 2: FIGURES, 3: FIGURES})
+
+
+def lettered(*letters, metric="loss", **of_letter):
+    return plots.lettered_curves(dict.fromkeys(letters or "ABCDEFGH", CURVES) | of_letter, metric)
+
+
+ALL = pytest.mark.parametrize(
+    "draw", [confusion, reliability, mistakes, curves, intervals, lettered]
+)
+
+
+@ALL
+def test_the_same_figures_give_the_same_bytes(draw, tmp_path):
+    def written():
+        targets = [tmp_path / "picture.png", tmp_path / "picture.svg"]
+        theme.save(draw(), *targets)
+        return [path.read_bytes() for path in targets]
+
+    first = written()
+    assert written() == first
+    assert len(first[0]) < 150_000
+
+
+@ALL
+def test_drawings_follow_the_colour_scheme_and_stand_alone(draw):
+    drawing = theme.svg(draw())
+    ElementTree.fromstring(drawing)  # noqa: S314  our own
+    assert "prefers-color-scheme:dark" in drawing
+    for day, _ in theme.COLOURS.values():
+        assert drawing.count(day) == 1, "outside the definition of the colours"
+    assert "DejaVu" not in drawing
+    assert not re.search(r"<dc:date>|url\((?!#)|@import|xlink:href=\"(?!#|data:)", drawing)
+
+
+def texts(figure):
+    return [text.get_text() for axes in figure.axes for text in axes.texts]
+
+
+def test_confusion_shows_each_number_but_zero():
+    assert sorted(texts(confusion())) == sorted(["1000"] * 10 + ["12"])
+
+
+def test_mistakes_carry_their_captions():
+    assert texts(mistakes(3)) == ["0 → 0", "1 → 0", "2 → 0"]
+
+
+def test_no_mistakes_is_a_picture_too():
+    assert texts(mistakes(0)) == ["no mistakes"]
+
+
+def test_each_run_has_its_own_colour_whichever_runs_are_beside_it():
+    assert len({theme.colour(run) for run in range(1, 7)}) == 6
+    alone, among = (
+        plots.accuracy_intervals(dict.fromkeys(runs, FIGURES)) for runs in ([3], [1, 2, 3])
+    )
+    assert alone.axes[0].lines[-1].get_color() == among.axes[0].lines[-1].get_color()
+
+
+def test_drawing_leaves_the_settings_of_matplotlib_alone():
+    import matplotlib
+
+    before = dict(matplotlib.rcParams)
+    theme.svg(confusion())
+    assert dict(matplotlib.rcParams) == before
+
+
+def heights(figure):
+    """Where the letters stand, of the panel's height."""
+    return {text.get_text(): text.xyann[1] for text in figure.axes[0].texts}
+
+
+@pytest.mark.parametrize("metric", ["accuracy", "loss"])
+def test_letters_of_equal_curves_do_not_cover_each_other(metric):
+    found = heights(lettered(*"ABCDEFGHIJKL", metric=metric))
+    assert list(found) == list("ABCDEFGHIJKL")
+    places = sorted(found.values())
+    assert min(after - before for before, after in pairwise(places)) > 0.05
+    assert places[-1] <= 1
+    assert places[0] > 0
+
+
+def test_letters_stand_in_the_order_of_their_curves_ends():
+    worse = CURVES | {"val_accuracy": [0.8, 0.85, 0.929]}
+    found = heights(lettered("A", metric="accuracy", B=worse, C=worse))
+    assert found["A"] > max(found["B"], found["C"])
+
+
+def test_each_of_twelve_looks_different():
+    styles = {tuple(plots.shade(place).items()) for place in range(12)}
+    assert len(styles) == 12
+    assert [plots.is_pale(place) for place in (0, 5, 6, 11)] == [False, False, True, True]
+
+
+def test_of_few_experiments_the_training_is_shown_too():
+    def dashed(figure):
+        return [line for line in figure.axes[0].lines if line.get_linestyle() == "--"]
+
+    assert len(dashed(lettered(*"ABC"))) == 3
+    assert dashed(lettered(*"ABCD")) == []
+
+
+def test_one_epoch_and_a_perfect_score_can_be_drawn():
+    perfect = {"step": [1], "val_accuracy": [1.0], "train_accuracy": [1.0]}
+    theme.svg(plots.lettered_curves({"A": perfect, "B": CURVES}, "accuracy"))
+    theme.svg(plots.lettered_curves({"A": perfect}, "accuracy"))
+
+
+def test_the_first_epochs_leave_the_others_room():
+    steep = {
+        "step": list(range(8)),
+        "val_accuracy": [0.1] + [0.97] * 7,
+        "train_accuracy": [0.9] * 8,
+    }
+    figure = plots.lettered_curves({"A": steep}, "accuracy")
+    assert 0.9 < figure.axes[0].get_ylim()[0] < 0.97

@@ -1,0 +1,492 @@
+"""The search with a stand-in for the stages: it trains nothing, and does as its orders say."""
+
+import csv
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import mlflow
+import optuna
+import pytest
+from hydra import compose, initialize_config_dir
+from hydra.core.config_store import ConfigStore
+from omegaconf import OmegaConf
+
+from pipeline.config import CONF, PipelineError
+from pipeline.registry import mlflow_runs
+from pipeline.search import cli as search
+from pipeline.search import trial
+from pipeline.search.plan import Search
+
+pytestmark = pytest.mark.slow  # a process for each trial
+
+# The stand-in's val_loss is the learning rate, of which a trial has three digits.
+PRESENT = float(f"{OmegaConf.load(CONF / 'run/3.yaml').optimizer.learning_rate:.3g}")
+SEARCH = f"""
+# @package _global_
+run: 3
+metric: val_loss
+trials: 4
+processes: 1
+pruner: {{startup_trials: 99, warmup_epochs: 1}}
+experiment: false
+fixed:
+  epochs: 3
+space:
+  optimizer:
+    learning_rate: {{low: {PRESENT / 4}, high: {PRESENT * 4}, log: true}}
+"""
+
+# `orders` beside the script holds a word for the next training that reads it.
+STAGE = """
+import json, os, signal, sys, time
+from pathlib import Path
+
+stage, *typed = sys.argv[1:]
+told = dict(word.split("=", 1) for word in typed)
+data = Path(f"data/processed/{told['data']}.npz")
+if stage == "fetch":
+    Path("data/raw/digits").mkdir(parents=True, exist_ok=True)
+elif stage == "preprocess":
+    data.parent.mkdir(parents=True)
+    data.write_text("made once")
+    print("made", file=Path(__file__).with_name("made").open("a"))
+else:
+    assert data.read_text() == "made once"
+    assert Path("params.yaml").exists()
+    assert os.environ["DVC_ROOT"] == os.getcwd()
+    orders = Path(__file__).with_name("orders")
+    try:
+        order = orders.read_text()
+        orders.unlink()
+    except FileNotFoundError:
+        order = ""
+    rate = float(told["optimizer.learning_rate"])
+    folder = Path("reports/train/3/plots/metrics")
+    folder.mkdir(parents=True)
+    for epoch in range(1, int(told["epochs"]) + 1):
+        for name in ("train_loss", "train_accuracy", "val_loss", "val_accuracy", "learning_rate"):
+            with (folder / f"{name}.tsv").open("a") as file:
+                if epoch == 1:
+                    print("step", name, sep="\\t", file=file)
+                print(epoch, rate + 1 / epoch, sep="\\t", file=file)
+        print("epoch", epoch, flush=True)
+        if order == "fail" or told.get("batch_size") == "256":
+            sys.exit("out of memory")
+        if order in ("SIGINT", "SIGTERM", "SIGKILL"):
+            os.kill(os.getppid(), getattr(signal, order))
+        while order == "SIGKILL":
+            print("still here", flush=True)
+        if order == "wait" or order.startswith("SIG"):
+            signal.pause()
+    model = Path("models/runs/3/model.json")
+    model.parent.mkdir(parents=True)
+    model.write_text(json.dumps({"metrics": {"val_loss": rate, "val_accuracy": 1 - rate}}))
+"""
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    """An empty store of MLflow's; to make one takes seconds."""
+    folder = tmp_path_factory.mktemp("store")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
+        patch.chdir(folder)
+        mlflow_runs.connect()
+    return folder / "mlflow.db"
+
+
+@pytest.fixture
+def orders(workspace, store, monkeypatch):
+    """Where to write orders; the workspace has stages that obey them."""
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    monkeypatch.delenv("DVC_ROOT", raising=False)
+    shutil.copy(store, workspace)
+    folder = workspace.parent / f"{workspace.name}-stage"
+    folder.mkdir()
+    (folder / "stage.py").write_text(STAGE)
+    (folder / "search").mkdir()
+    (folder / "search/small.yaml").write_text(SEARCH.lstrip())
+
+    def command(stage, told):
+        return [sys.executable, str(folder / "stage.py"), stage, *trial.typed(told)]
+
+    monkeypatch.setattr(trial, "command", command)
+    # The same for a search that is a process of its own.
+    (folder / "search.py").write_text(
+        "import sys\nfrom pipeline.search import cli as search, trial\n"
+        "def command(stage, told):\n"
+        f"    return [sys.executable, {str(folder / 'stage.py')!r}, stage, *trial.typed(told)]\n"
+        "trial.command = command\nsearch.door()\n"
+    )
+    return folder / "orders"
+
+
+def told(orders, *overrides):
+    """What the command is told; it finds the search `small` beside the orders."""
+    picks = ("search=small", "data=digits", "seed=42", "threads=2")
+    return [f"hydra.searchpath=[file://{orders.parent}]", *picks, *overrides]
+
+
+@pytest.fixture
+def run(orders):
+    """The search as the command runs it, in this process."""
+
+    def searched(*overrides):
+        ConfigStore.instance().store(name="search_schema", node=Search)
+        with initialize_config_dir(str(CONF), version_base="1.3"):
+            composed = compose("search", told(orders, *overrides))
+            search.main("small", search.resolved(composed))
+
+    return searched
+
+
+def start(orders, *overrides):
+    """The search as a process."""
+    return subprocess.Popen(
+        [sys.executable, orders.with_name("search.py"), *told(orders, *overrides)],
+        # Under coverage's tracing Hydra believes that it is debugged.
+        env={**os.environ, "PYTHONPATH": str(CONF.parent)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def trials():
+    (database,) = Path("logs/search").glob("*.db")
+    storage = f"sqlite:///{database.absolute()}"
+    return optuna.load_study(study_name=database.stem, storage=storage).trials
+
+
+def states():
+    return [found.state.name for found in trials()]
+
+
+def tracked():
+    """The study's run in MLflow, and those of the trials by name."""
+    client = mlflow_runs.connect()
+    experiment = client.get_experiment_by_name("digits").experiment_id
+    found = {run.info.run_name: run for run in client.search_runs([experiment])}
+    (parent,) = (run for name, run in found.items() if name.startswith("search-"))
+    children = {name: run for name, run in found.items() if run is not parent}
+    for child in children.values():
+        assert child.data.tags[mlflow_runs.PARENT] == parent.info.run_id
+    return parent, children
+
+
+def rows():
+    with Path("reports/search/trials.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_the_best_settings_are_found_and_shown(run, capsys):
+    run()
+    best = min(found.value for found in trials())
+    assert states() == ["COMPLETE"] * 4
+    output = capsys.readouterr().out
+    for number, found in enumerate(trials()):
+        assert f"trial {number}: val_loss {found.value:.4f} (epoch 3/3)  best" in output
+    table = output.split("best of 4 trials")[1].split("\n\n")[0].splitlines()
+    assert table[1].split() == ["learning"]
+    assert table[2].split() == ["trial", "val_loss", "rate"]
+    assert [float(line.split()[2]) for line in table[3:]] == sorted(f.value for f in trials())
+    assert float(table[3].split()[2]) == best
+
+
+def test_the_first_trial_is_the_run_as_it_is(run):
+    run("trials=1")
+    (found,) = trials()
+    assert found.params == {"optimizer.learning_rate": PRESENT}
+    assert found.value == PRESENT
+
+
+def test_the_workspace_is_left_alone(run, workspace):
+    before = {path: path.read_bytes() for path in workspace.rglob("*.yaml")}
+    run("trials=1")
+    after = {path.relative_to(workspace) for path in workspace.rglob("*") if path.is_file()}
+    ours = ("logs/search/", "reports/search/", "mlflow.db", ".checkpoints/")
+    assert {str(p) for p in after if not str(p).startswith(ours)} == {"params.yaml"}
+    assert all(path.read_bytes() == content for path, content in before.items())
+    (folder,) = Path("logs/search").glob("small-digits-*/")
+    assert (folder / "trial-0000.log").read_text() == "epoch 1\nepoch 2\nepoch 3\n"
+    assert not list(folder.glob("trial-*/"))
+
+
+def test_all_is_in_mlflow(run):
+    run("trials=2")
+    parent, children = tracked()
+    assert parent.info.status == "FINISHED"
+    assert set(children) == {"trial-0", "trial-1"}
+    best = min(trials(), key=lambda found: found.value)
+    assert parent.data.tags["best.trial"] == str(best.number)
+    assert parent.data.tags["best.optimizer.learning_rate"] == str(best.value)
+    assert parent.data.metrics["val_loss"] == best.value
+    first = children["trial-0"]
+    assert first.info.status == "FINISHED"
+    assert first.data.params == {
+        **{"run": "3", "data": "digits", "seed": "42", "threads": "2", "epochs": "3"},
+        "optimizer.learning_rate": str(PRESENT),
+    }
+    assert first.data.metrics["val_accuracy"] == 1 - PRESENT
+    history = mlflow.MlflowClient().get_metric_history(first.info.run_id, "val_loss")
+    assert [(metric.step, metric.value) for metric in history] == [
+        *((epoch, PRESENT + 1 / epoch) for epoch in (1, 2, 3)),
+        (4, PRESENT),
+    ]
+
+
+def test_a_hopeless_trial_is_stopped(orders, run, capsys):
+    # All others are above the first one, and wait for good after an epoch.
+    orders.with_name("stage.py").write_text(
+        STAGE.replace('order == "wait"', f'rate > {PRESENT} or order == "wait"')
+    )
+    above = f"space.optimizer.learning_rate.low={PRESENT}"
+    run("trials=3", above, "pruner.startup_trials=1", "pruner.warmup_epochs=1")
+    assert states() == ["COMPLETE", "PRUNED", "PRUNED"]
+    output = capsys.readouterr().out
+    for found in trials()[1:]:
+        assert found.last_step == 1
+        assert f"trial {found.number}: stopped after epoch 1\n" in output
+        child = tracked()[1][f"trial-{found.number}"]
+        assert (child.info.status, child.data.tags["pruned"]) == ("KILLED", "true")
+    assert [row["state"] for row in rows()] == ["complete", "pruned", "pruned"]
+
+
+def test_a_trial_that_fails_stops_no_other(orders, run, capsys):
+    orders.write_text("fail")
+    run()
+    assert states() == ["FAIL", "COMPLETE", "COMPLETE", "COMPLETE"]
+    log = re.search(r"trial 0: failed, ended with 1; see (\S+)", capsys.readouterr().out)[1]
+    assert "out of memory" in Path(log).read_text()
+    assert trials()[0].user_attrs["log"] == str(Path(log).absolute())
+    assert tracked()[1]["trial-0"].info.status == "FAILED"
+    assert tracked()[0].info.status == "FINISHED"
+
+
+def test_a_search_in_which_all_fails_gives_up_soon_and_says_why(run):
+    with pytest.raises(PipelineError, match=r"all trials fail(.|\n)*out of memory"):
+        run("trials=40", "+space.batch_size={choices: [256]}")
+    assert states() == ["FAIL"] * 3
+    assert tracked()[0].info.status == "FAILED"
+
+
+def test_a_search_without_a_result_fails_and_says_how_to_start_anew(run):
+    failing = ("trials=2", "+space.batch_size={choices: [256]}")
+    for _ in range(2):
+        with pytest.raises(PipelineError, match=r"no trial came to its end; .* rm -r logs"):
+            run(*failing)
+    assert states() == ["FAIL"] * 2
+
+
+def test_once_complete_it_trains_nothing_and_shows_the_result_again(run, capsys):
+    run()
+    capsys.readouterr()
+    before = trials()
+    run()
+    assert trials() == before
+    output = capsys.readouterr().out
+    assert "trial 0:" not in output
+    assert "best of" in output
+    assert len(tracked()[1]) == 4
+
+
+def test_more_trials_go_on_with_those_that_are_there(orders, run):
+    run("trials=2")
+    run("trials=4")
+    assert len(trials()) == 4
+    assert orders.with_name("made").read_text() == "made\n"
+
+
+def sampled():
+    """The rates of the trials that count, in the order of their places."""
+    counted = [found for found in trials() if found.state.name != "FAIL"]
+    counted.sort(key=lambda found: found.user_attrs["place"])
+    return [found.params["optimizer.learning_rate"] for found in counted]
+
+
+@pytest.mark.parametrize("order", ["SIGINT", "SIGTERM"])
+def test_an_interrupted_search_goes_on_as_if_it_had_not_been(
+    orders, run, order, workspace, store, monkeypatch, caplog
+):
+    caplog.set_level("INFO")
+    run("trials=12")  # the sampler learns from the tenth on
+    undisturbed = sampled()
+    assert len(set(undisturbed)) == 12
+    (workspace / "another").mkdir()
+    for file in ("params.yaml", store):
+        shutil.copy(file, "another")
+    monkeypatch.chdir("another")
+    monkeypatch.delenv("MLFLOW_TRACKING_URI")  # which MLflow has set by now
+
+    run("trials=5")
+    orders.write_text(order)
+    with pytest.raises(SystemExit) as exit_:
+        run("trials=12")
+    assert exit_.value.code == 130
+    assert "the same command goes on" in caplog.text
+    assert states() == ["COMPLETE"] * 5 + ["FAIL"]
+    parent, children = tracked()
+    assert (parent.info.status, children["trial-5"].info.status) == ("KILLED", "KILLED")
+
+    run("trials=12")
+    assert sampled() == undisturbed
+    assert states() == ["COMPLETE"] * 5 + ["FAIL"] + ["COMPLETE"] * 7
+    assert tracked()[0].info.status == "FINISHED"
+
+
+def test_a_killed_search_blocks_nothing(orders, run):
+    orders.write_text("SIGKILL")
+    killed = start(orders)
+    output, _ = killed.communicate(timeout=120)
+    assert killed.returncode == -signal.SIGKILL, output
+    assert states() == ["RUNNING"]
+    run()
+    assert states()[0] == "FAIL"
+    assert len([state for state in states() if state in ("COMPLETE", "PRUNED")]) == 4
+    assert tracked()[1]["trial-0"].info.status == "KILLED"
+    (folder,) = Path("logs/search").glob("small-digits-*/")
+    assert not list(folder.glob("trial-*/"))
+
+
+def test_two_searches_at_once_share_the_trials(orders):
+    orders.with_name("stage.py").write_text(
+        # A training waits until the other search has one too.
+        STAGE.replace(
+            "    rate = ",
+            "    Path(__file__).with_name(f'parent-{os.getppid()}').touch()\n"
+            "    while len(list(Path(__file__).parent.glob('parent-*'))) < 2:\n"
+            "        time.sleep(0.05)\n"
+            "    rate = ",
+        )
+    )
+    both = [start(orders, "trials=8", "processes=2") for _ in range(2)]
+    outputs = [process.communicate(timeout=120)[0] for process in both]
+    assert [process.returncode for process in both] == [0, 0], outputs
+    assert len(trials()) == 8
+    assert {found.user_attrs["place"] for found in trials()} == set(range(8))
+    assert set(states()) <= {"COMPLETE", "PRUNED"}
+    said = [set(re.findall(r"^trial (\d+): ", output, re.MULTILINE)) for output in outputs]
+    assert said[0] | said[1] == set(map(str, range(8)))
+    assert said[0]
+    assert said[1]
+    assert not said[0] & said[1]
+    assert len({re.search(r"best of .*", output)[0] for output in outputs}) == 1
+    assert len(tracked()[1]) == 8
+    assert orders.with_name("made").read_text() == "made\n"
+
+
+def test_several_trials_run_at_the_same_time(orders, run):
+    orders.with_name("stage.py").write_text(
+        # Each trial waits for the other: alone it would never end.
+        STAGE.replace(
+            "    rate = ",
+            "    Path(__file__).with_name(told['optimizer.learning_rate']).touch()\n"
+            "    while len(list(Path(__file__).parent.glob('0.*'))) < 2:\n"
+            "        time.sleep(0.05)\n"
+            "    rate = ",
+        )
+    )
+    run("trials=2", "processes=2")
+    assert states() == ["COMPLETE"] * 2
+
+
+def test_accuracy_is_maximised(run):
+    run("metric=val_accuracy")
+    best = max(trials(), key=lambda found: found.value)
+    assert tracked()[0].data.tags["best.trial"] == str(best.number)
+    assert [row["val_accuracy"] for row in rows()] == [str(found.value) for found in trials()]
+
+
+def test_all_trials_are_in_files_and_pictures(run):
+    run()
+    assert [float(row["optimizer.learning_rate"]) for row in rows()] == [
+        float(f"{found.params['optimizer.learning_rate']:.3g}") for found in trials()
+    ]
+    assert [(row["state"], row["epochs"]) for row in rows()] == [("complete", "3")] * 4
+    for name in ("history", "importance", "parallel"):
+        assert Path(f"reports/search/{name}.png").read_bytes().startswith(b"\x89PNG")
+        assert "<svg" in Path(f"reports/search/{name}.svg").read_text()
+
+
+DOOR = """
+import json, subprocess, sys
+from omegaconf import OmegaConf
+
+def git(*words):
+    return subprocess.check_output(["git", *words], text=True).strip()
+
+with open("typed.json", "w") as file:
+    json.dump(sys.argv[1:], file)
+if "epochs=1" in sys.argv:
+    sys.exit("no memory")
+for word in sys.argv[2:]:
+    key, value = word.split("=")
+    name = "params.yaml" if key in ("data", "seed", "threads") else "conf/run/3.yaml"
+    content = OmegaConf.load(name)
+    OmegaConf.update(content, key, OmegaConf.create(f"x: {value}").x)
+    OmegaConf.save(content, name)
+git("add", "params.yaml", "conf")
+head = git("rev-parse", "HEAD")
+commit = git("commit-tree", git("write-tree"), "-p", head, "-m", "experiment")
+git("update-ref", f"refs/exps/{head[:2]}/{head[2:]}/brave-winner", commit)
+git("reset", "-q", "--hard")
+"""
+
+
+@pytest.fixture
+def repository(orders, workspace, monkeypatch):
+    """A workspace in Git with a stand-in for the door of sweeps."""
+    (workspace / "train.py").write_text(DOOR)
+    shutil.copytree(CONF / "run", workspace / "conf/run")
+    monkeypatch.setenv("GIT_CONFIG_GLOBAL", os.devnull)
+    for words in (
+        *(["init", "-q"], ["config", "user.name", "Test"], ["config", "user.email", "t@localhost"]),
+        *(["add", "params.yaml", "conf"], ["commit", "-qm", "as it is"]),
+    ):
+        subprocess.run(["git", *words], check=True)
+    return workspace
+
+
+def test_the_best_trial_becomes_an_experiment(repository, run, caplog):
+    caplog.set_level("INFO")
+    run("experiment=true")
+    best = min(trials(), key=lambda found: found.value)
+    assert json.loads(Path("typed.json").read_text()) == [
+        *("run=3", "epochs=3", f"optimizer.learning_rate={best.value}", "data=digits")
+    ]
+    assert "python -m pipeline.adopt brave-winner " in caplog.text
+
+
+def test_a_door_that_fails_is_an_error_that_the_same_command_mends(repository, run):
+    with pytest.raises(PipelineError, match="no experiment yet; the same command tries again"):
+        run("experiment=true", "fixed.epochs=1")
+    assert len(trials()) == 4
+
+
+@pytest.mark.parametrize(
+    ("typed", "message"),
+    [
+        (["search=mine"], "Could not find 'search/mine'"),
+        (["search=optimized", "trials=0"], "error: trials must be positive, not 0"),
+        (["search=optimized", "data=mnst"], "Could not find 'data/mnst'"),
+    ],
+)
+def test_a_search_that_cannot_start_says_why_without_a_traceback(workspace, typed, message):
+    untraced = {name: v for name, v in os.environ.items() if not name.startswith("COV")}
+    done = subprocess.run(
+        [sys.executable, "-m", "pipeline.search", *typed],
+        env={**untraced, "PYTHONPATH": str(CONF.parent)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+    assert list(workspace.iterdir()) == [workspace / "params.yaml"]

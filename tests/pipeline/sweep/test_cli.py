@@ -1,0 +1,440 @@
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from types import SimpleNamespace
+
+import pytest
+from support import sweep_repo
+
+from pipeline.config import CONF, PipelineError
+from pipeline.registry import mlflow_runs
+from pipeline.sweep import cli
+from pipeline.sweep import job as sweep_job
+from pipeline.sweep.job import State
+
+ROOT = CONF.parent
+# In place of `pipeline.track`: notes for which job of which sweep it was called.
+TRACK = """\
+import os, pathlib
+line = os.environ["SWEEP_PARENT"] + " " + os.environ["DVC_EXP_NAME"]
+with pathlib.Path(os.environ["DVC_ROOT"], "logs", "tracked").open("a") as notes:
+    print(line, file=notes)
+"""
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
+        return sweep_repo.empty_store(tmp_path_factory.mktemp("store"))
+
+
+@pytest.fixture
+def repository(workspace, store, monkeypatch):
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    shutil.copy(store, workspace / "mlflow.db")
+    before = signal.getsignal(signal.SIGTERM)
+    yield sweep_repo.Repository(workspace)
+    signal.signal(signal.SIGTERM, before)
+
+
+def train(folder, *typed):
+    """`python train.py <typed>` in `folder`."""
+    inherited = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("DVC_", "MLFLOW_", "SWEEP_", "FORCE_COLOR", "TTY_"))
+    }
+    return subprocess.run(
+        [sys.executable, str(ROOT / "train.py"), *typed],
+        cwd=folder,
+        env=inherited,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+
+
+@pytest.fixture(scope="module")
+def swept(tmp_path_factory, store):
+    """What a sweep leaves of which one job fails."""
+    folder = tmp_path_factory.mktemp("swept")
+    with sweep_repo.inside(folder) as repository, pytest.MonkeyPatch.context() as patch:
+        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
+        shutil.copy(store, folder / "mlflow.db")
+        (folder / "pipeline").mkdir()
+        (folder / "pipeline" / "__init__.py").touch()
+        (folder / "pipeline" / "track.py").write_text(TRACK)
+        repository.with_dvc()
+        (folder / "README.md").write_text("untracked")
+        done = train(folder, "-m", "run=3", "data=digits", "epochs=3,40,4")
+        client = mlflow_runs.connect()
+        place = client.get_experiment_by_name("digits").experiment_id
+        runs = client.search_runs([place])
+        (parent,) = (run for run in runs if mlflow_runs.PARENT not in run.data.tags)
+        children = [run for run in runs if mlflow_runs.PARENT in run.data.tags]
+        yield SimpleNamespace(
+            folder=folder, repository=repository, done=done, parent=parent, children=children
+        )
+
+
+def test_a_sweep_goes_on_after_a_failure_and_fails_at_the_end(swept):
+    assert swept.done.returncode == 1, swept.done.stderr
+    lines = swept.done.stdout.splitlines()
+    assert lines[0] == "not in Git, so no experiment sees it: README.md"
+    ends = [line.partition(": ")[::2] for line in lines if re.match(r"\[\d/3\]", line)]
+    assert [title for title, _ in ends] == [
+        f"[{number}/3] run 3 data=digits epochs={epochs}"
+        for number, epochs in ((1, 3), (2, 40), (3, 4))
+        for _ in ("starts", "ends")
+    ]
+    assert re.fullmatch(r"done in \d+ s, validation accuracy 90\.30 %", ends[1][1])
+    assert re.fullmatch(r"failed after \d+ s: ValueError: the kernel does not fit", ends[3][1])
+
+
+def test_its_table_and_what_to_type_next(swept):
+    found = swept.repository.git("for-each-ref", "--format=%(refname:lstrip=4)", "refs/exps")
+    names = re.findall(r"^run3-\S+$", found, re.M)
+    best, worse = sorted(names, key=lambda name: "epochs=4" not in name)
+    table = swept.done.stdout.partition("\nname  ")[2].splitlines()
+    assert table[1].split()[:2] == [best, "90.40"]
+    assert table[2].split()[:2] == [worse, "90.30"]
+    assert table[3].startswith("run 3 data=digits epochs=40 failed")
+    log = table[4].strip()
+    assert "the kernel does not fit" in (swept.folder / log).read_text()
+    assert f"python -m pipeline.adopt {best} " in swept.done.stdout
+    assert f"mlflow ui --backend-store-uri sqlite:///{swept.folder}/mlflow.db" in swept.done.stdout
+
+
+def test_mlflow_has_the_sweep_and_what_failed(swept):
+    parent = swept.parent
+    assert parent.info.run_name == "sweep run=3 data=digits epochs=3,40,4"
+    assert parent.data.tags["command"] == "python train.py -m run=3 data=digits epochs=3,40,4"
+    assert parent.info.status == "FAILED"
+    assert parent.data.metrics["val_accuracy"] == 0.904
+    (failed,) = swept.children
+    assert failed.info.status == "FAILED"
+    assert failed.data.tags[mlflow_runs.PARENT] == parent.info.run_id
+    assert failed.data.tags["error"] == "ValueError: the kernel does not fit"
+
+
+def test_the_models_that_mlflow_lacks_are_logged_under_the_sweep(swept):
+    notes = (swept.folder / "logs" / "tracked").read_text().splitlines()
+    assert [note.split("-data")[0] for note in notes] == [f"{swept.parent.info.run_id} run3"] * 2
+    assert "epochs=3" in notes[0]
+    assert "epochs=4" in notes[1]
+
+
+def test_a_job_alone_takes_values_as_they_are_typed_and_has_no_parent(swept):
+    done = train(
+        swept.folder, "epochs=9", "run=3", "epochs=5", "data=digits", "optimizer.learning_rate=1e-3"
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "[1/1] run 3 epochs=5 data=digits learning_rate=0.001: done in" in done.stdout
+    (last,) = (swept.folder / "logs" / "tracked").read_text().splitlines()[-1:]
+    assert last.startswith(" run3-epochs=5-data=digits-learning_rate=0.001-")
+    client = mlflow_runs.connect()
+    place = client.get_experiment_by_name("digits").experiment_id
+    assert len(client.search_runs([place])) == 2
+
+
+def test_a_misspelt_setting_ends_it_before_anything_is_made(workspace):
+    repository = sweep_repo.Repository(workspace)
+    done = train(workspace, "-m", "run=1,2", "epoch=3")
+    assert done.returncode == 1
+    assert done.stderr == "error: no run has the setting epoch; the nearest is epochs\n"
+    assert done.stdout == ""
+    assert repository.git("status", "--porcelain", "--ignored") == "!! .checkpoints/"
+
+
+# `job.run` as DVC starts an experiment, at its worst: files of the workspace vanish.
+VANISH = """\
+import sys
+from pathlib import Path
+from pipeline.sweep import cli, job
+
+def run(one, folder, parent):
+    print("job of run", one.run, flush=True)
+    for file in Path("conf/run").glob("*.yaml"):
+        file.unlink()
+
+job.run = run
+sys.exit(cli.main(["-m", "run=1,2,3"]))
+"""
+
+
+def test_what_dvc_does_to_the_workspace_does_not_disturb_the_next_job(repository):
+    for package in ("pipeline", "serve"):  # so that its `conf/` is the one beside it
+        shutil.copytree(ROOT / package, repository.folder / package)
+    done = subprocess.run(
+        [sys.executable, "-c", VANISH],
+        cwd=repository.folder,
+        env={**os.environ, "PYTHONPATH": ""},
+        capture_output=True,
+        text=True,
+    )
+    ran = [line for line in done.stdout.splitlines() if line.startswith("job of run")]
+    assert ran == ["job of run 1", "job of run 2", "job of run 3"], done.stderr
+
+
+def test_help_lists_the_settings(workspace):
+    done = train(workspace, "--help")
+    assert done.returncode == 0
+    assert "run: 1, 2, 3" in done.stdout
+    assert f"learning_rate: {float(sweep_repo.conf(1, 'optimizer.learning_rate'))}" in done.stdout
+    assert not (workspace / "logs").exists()
+
+
+class Launched:
+    """In place of Hydra: notes what it is called with, and does as `then` does."""
+
+    def __init__(self):
+        self.arguments, self.then = [], lambda: None
+
+    def __call__(self, arguments, _):
+        self.arguments = arguments
+        self.then()
+
+    def settings(self):
+        """What the launcher is told."""
+        told = (argument.partition("=") for argument in self.arguments)
+        return {key: value for key, _, value in told if "hydra.launcher" in key}
+
+    def folder(self):
+        told = dict(a.split("=", 1) for a in self.arguments if a.startswith("hydra."))
+        assert told["hydra.sweep.subdir"] == "."
+        assert told["hydra.sweep.dir"] == told["hydra.run.dir"]
+        return cli.Path(told["hydra.sweep.dir"])
+
+
+@pytest.fixture
+def launched(monkeypatch):
+    noted = Launched()
+    monkeypatch.setattr(cli, "_hydra", noted)
+    return noted
+
+
+def parents():
+    client = mlflow_runs.connect()
+    place = client.get_experiment_by_name("mnist")
+    return client.search_runs([place.experiment_id]) if place else []
+
+
+@pytest.mark.parametrize(
+    ("typed", "told"),
+    [
+        ("", {}),
+        ("hydra/launcher=joblib", {"hydra.launcher.n_jobs": "4"}),
+        ("hydra/launcher=joblib threads=1", {"hydra.launcher.n_jobs": "8"}),
+        ("hydra/launcher=joblib threads=1,3", {"hydra.launcher.n_jobs": "2"}),
+        ("hydra/launcher=joblib threads=16", {"hydra.launcher.n_jobs": "1"}),
+        (
+            "hydra/launcher=joblib hydra.launcher.n_jobs=3",
+            {"hydra.launcher.n_jobs": "3"},
+        ),
+        (
+            "hydra/launcher=ray threads=3",
+            {
+                "+hydra.launcher.ray.remote.num_cpus": "3",
+                "+hydra.launcher.ray.init.object_store_memory": "null",
+            },
+        ),
+        (
+            "hydra/launcher=ray +hydra.launcher.ray.remote.num_cpus=1",
+            {
+                "+hydra.launcher.ray.remote.num_cpus": "1",
+                "+hydra.launcher.ray.init.object_store_memory": "null",
+            },
+        ),
+        ("hydra/launcher=submitit_local", {"hydra.launcher.cpus_per_task": "2"}),
+        (
+            "hydra/launcher=submitit_slurm hydra.launcher.cpus_per_task=9",
+            {"hydra.launcher.cpus_per_task": "9"},
+        ),
+    ],
+)
+def test_a_launcher_is_told_how_many_threads_a_job_takes(
+    repository, launched, monkeypatch, typed, told
+):
+    monkeypatch.setattr(cli, "_cores", lambda: 8)
+    cli.main(["-m", "run=1", *typed.split()])
+    assert launched.settings() == told
+    assert launched.arguments[:2] == ["-m", "run='1'"]
+
+
+def test_launchers_that_are_configured_are_installed():
+    """Each setting that they are told is one that they know."""
+    from hydra.core.config_store import ConfigStore
+    from hydra.core.plugins import Plugins
+
+    Plugins.instance()
+    store = ConfigStore.instance()
+    known = {
+        "joblib": "n_jobs",
+        "ray": "ray",
+        "submitit_local": "cpus_per_task",
+        "submitit_slurm": "cpus_per_task",
+    }
+    for launcher, setting in known.items():
+        assert setting in store.load(f"hydra/launcher/{launcher}.yaml").node
+
+
+def test_jobs_that_no_launcher_began_fail_the_sweep(repository, launched, capsys):
+    assert cli.main(["-m", "run=1,2"]) == 1
+    shown = capsys.readouterr().out
+    assert "run 1 did not begin\nrun 2 did not begin\n" in shown
+    assert "the same command again: what is done is not trained again" in shown
+    assert [parent.info.status for parent in parents()] == ["FAILED"]
+
+
+def test_a_launcher_that_gives_up_fails_the_sweep(repository, launched):
+    launched.then = sys.exit
+    assert cli.main(["-m", "run=1,2"]) == 1
+    assert [parent.info.status for parent in parents()] == ["FAILED"]
+
+
+@pytest.mark.parametrize("asked", [signal.SIGINT, signal.SIGTERM])
+def test_who_asks_it_to_stop_is_obeyed(repository, launched, capsys, asked):
+    def stop():
+        os.kill(os.getpid(), asked)
+        time.sleep(60)
+
+    launched.then = stop
+    assert cli.main(["-m", "run=1,2"]) == 130
+    assert [parent.info.status for parent in parents()] == ["KILLED"]
+    assert "run 2 did not begin" in capsys.readouterr().out
+
+
+def test_what_a_lost_worker_was_at_is_ended(repository, launched, capsys):
+    left = subprocess.Popen(["sleep", "600"], start_new_session=True)
+
+    def lose_worker():
+        (job, _) = sweep_repo.jobs("run=1,2")
+        sweep_job.write(
+            launched.folder(), job, State("running", time.time(), sweep_job.HOST, left.pid)
+        )
+
+    launched.then = lose_worker
+    with left:
+        try:
+            assert cli.main(["-m", "run=1,2"]) == 1
+            assert not sweep_job._lives(left.pid)
+        finally:
+            left.kill()
+    assert "run 1 stopped after 0 s: its worker ended" in capsys.readouterr().out
+    child, parent = sorted(parents(), key=lambda run: run.info.run_name)
+    assert (child.info.status, parent.info.status) == ("KILLED", "FAILED")
+    assert child.data.tags[mlflow_runs.PARENT] == parent.info.run_id
+
+
+def test_what_a_crash_left_running_is_said_and_marked(repository, launched, capsys):
+    client = mlflow_runs.connect()
+    gone = str(repository.folder / "logs" / "gone")
+    tags = {"sweep.folder": gone, "sweep.host": sweep_job.HOST}
+    place = mlflow_runs.experiment(client, "mnist")
+    dead = client.create_run(place, run_name="sweep run=7", tags=tags)
+    cli.main(["-m", "run=1"])
+    said = "MLflow: sweep run=7 was left running by a crash; now it is marked\n"
+    assert said in capsys.readouterr().out
+    assert client.get_run(dead.info.run_id).info.status == "KILLED"
+
+
+def test_what_mlflow_refuses_costs_no_table(repository, launched, capsys, monkeypatch):
+    def finish():
+        for job in sweep_repo.jobs("run=1,2"):
+            made = State("done", 0.0, experiment=job.name, val_accuracy=0.9, val_loss=0.1)
+            sweep_job.write(launched.folder(), job, made)
+
+    def refuse(*_):
+        raise PipelineError("the disk is full")
+
+    launched.then = finish
+    monkeypatch.setattr(cli.mlflow_record, "complete", refuse)
+    assert cli.main(["-m", "run=1,2"]) == 1
+    shown = capsys.readouterr().out
+    assert shown.count("error: the disk is full") == 2
+    assert shown.partition("\nname ")[2].count(" 90.00 ") == 2
+    assert [parent.info.status for parent in parents()] == ["FINISHED"]
+
+
+def test_a_server_is_named_by_its_address(repository, launched, capsys, monkeypatch):
+    cli.main(["run=1"])
+    assert f"\n  mlflow ui --backend-store-uri sqlite:///{repository.folder}" in (
+        capsys.readouterr().out
+    )
+    client = mlflow_runs.connect()
+    monkeypatch.setattr(mlflow_runs, "connect", lambda: client)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://mlflow:5000")
+    cli.main(["run=1"])
+    assert capsys.readouterr().out.endswith("\n  http://mlflow:5000\n")
+
+
+def test_sweeps_of_one_second_have_folders_of_their_own(repository, launched, monkeypatch):
+    seconds = iter(["the same", "the same", "the next"])
+    monkeypatch.setattr(time, "strftime", lambda _: next(seconds))
+    folders = []
+    for _ in range(2):
+        cli.main(["run=1"])
+        folders.append(launched.folder().name)
+    assert folders == ["the same", "the next"]
+    assert parents() == []
+
+
+@pytest.mark.parametrize(
+    ("typed", "why"),
+    [
+        ("run=1,2 epochs=3", r"several values make a sweep: python train.py -m run=1,2 epochs=3"),
+        ("-m run=1,2 epoch=3", "the nearest is epochs"),
+        ("-m runs=[1,2]", "a job trains one run"),
+        ("-cn=other run=1", "-cn=other: only -m (a sweep), --help, --cfg and --info are known"),
+        ("--run run=1", "--run: only -m"),
+    ],
+)
+def test_what_it_refuses_leaves_no_trace(repository, launched, typed, why):
+    with pytest.raises(PipelineError, match=re.escape(why)):
+        cli.main(typed.split())
+    assert launched.arguments == []
+    assert not (repository.folder / "logs").exists()
+
+
+def test_without_git_it_says_what_does_without(workspace, launched):
+    with pytest.raises(PipelineError) as error:
+        cli.main(["run=1"])
+    assert "DVC keeps experiments in Git, and here is none" in str(error.value)
+    assert "python -m pipeline.train run=1" in str(error.value)
+
+
+def test_without_a_commit_it_says_so(workspace, launched):
+    subprocess.run(["git", "init", "-q"], cwd=workspace, check=True)
+    with pytest.raises(PipelineError, match="DVC keeps experiments in Git"):
+        cli.main(["run=1"])
+
+
+@pytest.mark.parametrize("file", ["conf/run/3.yaml", "conf/data/digits.yaml"])
+def test_a_run_or_data_set_that_git_does_not_track_is_refused(repository, launched, file):
+    repository.git("rm", "-q", "--cached", file)
+    with pytest.raises(PipelineError, match=f"so no copy has it: git add {file}"):
+        cli.main(["-m", "run=1,3", "data=mnist,digits"])
+    assert not (repository.folder / "logs").exists()
+    assert cli.main(["-m", "run=1,2"]) == 1
+    assert launched.arguments[:2] == ["-m", "run='1','2'"]
+
+
+def test_what_experiments_see_is_said_first(repository, capsys):
+    cli.say_what_is_seen()
+    assert capsys.readouterr().out == ""
+    repository.edit("params.yaml", "seed", 43)
+    repository.edit("conf/run/1.yaml", "epochs", 97)
+    repository.git("add", "conf")
+    (repository.folder / "notes").mkdir()
+    (repository.folder / "notes" / "one.txt").touch()
+    (repository.folder / "new.py").touch()
+    cli.say_what_is_seen()
+    assert capsys.readouterr().out.splitlines() == [
+        "not committed, but part of the experiments: conf/run/1.yaml, params.yaml",
+        "not in Git, so no experiment sees it: new.py, notes/",
+    ]

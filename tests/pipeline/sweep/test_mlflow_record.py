@@ -1,0 +1,267 @@
+import json
+import os
+import shutil
+import subprocess
+import sys
+
+import pytest
+from support import sweep_repo
+from support.sweep_repo import jobs
+
+from pipeline.config import CONF, environment
+from pipeline.registry import mlflow_runs
+from pipeline.sweep import job as sweep_job
+from pipeline.sweep import mlflow_record
+from pipeline.sweep.job import State
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
+        return sweep_repo.empty_store(tmp_path_factory.mktemp("store"))
+
+
+@pytest.fixture
+def repository(workspace, store, monkeypatch):
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    shutil.copy(store, workspace / "mlflow.db")
+    return sweep_repo.Repository(workspace)
+
+
+@pytest.fixture
+def client(repository):
+    return mlflow_runs.connect()
+
+
+@pytest.fixture(scope="module")
+def found(tmp_path_factory):
+    with sweep_repo.inside(tmp_path_factory.mktemp("found")):
+        return jobs("run=1,2", "epochs=9", "data=digits")
+
+
+@pytest.fixture
+def folder(repository):
+    folder = repository.folder / "logs" / "sweeps" / "now"
+    folder.mkdir(parents=True)
+    return folder
+
+
+def opened(client, found, folder, *typed):
+    return mlflow_record.open_parent(client, found, list(typed or ["run=1,2", "epochs=9"]), folder)
+
+
+def done(accuracy=0.9, loss=0.5, experiment="exp"):
+    return State("done", 0.0, experiment=experiment, val_accuracy=accuracy, val_loss=loss)
+
+
+FAILED = State("failed", 0.0, seconds=3.0, reason="ValueError: no")
+
+
+def status(client, run):
+    return client.get_run(run).info.status
+
+
+def children(client, parent):
+    run = client.get_run(parent)
+    under = f"tags.`{mlflow_runs.PARENT}` = '{parent}'"
+    return client.search_runs([run.info.experiment_id], under)
+
+
+def test_a_sweep_has_a_run_that_says_what_was_typed(client, found, folder):
+    parent = client.get_run(opened(client, found, folder, "run=1,2", "name=my model"))
+    assert parent.info.status == "RUNNING"
+    assert parent.info.run_name == "sweep run=1,2 name=my model"
+    assert parent.data.tags["command"] == "python train.py -m run=1,2 'name=my model'"
+    assert client.get_experiment(parent.info.experiment_id).name == "digits"
+
+
+def test_the_same_jobs_have_the_same_run_and_others_another(client, found, folder):
+    first = opened(client, found, folder)
+    mlflow_record.close_parent(client, first, [], interrupted=False)
+    assert status(client, first) == "FINISHED"
+    later = folder.with_name("later")
+    assert opened(client, found, later) == first
+    assert status(client, first) == "RUNNING"
+    assert client.get_run(first).data.tags["sweep.folder"] == str(later)
+    assert opened(client, jobs("run=1,2", "epochs=8", "data=digits"), folder) != first
+
+
+def test_it_ends_with_its_best_childs_figures(client, found, folder):
+    parent = opened(client, found, folder)
+    outcomes = list(zip(found, [done(0.9, 0.2, "worse"), done(0.9, 0.1, "best")], strict=True))
+    mlflow_record.close_parent(client, parent, outcomes, interrupted=False)
+    run = client.get_run(parent)
+    assert run.info.status == "FINISHED"
+    assert run.data.metrics == {"val_accuracy": 0.9, "val_loss": 0.1}
+    assert run.data.tags["best"] == "best"
+
+
+@pytest.mark.parametrize(
+    ("states", "interrupted", "ends"),
+    [
+        ([done(), FAILED], False, "FAILED"),
+        ([done(), None], False, "FAILED"),
+        ([done(), None], True, "KILLED"),
+        ([None, None], True, "KILLED"),
+        ([done(), done()], True, "FINISHED"),
+    ],
+)
+def test_it_ends_as_its_jobs_did(client, found, folder, states, interrupted, ends):
+    parent = opened(client, found, folder)
+    outcomes = list(zip(found, states, strict=True))
+    mlflow_record.close_parent(client, parent, outcomes, interrupted=interrupted)
+    run = client.get_run(parent)
+    assert run.info.status == ends
+    assert ("best" in run.data.tags) == (states[0] is not None)
+
+
+@pytest.mark.parametrize(
+    ("state", "ends", "error"),
+    [(FAILED, "FAILED", "ValueError: no"), (State("stopped", 0.0), "KILLED", "stopped")],
+)
+def test_a_job_that_came_to_nothing_is_a_child_that_says_why(
+    client, found, folder, state, ends, error
+):
+    parent = opened(client, found, folder)
+    log = sweep_job.log_of(folder, found[1])
+    mlflow_record.complete(client, found[1], state, parent, log)
+    (child,) = children(client, parent)
+    assert child.info.status == ends
+    assert child.info.run_name == "run-2-enhanced epochs=9 data=digits"
+    assert child.data.tags["error"] == error
+    assert child.data.tags["log"] == str(log)
+    assert child.data.params == {"run": "2", "epochs": "9", "data": "digits"}
+
+
+def test_a_job_alone_that_fails_has_no_parent(client, found, folder):
+    mlflow_record.complete(client, found[0], FAILED, None, folder / "log")
+    place = client.get_experiment_by_name("digits").experiment_id
+    (run,) = client.search_runs([place])
+    assert run.info.status == "FAILED"
+    assert mlflow_runs.PARENT not in run.data.tags
+
+
+@pytest.fixture
+def logged_again(monkeypatch):
+    """Which jobs were given to `pipeline.track`."""
+    given = []
+    monkeypatch.setattr(
+        sweep_job, "track", lambda job, made, parent: given.append((job.run, made.name, parent))
+    )
+    return given
+
+
+@pytest.fixture
+def experiment(repository):
+    """The state of a job whose experiment has a model of the digest `abc`."""
+    repository.experiment("exp", {"reports/tracked.json": json.dumps({"1": "abc"})})
+    return done()
+
+
+def known(client, parent=None, *, whole=True, status="FINISHED"):
+    tags = {mlflow_runs.DIGEST: "abc"}
+    if whole:
+        tags[mlflow_runs.COMPLETE] = "true"
+    if parent:
+        tags[mlflow_runs.PARENT] = parent
+    run = client.create_run(mlflow_runs.experiment(client, "digits"), tags=tags)
+    client.set_terminated(run.info.run_id, status)
+
+
+def test_a_model_that_mlflow_has_is_left_alone(client, found, folder, experiment, logged_again):
+    parent = opened(client, found, folder)
+    known(client, parent)
+    mlflow_record.complete(client, found[0], experiment, parent, folder / "log")
+    mlflow_record.complete(client, found[0], experiment, None, folder / "log")
+    assert logged_again == []
+
+
+def test_a_model_that_mlflow_has_elsewhere_is_logged_under_the_sweep(
+    client, found, folder, experiment, logged_again
+):
+    parent = opened(client, found, folder)
+    known(client)
+    known(client, "another sweep")
+    mlflow_record.complete(client, found[0], experiment, parent, folder / "log")
+    assert logged_again == [(1, "exp", parent)]
+
+
+@pytest.mark.parametrize("half", [{"whole": False}, {"status": "FAILED"}])
+def test_a_half_logged_model_is_logged_again(client, found, folder, experiment, logged_again, half):
+    parent = opened(client, found, folder)
+    known(client, parent, **half)
+    mlflow_record.complete(client, found[0], experiment, parent, folder / "log")
+    assert logged_again == [(1, "exp", parent)]
+
+
+def holder(folder):
+    """A process that holds the lock of a sweep."""
+    code = (
+        "import sys; from pathlib import Path; from pipeline.sweep import mlflow_record as record\n"
+        f"with record.lock(Path({str(folder)!r})):\n"
+        "    print('held', flush=True); sys.stdin.read()"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", code],
+        env={**os.environ, "PYTHONPATH": str(CONF.parent)},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
+    assert process.stdout.readline() == b"held\n"
+    return process
+
+
+def test_a_dead_sweep_is_marked_and_a_living_one_is_not(client, found, folder):
+    living, gone = folder.with_name("living"), folder.with_name("gone")
+    living.mkdir()
+    process = holder(living)
+    with process:
+        alive = opened(client, found[:1], living, "alive")
+        dead = opened(client, found[1:], folder, "dead")
+        vanished = opened(client, found, gone, "vanished")
+        assert sorted(mlflow_record.mark_dead(client)) == ["sweep dead", "sweep vanished"]
+        assert status(client, alive) == "RUNNING"
+        assert (status(client, dead), status(client, vanished)) == ("KILLED", "KILLED")
+        assert mlflow_record.mark_dead(client) == []
+        process.kill()
+    assert mlflow_record.mark_dead(client) == ["sweep alive"]
+    assert status(client, alive) == "KILLED"
+
+
+def test_a_sweep_of_another_machine_cannot_be_judged(client, found, folder, monkeypatch):
+    with monkeypatch.context() as elsewhere:
+        elsewhere.setattr(sweep_job, "HOST", "elsewhere")
+        theirs = opened(client, found, folder)
+    assert mlflow_record.mark_dead(client) == []
+    assert status(client, theirs) == "RUNNING"
+
+
+def test_runs_of_others_are_not_marked(client):
+    run = client.create_run(mlflow_runs.experiment(client, "digits"))
+    assert mlflow_record.mark_dead(client) == []
+    assert status(client, run.info.run_id) == "RUNNING"
+
+
+def test_a_run_that_was_being_filled_is_marked(client):
+    place = mlflow_runs.experiment(client, "digits")
+    run = client.create_run(place, run_name="half", tags={mlflow_runs.DIGEST: "abc"})
+    assert mlflow_record.mark_dead(client) == ["half"]
+    assert status(client, run.info.run_id) == "FAILED"
+
+
+def test_on_a_server_a_run_that_is_being_filled_may_be_anothers(client, monkeypatch):
+    place = mlflow_runs.experiment(client, "digits")
+    run = client.create_run(place, run_name="half", tags={mlflow_runs.DIGEST: "abc"})
+    monkeypatch.setattr(environment, "artifact_location", lambda: None)
+    assert mlflow_record.mark_dead(client) == []
+    assert status(client, run.info.run_id) == "RUNNING"
+
+
+def test_the_best_is_of_those_that_are_done(found):
+    assert mlflow_record.best_of([(found[0], None), (found[1], FAILED)]) is None
+    better = done(0.95)
+    assert (
+        mlflow_record.best_of([(found[0], done(0.9)), (found[1], better), (found[1], None)])
+        == better
+    )

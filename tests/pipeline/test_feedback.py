@@ -1,0 +1,127 @@
+"""`python -m pipeline.feedback`: a file, DVC's record of it, and its name in the configuration."""
+
+import hashlib
+import logging
+import subprocess
+
+import numpy as np
+import pytest
+from dvc.repo import Repo
+from omegaconf import OmegaConf
+from support.feedback_entries import database, told
+
+from pipeline import feedback
+from pipeline.config import CONF, PipelineError, paths
+from pipeline.user_feedback import export_file
+
+
+@pytest.fixture
+def repository(tmp_path, monkeypatch):
+    """An empty repository with the configuration of the data set."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("DVC_ROOT", raising=False)
+    subprocess.run(["git", "init", "-q"], cwd=tmp_path, check=True)
+    Repo.init().close()
+    feedback.CONFIGURATION.parent.mkdir(parents=True)
+    feedback.CONFIGURATION.write_text((CONF / "data/mnist_feedback.yaml").read_text())
+    (tmp_path / ".gitignore").write_text((CONF.parent / ".gitignore").read_text())
+    return tmp_path
+
+
+def named():
+    return OmegaConf.load(feedback.CONFIGURATION).feedback.sha256
+
+
+def export(*databases):
+    feedback.main([str(path) for path in databases])
+
+
+def test_the_configuration_names_what_was_exported(repository):
+    before = feedback.CONFIGURATION.read_text()
+    export(database(repository / "feedback.db", map(told, range(120))))
+    assert named() == hashlib.sha256(paths.FEEDBACK.read_bytes()).hexdigest()
+    assert len(export_file.load(paths.FEEDBACK)) == 120
+    changed = [
+        pair
+        for pair in zip(
+            before.splitlines(), feedback.CONFIGURATION.read_text().splitlines(), strict=True
+        )
+        if pair[0] != pair[1]
+    ]
+    assert len(changed) == 1
+    assert changed[0][1].endswith(changed[0][0].partition("null")[2]), "its comment is gone"
+
+
+def test_dvc_keeps_the_export_and_git_sees_its_record_alone(repository):
+    export(database(repository / "feedback.db", map(told, range(120))))
+    content = paths.FEEDBACK.read_bytes()
+    paths.FEEDBACK.unlink()
+    with Repo() as repo:
+        repo.checkout([f"{paths.FEEDBACK}.dvc"])
+    assert paths.FEEDBACK.read_bytes() == content
+    command = ["git", "ls-files", "--others", "--exclude-standard", "data"]
+    seen = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert seen.split() == [f"{paths.FEEDBACK}.dvc"]
+
+
+def test_the_same_feedback_is_the_same_export_whichever_replica_has_it(repository, caplog):
+    caplog.set_level(logging.INFO)
+    one = database(repository / "1.db", [told(n) for n in range(120) if n % 2])
+    other = database(repository / "2.db", [told(n) for n in range(119, -1, -1) if not n % 2])
+    export(one, other)
+    first = named()
+    caplog.clear()
+    export(other, one)
+    assert named() == first
+    assert "is what it was" in caplog.text
+    export(database(repository / "1.db", [told(500)]), other)
+    assert named() != first
+
+
+def test_it_says_what_comes_in_and_what_does_not(repository, caplog):
+    caplog.set_level(logging.INFO)
+    odd = [
+        told(200, label=11),
+        told(201, image=np.zeros((28, 28), np.uint8)),
+        told(202, label=3, image=told(1).image),
+        told(203, label=2, image=told(2).image),
+    ]
+    right, wrong = map(told, range(90)), (told(n, said=0) for n in range(101, 120))
+    export(database(repository / "feedback.db", [*right, *wrong, *odd]))
+    for line in (
+        "113 requests with feedback",
+        "2 of the same image again",
+        "2 without a digit or a picture: dropped",
+        "1 images that were told to be several digits: dropped",
+        "108 images: 90 confirmed, 18 corrected",
+        "0: 10, 1: 10, 2: 11, ",
+    ):
+        assert line in caplog.text, line
+    assert "request-" not in caplog.text
+
+
+def test_too_little_leaves_the_last_export(repository):
+    export(database(repository / "feedback.db", map(told, range(120))))
+    before, name = paths.FEEDBACK.read_bytes(), named()
+    few = database(repository / "few.db", map(told, range(99)))
+    with pytest.raises(
+        PipelineError, match=r"^99 images of feedback can be used, but .* wants 100"
+    ):
+        export(few)
+    assert (paths.FEEDBACK.read_bytes(), named()) == (before, name)
+
+
+def test_without_dvc_it_says_so_and_names_nothing(repository):
+    (repository / ".dvc/config").unlink()
+    (repository / ".dvc").rename(repository / "gone")
+    with pytest.raises(PipelineError, match=r"dvc add data/feedback\.npz: ERROR"):
+        export(database(repository / "feedback.db", map(told, range(120))))
+    assert named() is None
+
+
+@pytest.mark.parametrize("text", ["feedback: null\n", "  sha256: a\n  sha256: b\n"])
+def test_a_configuration_without_one_line_for_the_name_is_refused(tmp_path, text):
+    (tmp_path / "data.yaml").write_text(text)
+    with pytest.raises(PipelineError, match="one line"):
+        feedback.write_digest(tmp_path / "data.yaml", "0" * 64)
+    assert (tmp_path / "data.yaml").read_text() == text

@@ -1,0 +1,143 @@
+import asyncio
+
+import pytest
+from support.bundles import PNG, picture, text
+
+from serve.http.rate_limit import Limiter
+
+OPEN = ["/health", "/health/live", "/health/ready", "/metrics", "/api/info", "/openapi.json"]
+OPEN += ["/api/docs", "/api/redoc", "/v2/health/live", "/v2/health/ready"]
+
+
+def ask(api, **headers):
+    return api.post("/predict", content=picture(), headers={**PNG, **headers})
+
+
+def test_without_keys_everybody_may_call(client):
+    assert ask(client()).status_code == 200
+
+
+def test_with_keys_only_who_has_one_may(client):
+    api = client(api_keys="one,two")
+    for headers in (
+        {"authorization": "Bearer one"},
+        {"authorization": "bearer two"},
+        {"x-api-key": "two"},
+    ):
+        assert ask(api, **headers).status_code == 200
+    for headers in (
+        {},
+        {"authorization": "Bearer three"},
+        {"authorization": "Basic one"},
+        {"authorization": "one"},
+        {"x-api-key": ""},
+        {"x-api-key": "one,two"},
+    ):
+        refused = ask(api, **headers)
+        assert refused.status_code == 401, headers
+        assert refused.headers["www-authenticate"] == "Bearer"
+        assert refused.headers["x-request-id"]
+        assert "key" in refused.json()["detail"]
+
+
+def test_only_what_is_known_is_open(client):
+    api = client(api_keys="one")
+    for path in OPEN:
+        assert api.get(path).status_code == 200, path
+    for path in ("/v2", "/v2/models/mnist-classifier", "/nothing", "//health/live", "/predict/"):
+        assert api.get(path).status_code == 401, path
+    assert api.post("/feedback", json={}).status_code == 401
+
+
+def test_a_limit_says_what_is_left_and_when_more_may_come(client):
+    api = client(rate_limit="2/minute;100/hour")
+    left = []
+    for _ in range(2):
+        answer = ask(api)
+        assert answer.status_code == 200
+        assert answer.headers["x-ratelimit-limit"] == "2"
+        assert 0 < int(answer.headers["x-ratelimit-reset"]) <= 120
+        left.append(answer.headers["x-ratelimit-remaining"])
+    assert left == ["1", "0"]
+    refused = ask(api)
+    assert refused.status_code == 429
+    assert int(refused.headers["retry-after"]) > 0
+    assert refused.headers["x-ratelimit-remaining"] == "0"
+    assert api.get("/health").status_code == 200
+
+
+def test_each_key_has_its_own_limit(client):
+    api = client(rate_limit="1/minute", api_keys="one,two")
+    statuses = [ask(api, **{"x-api-key": key}).status_code for key in ("one", "one", "two", "bad")]
+    assert statuses == [200, 429, 200, 401]
+
+
+def test_what_is_refused_counts_for_no_limit(settings):
+    limiter = Limiter(settings(rate_limit="1/second;5/hour"))
+
+    async def asked():
+        return [await limiter.hit("somebody") for _ in range(8)]
+
+    first, *others = asyncio.run(asked())
+    assert not first.exceeded
+    assert all(left.exceeded and left.limit == 1 for left in others)
+    assert asyncio.run(limiter._strategy.get_window_stats(limiter._limits[1], "somebody"))[1] == 4
+
+
+def test_who_guesses_keys_is_slowed_down(client):
+    api = client(rate_limit="3/minute", api_keys="one")
+    statuses = [ask(api, **{"x-api-key": f"guess {n}"}).status_code for n in range(5)]
+    assert statuses == [401, 401, 401, 429, 429]
+    assert ask(api, **{"x-api-key": "one"}).status_code == 200
+
+
+def test_when_the_storage_fails_callers_are_let_through(settings, caplog):
+    limiter = Limiter(settings(rate_limit="1/minute", rate_limit_storage="redis://127.0.0.1:1/0"))
+    assert asyncio.run(limiter.hit("somebody")) is None
+    assert asyncio.run(limiter.hit("somebody")) is None
+    assert caplog.text.count("not enforced") == 1
+
+
+def chunks(total, size=65536):
+    for _ in range(0, total, size):
+        yield b"\x89PNG" + b"x" * (size - 4)
+
+
+@pytest.mark.parametrize("path", ["/predict", "/predict/batch", "/feedback"])
+def test_large_bodies_are_refused_while_reading(client, path):
+    api = client(max_image_bytes=100_000, max_batch=2)
+    for declared in (True, False):
+        content = b"".join(chunks(2**20)) if declared else chunks(2**20)
+        kind = PNG if path == "/predict" else {"content-type": "application/json"}
+        refused = api.post(path, content=content, headers=kind)
+        assert refused.status_code == 413
+        assert "bytes" in refused.json()["detail"]
+
+
+def test_an_image_of_just_the_limit_passes(client):
+    api = client(max_image_bytes=len(picture()))
+    assert ask(api).status_code == 200
+    assert api.post("/predict", json={"image": text(picture())}).status_code == 200
+    larger = api.post("/predict", content=picture(300), headers=PNG)
+    assert larger.status_code == 413
+
+
+def test_other_origins_are_refused_unless_named(client):
+    preflight = {
+        "origin": "https://a.example",
+        "access-control-request-method": "POST",
+        "access-control-request-headers": "x-api-key",
+    }
+    closed = client().options("/predict", headers=preflight)
+    assert "access-control-allow-origin" not in closed.headers
+    api = client(cors_origins="https://a.example", api_keys="one")
+    allowed = api.options("/predict", headers=preflight)
+    assert allowed.status_code == 200
+    assert allowed.headers["access-control-allow-origin"] == "https://a.example"
+    assert "access-control-allow-credentials" not in allowed.headers
+    evil = api.options("/predict", headers={**preflight, "origin": "https://evil.example"})
+    assert "access-control-allow-origin" not in evil.headers
+    # An error can be read by the page, too.
+    refused = ask(api, origin="https://a.example")
+    assert refused.status_code == 401
+    assert refused.headers["access-control-allow-origin"] == "https://a.example"

@@ -1,0 +1,122 @@
+import time
+
+import pytest
+from pydantic import ValidationError
+from support.bundles import text
+
+from serve.http import request_body
+from serve.http.request_body import (
+    ImageTooLargeError,
+    InvalidError,
+    MalformedError,
+    UnsupportedTypeError,
+)
+
+FORM = b'--b\r\nContent-Disposition: form-data; name="%s"%s\r\n\r\n%s\r\n--b--\r\n'
+FORM_TYPE = "multipart/form-data; boundary=b"
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        "aGVsbG8=",
+        "data:image/png;base64,aGVsbG8=",
+        "data:;base64,aGVsbG8=",
+        "data:image/svg+xml;charset=utf-8;base64,aGVsbG8=",
+        "aGVs\nbG8=\n",
+    ],
+)
+def test_base64_plain_as_a_data_uri_or_in_lines(sent):
+    assert request_body.image_of_text(sent, 10) == b"hello"
+
+
+@pytest.mark.parametrize(
+    "sent",
+    ["aGVsbG8", "a", "aGVsbG8=x", "%%%", "data:,aGVsbG8=", "data:image/png,x", "é", "=", "😀"],
+)
+def test_what_is_no_base64_is_refused(sent):
+    with pytest.raises(MalformedError):
+        request_body.image_of_text(sent, 10)
+
+
+def test_json_by_any_of_its_names_raw_bytes_and_forms():
+    body = b'{"image": "aGVsbG8="}'
+    for kind in ("application/json", "application/json; charset=utf-8", "application/x+json", ""):
+        assert request_body.picture(body, kind, 10).content == b"hello"
+    for kind in ("image/png", "IMAGE/anything", "application/octet-stream", ""):
+        assert request_body.picture(b"hello", kind, 10).content == b"hello"
+    for name, rest in ((b"file", b'; filename="a.png"'), (b"file", b""), (b"x", b'; filename="a"')):
+        assert (
+            request_body.picture(FORM % (name, rest, b"hello"), FORM_TYPE, 10).content == b"hello"
+        )
+
+
+@pytest.mark.parametrize(
+    ("body", "kind"),
+    [
+        (b"", "image/png"),
+        (b"", FORM_TYPE),
+        (b"nonsense", FORM_TYPE),
+        (b"--b\r\nnonsense\r\n\r\n--b--", FORM_TYPE),
+        (FORM % (b"other", b"", b"hello"), FORM_TYPE),
+        (FORM % (b"file", b"", b"hello"), "multipart/form-data"),
+    ],
+)
+def test_damaged_bodies_are_refused(body, kind):
+    with pytest.raises(MalformedError):
+        request_body.picture(body, kind, 10)
+
+
+@pytest.mark.parametrize("kind", ["text/plain", "application/x-www-form-urlencoded", "nonsense"])
+def test_other_types_are_refused(kind):
+    with pytest.raises(UnsupportedTypeError, match="send JSON"):
+        request_body.picture(b"hello", kind, 10)
+    with pytest.raises(UnsupportedTypeError, match="send application/json"):
+        request_body.check_json(kind)
+
+
+@pytest.mark.parametrize("body", [b"{", b"[]", b'{"image": 3}', b'{"image": null}', b"[" * 10**5])
+def test_other_json_is_refused(body):
+    with pytest.raises(ValidationError):
+        request_body.picture(body, "application/json", 10)
+
+
+def test_large_files_are_refused_however_they_come():
+    for body, kind in (
+        (b'{"image": "aGVsbG8="}', "application/json"),
+        (b"hello", "image/png"),
+        (FORM % (b"file", b"", b"hello"), FORM_TYPE),
+    ):
+        with pytest.raises(ImageTooLargeError):
+            request_body.picture(body, kind, 4)
+
+
+def test_a_form_of_very_many_parts_is_refused_as_it_begins():
+    part = b"--b\r\nA:b\r\n\r\n\r\n"
+    started = time.thread_time()
+    with pytest.raises(MalformedError, match="more than 16 parts"):
+        request_body.picture(part * 500_000 + b"--b--", FORM_TYPE, 10)
+    assert time.thread_time() - started < 0.1
+    fifteen = 15 * b'--b\r\nContent-Disposition: form-data; name="a"\r\n\r\nx\r\n'
+    assert (
+        request_body.picture(fifteen + FORM % (b"file", b"", b"hello"), FORM_TYPE, 10).content
+        == b"hello"
+    )
+
+
+@pytest.mark.parametrize("head", [b"A: ", b"A", b"A: b\r\n"])
+def test_a_form_of_endless_headers_is_refused_as_they_begin(head):
+    started = time.thread_time()
+    with pytest.raises(MalformedError):
+        request_body.picture(b"--b\r\n" + head * (7_000_000 // len(head)), FORM_TYPE, 10)
+    assert time.thread_time() - started < 0.1
+
+
+def test_many_have_their_faults_in_their_places():
+    body = f'{{"images": ["{text(b"a")}", "%", "{text(b"hello")}"]}}'.encode()
+    one, two, three = request_body.images(body, 3, 4)
+    assert one == b"a"
+    assert isinstance(two, MalformedError)
+    assert isinstance(three, ImageTooLargeError)
+    with pytest.raises(InvalidError):
+        request_body.images(body, 2, 4)

@@ -1,0 +1,223 @@
+import json
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+from support.bundles import write_bundle
+
+from serve.models import bundle_cache, registry_sync
+from serve.models.bundle_cache import Bundles, Pointer, Release
+from serve.models.loaded import Models, NoModelError, UnknownVersionError
+from serve.models.predictor import BundleError
+
+
+@pytest.fixture
+def cache(tmp_path):
+    return Bundles(tmp_path / "models", "somewhere")
+
+
+def bring(cache, bundle, version):
+    release = Release(bundle_cache.folder_name(version, bundle_cache.digest(bundle)), version)
+    with cache.lock():
+        incoming = cache.temporary()
+        for path in bundle.iterdir():
+            shutil.copy(path, incoming)
+        cache.publish(release, incoming)
+    return release
+
+
+def test_the_pointer_moves_and_older_versions_go(cache, made):
+    assert cache.pointer() is None
+    one = bring(cache, made[3], "1")
+    assert cache.pointer() == Pointer(one, None)
+    two = bring(cache, made[8], "2")
+    assert cache.pointer() == Pointer(two, one)
+    three = bring(cache, made[3], "3")
+    assert cache.pointer() == Pointer(three, two)
+    assert not cache.path(one).exists()
+    with cache.lock():
+        cache.publish(two)  # back
+    assert cache.pointer() == Pointer(two, three)
+    with cache.lock():
+        cache.publish(two)  # again
+    assert cache.pointer() == Pointer(two, three)
+
+
+def test_what_a_dead_holder_left_goes_with_the_next_lock(cache, made):
+    kept = bring(cache, made[3], "1")
+    for left in (".incoming-abc", "model-abc"):
+        (cache.folder / left / "inner").mkdir(parents=True)
+    with cache.lock():
+        assert [path.name for path in cache.folder.iterdir() if path.is_dir()] == [kept.folder]
+
+
+def test_what_another_source_left_is_not_served(cache, made):
+    bring(cache, made[3], "1")
+    cache.say("broken")
+    other = Bundles(cache.folder, "elsewhere")
+    assert other.pointer() is None
+    assert other.failure() == ""
+    assert cache.failure() == "broken"
+
+
+@pytest.mark.parametrize("damage", ["model", "json", "hash", "answer", "missing"])
+def test_a_damaged_bundle_changes_nothing(cache, made, tmp_path, digit_file, damage):
+    kept = bring(cache, made[3], "1")
+    bad = tmp_path / "bad"
+    shutil.copytree(made[8], bad)
+    if damage == "model":
+        write_bundle(bad, b"TFL3 no model")
+    elif damage == "json":
+        (bad / "model.json").write_text("{")
+    elif damage == "hash":
+        content = bytearray((bad / "model.tflite").read_bytes())
+        content[-1] ^= 1
+        (bad / "model.tflite").write_bytes(content)
+    elif damage == "answer":
+        write_bundle(bad, digit_file(8), temperature=float("nan"))
+    else:
+        (bad / "model.tflite").unlink()
+    before = cache.stamp()
+    with pytest.raises(BundleError):
+        bring(cache, bad, "2")
+    assert cache.pointer() == Pointer(kept, None)
+    assert cache.stamp() == before
+
+
+def test_a_torn_pointer_is_none(cache, made):
+    bring(cache, made[3], "1")
+    for torn in ("", "{", "[]", "null"):
+        (cache.folder / "current.json").write_text(torn)
+        assert cache.pointer() is None
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"current": {"folder": "a", "version": "1", "new": 1}},
+        {"current": {"folder": 1, "version": "1"}},
+        {"current": None},
+        {"previous": {"name": "a"}},
+        {"previous": "a"},
+    ],
+)
+def test_a_pointer_of_another_shape_is_none_until_the_next(cache, made, caplog, changed):
+    bring(cache, made[3], "1")
+    path = cache.folder / "current.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | changed))
+    assert cache.pointer() is None
+    assert "current.json is not as expected" in caplog.text
+    release = bring(cache, made[3], "1")
+    assert cache.pointer() == Pointer(release, None)
+
+
+def test_a_status_of_another_shape_is_no_failure(cache, made):
+    cache.folder.mkdir()
+    cache.say("broken")
+    path = cache.folder / "status.json"
+    content = json.loads(path.read_text())
+    content["why"] = content.pop("failure")
+    path.write_text(json.dumps(content))
+    assert cache.failure() == ""
+
+
+def test_all_is_on_the_disk_before_the_pointer_names_it(cache, made, monkeypatch):
+    done = []
+
+    def note(name, what):
+        real = getattr(bundle_cache.os, name)
+
+        def noted(*arguments):
+            done.append(what(*arguments))
+            return real(*arguments)
+
+        monkeypatch.setattr(bundle_cache.os, name, noted)
+
+    note("fsync", lambda opened: Path(f"/proc/self/fd/{opened}").readlink().name)
+    note("replace", lambda old, new: f"-> {Path(new).name}")
+    release = bring(cache, made[3], "1")
+    pid = os.getpid()
+    assert set(done[:4]) == {"model.tflite", "likelihood.tflite", "model.json", "README.md"}
+    assert done[4].startswith(".incoming-")
+    assert done[5:] == [
+        *(f"-> {release.folder}", "models"),
+        *(f".current.json.{pid}", "-> current.json", "models"),
+    ]
+
+
+def test_models_follow_the_pointer_and_keep_the_previous(cache, made):
+    models = Models(cache)
+    models.refresh()
+    with pytest.raises(NoModelError):
+        models.choose(None)
+    bring(cache, made[3], "1")
+    models.refresh()
+    assert models.choose(None).version == "1"
+    bring(cache, made[8], "2")
+    first = models.current
+    models.refresh()
+    assert models.choose(None).version == "2"
+    assert models.choose("1") is models.previous is first
+    assert [model.version for model in models.loaded] == ["2", "1"]
+    with pytest.raises(UnknownVersionError, match="loaded: 2, 1"):
+        models.choose("3")
+
+
+def test_models_keep_what_they_have_if_the_next_is_spoilt_meanwhile(cache, made):
+    models = Models(cache)
+    bring(cache, made[3], "1")
+    models.refresh()
+    two = bring(cache, made[8], "2")
+    (cache.path(two) / "model.tflite").write_bytes(b"spoilt")
+    models.refresh()
+    assert models.choose(None).version == "1"
+    assert models.failure == "version 2 cannot be loaded"
+    bring(cache, made[8], "2")
+    models.refresh()
+    assert models.choose(None).version == "2"
+    assert models.failure == ""
+
+
+def test_models_do_without_a_previous_that_is_spoilt(cache, made):
+    one = bring(cache, made[3], "1")
+    bring(cache, made[8], "2")
+    (cache.path(one) / "model.tflite").write_bytes(b"spoilt")
+    models = Models(cache)
+    models.refresh()
+    assert [model.version for model in models.loaded] == ["2"]
+
+
+def test_a_spoilt_copy_of_a_folder_is_brought_again(settings, made):
+    given, outcomes = settings(model_uri=str(made[3])), []
+    registry_sync.bring_folder(given, outcomes.append)
+    cache = bundle_cache.cache(given)
+    copy = cache.path(cache.pointer().current) / "model.tflite"
+    copy.write_bytes(copy.read_bytes()[:1000])
+    models = Models(cache)
+    models.refresh()
+    assert models.current is None
+    registry_sync.bring_folder(given, outcomes.append)
+    models.refresh()
+    assert models.current
+    assert outcomes == ["success", "success"]
+
+
+def test_a_folder_is_brought_once_and_its_last_good_bundle_stays(settings, made, tmp_path):
+    shutil.copytree(made[3], tmp_path / "bundle")
+    given = settings(model_uri=str(tmp_path / "bundle"))
+    outcomes = []
+    for _ in range(2):
+        registry_sync.bring_folder(given, outcomes.append)
+    assert outcomes == ["success"]
+    (tmp_path / "bundle" / "model.tflite").write_bytes(b"spoilt")
+    description = json.loads((tmp_path / "bundle" / "model.json").read_text())
+    description["temperature"] = 2
+    (tmp_path / "bundle" / "model.json").write_text(json.dumps(description))
+    registry_sync.bring_folder(given, outcomes.append)
+    assert outcomes == ["success", "bundle_invalid"]
+    cache = bundle_cache.cache(given)
+    assert cache.failure() == "the bundle in MODEL_URI cannot be served"
+    models = Models(cache)
+    models.refresh()
+    assert models.choose(None).description["temperature"] == 1

@@ -1,0 +1,415 @@
+import os
+import re
+import shutil
+import signal
+import sqlite3
+import subprocess
+import sys
+import threading
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+
+import pytest
+from support.mlflow_registry import NAME, Registry
+from support.service_process import ROOT, until
+
+from serve.models import bundle_cache, drift_reference, registry_sync
+from serve.models.bundle_cache import digest, likelihood_digest
+from serve.models.registry_sync import Puller
+from serve.telemetry.logs import JsonFormatter
+
+
+@pytest.fixture(scope="module")
+def database(tmp_path_factory):
+    """An MLflow database as one that the pipeline has made; migrating one takes seconds."""
+    folder = tmp_path_factory.mktemp("registry")
+    Registry(f"sqlite:///{folder}/mlflow.db", (folder / "artifacts").as_uri())
+    return folder / "mlflow.db"
+
+
+@pytest.fixture
+def registry(database, tmp_path, monkeypatch):
+    """A registry without versions."""
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    copy = tmp_path / "mlflow.db"
+    with sqlite3.connect(database) as old, sqlite3.connect(copy) as new:
+        old.backup(new)
+    made = Registry.__new__(Registry)
+    import mlflow
+
+    made.uri = f"sqlite:///{copy}"
+    mlflow.set_tracking_uri(made.uri)
+    mlflow.set_registry_uri(made.uri)
+    made.client = mlflow.MlflowClient()
+    made.experiment = made.client.create_experiment("other", (tmp_path / "artifacts").as_uri())
+    return made
+
+
+@pytest.fixture
+def pulling(registry, settings):
+    """Makes a puller of that registry; its outcomes and cache."""
+
+    def make(uri="models:/mnist-classifier@champion", **changed):
+        given = settings(model_uri=uri, mlflow_tracking_uri=registry.uri, **changed)
+        outcomes = []
+        return Puller(given, outcomes.append), outcomes, bundle_cache.cache(given)
+
+    return make
+
+
+def test_it_follows_the_alias_and_keeps_the_previous(registry, pulling, made):
+    pull, outcomes, cache = pulling()
+    one, two = (
+        registry.register(made[digit], **{"bundle.digest": digest(made[digit])}) for digit in (3, 8)
+    )
+    registry.promote(one)
+    assert pull.pull()
+    assert cache.pointer().current.version == one
+    assert pull.pull()
+    assert outcomes == ["success"]
+    registry.promote(two)
+    assert pull.pull()
+    registry.promote(one)  # back: it is in the cache
+    shutil.rmtree(Path(registry.uri.removeprefix("sqlite:///")).parent / "artifacts")
+    assert pull.pull()
+    pointer = cache.pointer()
+    assert (pointer.current.version, pointer.previous.version) == (one, two)
+    assert outcomes == ["success"] * 3
+
+
+def test_a_version_is_brought_once_and_the_puller_is_done(registry, pulling, made):
+    version = registry.register(made[8])
+    pull, outcomes, cache = pulling(f"models:/mnist-classifier/{version}")
+    pull.run(wait=lambda seconds: pytest.fail("nothing can move"))
+    assert cache.pointer().current.version == version
+    assert outcomes == ["success"]
+
+
+def test_what_drift_is_measured_against_comes_along(registry, pulling, made, tmp_path):
+    bundle = tmp_path / "bundle"
+    shutil.copytree(made[3], bundle)
+    (bundle / drift_reference.FILE).write_bytes(b"what was seen")
+    registry.promote(registry.register(bundle))
+    pull, _, cache = pulling()
+    assert pull.pull()
+    brought = cache.path(cache.pointer().current) / drift_reference.FILE
+    assert brought.read_bytes() == b"what was seen"
+
+
+def test_the_alias_is_not_followed_if_nobody_wants_that(registry, pulling, made):
+    registry.promote(registry.register(made[8]))
+    pull, outcomes, _ = pulling(model_poll_seconds=0)
+    pull.run(wait=lambda seconds: pytest.fail("must not wait"))
+    assert outcomes == ["success"]
+
+
+def test_a_spoilt_version_is_refused_and_the_old_one_stays(registry, pulling, made, tmp_path):
+    pull, outcomes, cache = pulling()
+    good = registry.register(made[3])
+    registry.promote(good)
+    assert pull.pull()
+    bad = tmp_path / "bad"
+    shutil.copytree(made[8], bad)
+    content = bytearray((bad / "model.tflite").read_bytes())
+    content[len(content) // 2] ^= 1
+    (bad / "model.tflite").write_bytes(content)
+    spoilt = registry.register(bad)
+    registry.promote(spoilt)
+    assert not pull.pull()
+    assert cache.pointer().current.version == good
+    assert cache.failure() == f"version {spoilt} of the registry is no valid bundle"
+    registry.promote(good)
+    assert pull.pull()
+    assert cache.failure() == ""
+    assert outcomes == ["success", "bundle_invalid"]
+
+
+def test_a_spoilt_copy_is_brought_again(registry, pulling, made):
+    pull, outcomes, cache = pulling()
+    one, two = (registry.register(made[digit]) for digit in (3, 8))
+
+    def spoil(release):
+        path = cache.path(release) / "model.tflite"
+        path.write_bytes(path.read_bytes()[:1000])
+
+    for version in (one, two):
+        registry.promote(version)
+        assert pull.pull()
+    spoil(cache.pointer().current)
+    assert pull.pull()
+    assert cache.holds(cache.pointer().current)
+    spoil(cache.pointer().previous)
+    registry.promote(one)  # back
+    assert pull.pull()
+    assert cache.pointer().current.version == one
+    assert cache.holds(cache.pointer().current)
+    assert outcomes == ["success"] * 4
+
+
+def test_another_bundle_than_was_registered_is_refused(registry, pulling, made):
+    pull, outcomes, cache = pulling()
+    registry.promote(registry.register(made[8], **{"bundle.digest": digest(made[3])}))
+    assert not pull.pull()
+    assert outcomes == ["bundle_invalid"]
+    assert cache.pointer() is None
+
+
+def test_a_likelihood_is_told_apart_from_the_model_that_it_is_beside(registry, pulling, made):
+    """By a tag that services of before there was one do not know."""
+    pull, outcomes, cache = pulling()
+    model = {"bundle.digest": digest(made[3])}
+    registry.promote(registry.register(made[3], **model, **{"bundle.likelihood": "other"}))
+    assert not pull.pull()
+    right = registry.register(made[3], **model, **{"bundle.likelihood": likelihood_digest(made[3])})
+    registry.promote(right)
+    assert pull.pull()
+    assert cache.pointer().current.version == right
+    assert outcomes == ["bundle_invalid", "success"]
+
+
+def test_a_version_number_that_means_another_bundle_now_is_brought(registry, pulling, made):
+    pull, _, cache = pulling()
+    registry.promote(registry.register(made[3]))
+    assert pull.pull()
+    first = cache.pointer().current
+    registry.client.delete_registered_model("mnist-classifier")
+    registry.client.create_registered_model("mnist-classifier")
+    registry.promote(registry.register(made[8]))
+    assert pull.pull()
+    second = cache.pointer().current
+    assert first.version == second.version == "1"
+    assert first.folder != second.folder
+
+
+@pytest.mark.parametrize(
+    ("uri", "reason"),
+    [
+        (
+            "models:/mnist-classifier@nobody",
+            "mnist-classifier has no version with the alias nobody: make repro",
+        ),
+        ("models:/mnist-classifier/99", "mnist-classifier has no version 99: change MODEL_URI"),
+        ("models:/x@y", "x has no version with the alias y: make repro"),
+    ],
+)
+def test_what_is_not_in_the_registry_is_named_and_waited_for(pulling, caplog, uri, reason):
+    pull, outcomes, cache = pulling(uri)
+    assert not pull.pull()
+    assert outcomes == ["registry_unavailable"]
+    assert cache.failure() == reason
+    assert caplog.messages == [reason]
+
+
+def test_a_server_that_is_no_registry_is_not_one_without_the_alias(settings):
+    class NotFound(BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.send_error(404)
+
+        def log_message(self, *arguments):
+            pass
+
+    with HTTPServer(("127.0.0.1", 0), NotFound) as server:
+        threading.Thread(target=server.handle_request, daemon=True).start()
+        given = settings(
+            model_uri="models:/mnist-classifier@champion",
+            mlflow_tracking_uri=f"http://127.0.0.1:{server.server_port}",
+        )
+        assert not Puller(given, [].append).pull()
+    assert bundle_cache.cache(given).failure() == "the registry cannot be read"
+
+
+def test_a_database_that_is_not_there_is_not_made(settings, tmp_path):
+    given = settings(
+        model_uri="models:/mnist-classifier@champion",
+        mlflow_tracking_uri=f"sqlite:///{tmp_path}/none.db",
+    )
+    outcomes = []
+    assert not Puller(given, outcomes.append).pull()
+    assert outcomes == ["registry_unavailable"]
+    assert not (tmp_path / "none.db").exists()
+
+
+@pytest.mark.parametrize("password", ["hunter2", "hun/ter2", "hun@ter2"])
+@pytest.mark.parametrize("address", ["http://bob:{}@127.0.0.1:9", "nonsense://bob:{}@127.0.0.1/db"])
+def test_no_message_holds_the_password_of_the_registry(
+    settings, monkeypatch, caplog, address, password
+):
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    given = settings(
+        model_uri="models:/mnist-classifier@champion",
+        mlflow_tracking_uri=address.format(password),
+    )
+    assert not Puller(given, [].append).pull()
+    said = caplog.text + bundle_cache.cache(given).failure()
+    assert "the registry cannot be read" in said
+    assert "ter2" not in said
+    assert "bob" not in said
+
+
+def test_an_address_in_a_message_keeps_all_but_who_asks():
+    told = registry_sync._masked(
+        OSError("no http://bob:hunter2@host/x nor sqlite:////home/a@b/mlflow.db")
+    )
+    assert told == "no http://***@host/x nor sqlite:////home/a@b/mlflow.db"
+
+
+def test_a_database_without_its_driver_is_a_line(settings, caplog):
+    given = settings(
+        model_uri="models:/mnist-classifier@champion",
+        mlflow_tracking_uri="mssql+pymssql://bob:hunter2@127.0.0.1/db",
+    )
+    outcomes = []
+    assert not Puller(given, outcomes.append).pull()
+    assert outcomes == ["registry_unavailable"]
+    assert caplog.messages == ["the registry cannot be read: No module named 'pymssql'"]
+
+
+def test_what_nobody_thought_of_is_said_and_counted(pulling, monkeypatch, caplog):
+    pull, outcomes, cache = pulling()
+
+    def broken(address="http://bob:hunter2@host"):
+        try:
+            raise KeyError(address)
+        except KeyError as error:
+            raise ZeroDivisionError(address) from error
+
+    monkeypatch.setattr(pull, "_resolve", broken)
+    assert not pull.pull()
+    assert outcomes == ["unexpected_error"]
+    assert cache.failure() == "the model cannot be brought: ZeroDivisionError"
+    (record,) = caplog.records
+    assert record.getMessage() == "the model cannot be brought: ZeroDivisionError: http://***@host"
+    line = JsonFormatter().format(record)
+    assert "in broken" in line
+    assert "hunter2" not in line
+
+
+@pytest.mark.parametrize("method", ["lock", "say"])
+def test_a_cache_that_cannot_be_written_does_not_end_the_watch(
+    pulling, registry, made, monkeypatch, method
+):
+    registry.promote(registry.register(made[3]))
+    pull, outcomes, _ = pulling()
+
+    def full(*arguments):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(bundle_cache.Bundles, method, full)
+    assert not pull.pull()
+    assert outcomes[-1] == "unexpected_error"
+
+
+def test_retries_come_later_and_later_until_it_is_there(registry, pulling, made):
+    class EnoughError(Exception):
+        pass
+
+    pull, _, _ = pulling(model_poll_seconds=30)
+    pauses = []
+
+    def wait(seconds):
+        pauses.append(seconds)
+        if len(pauses) == 7:
+            registry.promote(registry.register(made[3]))
+        if len(pauses) == 9:
+            raise EnoughError
+
+    with pytest.raises(EnoughError):
+        pull.run(wait)
+    for pause, expected in zip(pauses, [2, 4, 8, 16, 30, 30, 30, 30, 30], strict=True):
+        assert 0.9 * expected <= pause <= 1.1 * expected
+
+
+def test_workers_know_nothing_of_mlflow_or_what_trains():
+    look = """
+import sys, serve.__main__, serve.processes.worker, serve.app
+from serve.settings import Settings
+serve.app.create_app(Settings(rate_limit="1/minute"))
+unwanted = {"mlflow", "sqlalchemy", "tensorflow", "keras", "dvc", "hydra", "matplotlib", "pandas"}
+print(sorted(unwanted & set(sys.modules)), [m for m in sys.modules if m.startswith("pipeline")])
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", look], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert done.stdout == "[] []\n"
+
+
+def test_the_service_follows_a_registry_that_comes_and_goes(registry, start, made, tmp_path):
+    database = Path(registry.uri.removeprefix("sqlite:///"))
+    one, two = (registry.register(made[digit]) for digit in (3, 8))
+    options = {
+        "MODEL_URI": "models:/mnist-classifier@champion",
+        "MLFLOW_TRACKING_URI": registry.uri,
+        "MODEL_POLL_SECONDS": "0.3",
+        "API_WORKERS": "2",
+    }
+    service = start(**options)
+    with service.client() as api:
+        until(lambda: api.get("/health").json()["status"] == "degraded", service)
+        assert api.get("/health/ready").status_code == 503
+
+        def health():
+            return api.get("/health").json()
+
+        def serves(version):
+            # Both workers, one of which each new connection meets.
+            found = set()
+            for _ in range(8):
+                with service.client() as other:
+                    found.add(other.get("/health").json()["model_version"])
+            return found == {version}
+
+        registry.promote(one)
+        until(lambda: serves(one), service)
+        registry.promote(two)
+        until(lambda: serves(two), service)
+        assert health() == {
+            "status": "healthy",
+            "model_loaded": True,
+            "model_name": "mnist-classifier",
+            "model_version": two,
+            "reason": None,
+        }
+        made_at = registry.client.get_model_version(NAME, two).creation_timestamp / 1000
+        database.rename(tmp_path / "away.db")
+        until(lambda: health()["status"] == "degraded", service)
+        assert health()["model_version"] == two
+        metrics = api.get("/metrics").text
+        assert "\nmodel_ready 1.0\n" in metrics
+        assert "\nmodel_degraded 1.0\n" in metrics
+        assert 'model_reloads_total{outcome="registry_unavailable"} 0.0' not in metrics
+        created = re.search(r"^model_created_timestamp_seconds{.*} (.+)$", metrics, re.MULTILINE)
+        assert float(created[1]) == pytest.approx(made_at, abs=1e-3)
+    assert service.stop() == 0
+
+    again = start(**options)  # the registry is still down: the last good version serves
+    again.ready()
+    with again.client() as api:
+        assert api.get("/health").json()["model_version"] == two
+        until(lambda: api.get("/health").json()["status"] == "degraded", again)
+        (tmp_path / "away.db").rename(database)
+        until(lambda: api.get("/health").json()["status"] == "healthy", again)
+    assert again.stop() == 0
+
+
+def test_a_puller_that_dies_is_told_and_replaced(registry, start, made):
+    registry.promote(registry.register(made[3]))
+    service = start(
+        MODEL_URI="models:/mnist-classifier@champion",
+        MLFLOW_TRACKING_URI=registry.uri,
+        MODEL_POLL_SECONDS="600",
+        API_WORKERS="1",
+    )
+    service.ready()
+
+    (worker,) = {
+        line["pid"] for line in service.lines() if line["message"].endswith("is in service")
+    }
+    with service.client() as api:
+        until(lambda: api.get("/health").json()["status"] == "healthy", service)
+        for pid in service.children():
+            if pid != worker:
+                os.kill(pid, signal.SIGKILL)
+        reason = "the process that follows the registry died"
+        until(lambda: api.get("/health").json()["reason"] == reason, service)
+        until(lambda: api.get("/health").json()["status"] == "healthy", service)
+        assert 'model_reloads_total{outcome="puller_died"} 1.0' in api.get("/metrics").text

@@ -1,0 +1,115 @@
+"""What waits for a thread, and for how long."""
+
+import asyncio
+import io
+import socket
+import threading
+import time
+
+import httpx2
+import pytest
+from PIL import Image
+from support.bundles import PNG, picture
+
+from serve.prediction.service import Service
+from serve.prediction.work_queue import LONGEST, BusyError, Line
+from serve.telemetry import tracing
+from serve.telemetry.metrics import Metrics
+
+
+def waiting(line, count, pixels, body=None):
+    """Fills a line behind work that goes on until `body` is done."""
+
+    async def run():
+        done = threading.Event()
+        tasks = [asyncio.ensure_future(line.do(done.wait, pixels, None)) for _ in range(count)]
+        await asyncio.sleep(0)
+        try:
+            return await body()
+        finally:
+            done.set()
+            await asyncio.gather(*tasks)
+            assert await line.do(lambda: "free again", 10**9, None) == "free again"
+            line.close()
+
+    return asyncio.run(run())
+
+
+@pytest.mark.parametrize(("count", "pixels"), [(4, 250), (1, 1000), (LONGEST, 0)])
+def test_a_full_line_takes_no_more(count, pixels):
+    line = Line("line", 1000)
+
+    async def one_more():
+        with pytest.raises(BusyError):
+            await line.do(lambda: None, 1, None)
+
+    waiting(line, count, pixels, one_more)
+
+
+def test_what_nobody_waits_for_is_not_done():
+    line, done = Line("line", 1000), []
+
+    class GoneError(Exception):
+        pass
+
+    async def gone():
+        raise GoneError
+
+    async def some():
+        left = asyncio.ensure_future(line.do(lambda: done.append("gone"), 1, gone))
+        cancelled = asyncio.ensure_future(line.do(lambda: done.append("cancelled"), 1, None))
+        await asyncio.sleep(0)
+        cancelled.cancel()
+        return left
+
+    async def first():
+        left = await some()
+        tasks.append(left)
+
+    tasks = []
+    waiting(line, 2, 1, first)
+    assert done == []
+    assert isinstance(tasks[0].exception(), GoneError)
+
+
+def test_only_large_bodies_are_parsed_beside_the_event_loop(settings):
+    service = Service(settings(), Metrics(), tracing.chosen(settings(), lambda error: True))
+    service.open()
+
+    def parse():
+        return threading.current_thread() is threading.main_thread()
+
+    async def run():
+        return [await service.parsed(bytes(size), parse) for size in (10, 2**16, 2**16 + 1)]
+
+    assert asyncio.run(run()) == [True, True, False]
+    service.close()
+
+
+def bomb():
+    file = io.BytesIO()
+    Image.new("RGBA", (4000, 4000), (1, 2, 3, 100)).save(file, "WEBP", lossless=True)
+    return file.getvalue()
+
+
+def test_clients_that_have_gone_hold_nobody_up(start):
+    service = start(API_WORKERS=1)
+    service.ready()
+    content = bomb()
+    head = b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: image/webp\r\n"
+    sent = head + b"Content-Length: %d\r\n\r\n" % len(content) + content
+    address = httpx2.URL(service.url)
+    gone = [socket.create_connection((address.host, address.port)) for _ in range(60)]
+    for client in gone:
+        client.sendall(sent)
+    time.sleep(0.2)
+    for client in gone:
+        client.close()
+    with service.client() as api:
+        started = time.monotonic()
+        photo = picture(300, "JPEG")
+        while api.post("/predict", content=photo, headers=PNG).status_code == 503:
+            assert time.monotonic() - started < 3
+            time.sleep(0.05)
+        assert time.monotonic() - started < 3
+    assert not [line for line in service.lines() if line["level"] == "error"]

@@ -1,0 +1,217 @@
+"""Traces against a real collector of OTLP/HTTP, and none of it where nobody collects."""
+
+import re
+import socket
+import subprocess
+import sys
+import threading
+import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from importlib.metadata import PackageNotFoundError
+
+import pytest
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from support.bundles import PNG, picture, text
+from support.service_process import ROOT, until
+
+from serve import settings as service_settings
+from serve.settings import Settings
+
+CALLER = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+SERVER = 2  # SpanKind in the protocol
+
+
+class Collector:
+    """Keeps what is exported to it."""
+
+    def __init__(self):
+        self.requests = []
+        kept = self.requests
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self):
+                body = self.rfile.read(int(self.headers["content-length"]))
+                assert self.path == "/v1/traces"
+                kept.append(ExportTraceServiceRequest.FromString(body))
+                self.send_response(200)
+                self.end_headers()
+
+            def log_message(self, *arguments):
+                pass
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
+        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+
+    def spans(self):
+        return [
+            span
+            for request in self.requests
+            for resource in request.resource_spans
+            for scope in resource.scope_spans
+            for span in scope.spans
+        ]
+
+    def resources(self):
+        return [about(r.resource) for request in self.requests for r in request.resource_spans]
+
+    def stop(self):
+        self._server.shutdown()
+        self._server.server_close()
+
+
+def about(holder):
+    """Attributes as a dict."""
+    return {a.key: a.value.string_value or a.value.int_value for a in holder.attributes}
+
+
+@pytest.fixture
+def collector():
+    collector = Collector()
+    yield collector
+    collector.stop()
+
+
+def traced(start, endpoint, **more):
+    return start(
+        OTEL_EXPORTER_OTLP_ENDPOINT=endpoint,
+        OTEL_SERVICE_NAME="digits-under-test",
+        OTEL_BSP_SCHEDULE_DELAY="100",
+        **more,
+    )
+
+
+def ours(lines, path):
+    return next(line for line in lines if line.get("path") == path)
+
+
+def test_a_requests_spans_are_inside_the_callers_and_named_in_the_log(start, collector):
+    service = traced(start, collector.url, API_WORKERS=2)
+    service.ready()
+    sent = {**PNG, "traceparent": CALLER, "x-request-id": "mine"}
+    with service.client() as api:
+        assert api.post("/predict", content=picture(), headers=sent).status_code == 200
+    until(lambda: len(collector.spans()) >= 4, service)
+    assert service.stop() == 0
+    spans = {span.name: span for span in collector.spans()}
+    assert set(spans) == {"POST /predict", "decode", "normalise", "infer"}
+    request = spans.pop("POST /predict")
+    _, trace, parent, _ = CALLER.split("-")
+    assert (request.trace_id.hex(), request.parent_span_id.hex()) == (trace, parent)
+    assert request.kind == SERVER
+    attributes = about(request)
+    assert attributes["http.route"] == "/predict"
+    assert attributes["http.response.status_code"] == 200
+    assert attributes["digits.request_id"] == "mine"
+    for span in spans.values():
+        assert (span.trace_id, span.parent_span_id) == (request.trace_id, request.span_id)
+        assert request.start_time_unix_nano <= span.start_time_unix_nano
+        assert span.end_time_unix_nano <= request.end_time_unix_nano
+    assert about(spans["infer"])["images"] == 1
+    assert about(spans["infer"])["version"]
+    assert about(spans["decode"])["bytes"] == len(picture())
+    assert ours(service.lines(), "/predict")["trace_id"] == trace
+    assert {found["service.name"] for found in collector.resources()} == {"digits-under-test"}
+
+
+def test_what_is_done_in_other_threads_belongs_to_its_request(start, collector):
+    service = traced(start, collector.url, API_WORKERS=1)
+    service.ready()
+    with service.client() as api:
+        batch = {"images": [text(picture())] * 3 + ["!"]}
+        assert api.post("/predict/batch", json=batch).status_code == 200
+        large = picture(1000)
+        assert api.post("/predict", content=large, headers=PNG).status_code == 200
+        assert api.post("/predict", content=b"no picture", headers=PNG).status_code == 400
+    assert service.stop() == 0  # what is left is sent on the way out
+    traces = {}
+    for span in collector.spans():
+        traces.setdefault(span.trace_id, []).append(span)
+    assert len(traces) == 3
+    for spans in traces.values():
+        (request,) = (span for span in spans if span.kind == SERVER)
+        assert not request.parent_span_id
+        assert all(s.parent_span_id == request.span_id for s in spans if s is not request)
+    shapes = sorted(sorted(span.name for span in spans) for spans in traces.values())
+    assert shapes == [
+        ["POST /predict", "decode", "infer", "normalise"],
+        ["POST /predict", "decode", "normalise"],
+        ["POST /predict/batch", "decode", "infer", "normalise"],
+    ]
+    images = {
+        (span.name, about(span)["images"])
+        for spans in traces.values()
+        for span in spans
+        if "images" in about(span)
+    }
+    assert {("infer", 3), ("normalise", 4)} <= images
+    # What the sender did wrong is no error of the service.
+    assert {span.status.code for span in collector.spans()} == {0}
+    assert not any(span.events for span in collector.spans())
+    logged = {line["trace_id"] for line in service.lines() if line.get("message") == "request"}
+    assert logged == {trace.hex() for trace in traces}
+
+
+def test_probes_and_pages_of_metrics_are_no_traces(start, collector):
+    service = traced(start, collector.url, API_WORKERS=1)
+    service.ready()
+    with service.client() as api:
+        for path in ("/health", "/metrics", "/health/live", "/api/info"):
+            api.get(path)
+    assert service.stop() == 0
+    assert {span.name for span in collector.spans()} == {"GET /api/info"}
+
+
+@pytest.mark.parametrize("silent", [False, True], ids=["refuses", "never answers"])
+def test_a_collector_that_is_away_holds_nothing_up(start, silent):
+    with socket.create_server(("127.0.0.1", 0)) as deaf:  # accepts, and says nothing
+        port = deaf.getsockname()[1]
+        if not silent:
+            deaf.close()
+        service = traced(start, f"http://127.0.0.1:{port}", API_WORKERS=1)
+        service.ready()
+        slowest = 0.0
+        with service.client() as api:
+            for _ in range(100):
+                began = time.monotonic()
+                assert api.post("/predict", content=picture(), headers=PNG).status_code == 200
+                slowest = max(slowest, time.monotonic() - began)
+        began = time.monotonic()
+        assert service.stop() == 0
+        stopped = time.monotonic() - began
+    assert slowest < 1
+    assert stopped < 0.3 + 1 + 2  # draining, what tracing may take, and a busy machine
+
+
+def test_nobody_pays_who_does_not_trace(start):
+    program = (
+        "import sys, fastapi; own = set(sys.modules)\n"  # imports OpenTelemetry's interface itself
+        "import serve.__main__, serve.processes.worker\n"
+        "from serve.app import create_app; create_app()\n"
+        "new = sys.modules.keys() - own\n"
+        "print([m for m in new if m.startswith(('opentel', 'serve.telemetry.otlp'))])"
+    )
+    clean = {"PATH": "/usr/bin:/bin", "MODEL_URI": ".", "STATE_DIR": "nowhere"}
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, env=clean, capture_output=True, text=True
+    )
+    assert done.stdout.strip() == "[]", done.stderr
+    service = start(API_WORKERS=1)
+    service.ready()
+    with service.client() as api:
+        api.post("/predict", content=picture(), headers={**PNG, "traceparent": CALLER})
+    assert service.stop() == 0
+    assert "trace_id" not in ours(service.lines(), "/predict")
+
+
+def test_a_collector_needs_an_address_and_the_library(monkeypatch):
+    with pytest.raises(ValueError, match="must be http"):
+        Settings(otel_exporter_otlp_endpoint="localhost:4318")
+
+    def missing(name):
+        raise PackageNotFoundError(name)
+
+    monkeypatch.setattr(service_settings, "version", missing)
+    assert not Settings().otel_exporter_otlp_endpoint
+    with pytest.raises(ValueError, match=re.escape("needs opentelemetry-exporter-otlp")):
+        Settings(otel_exporter_otlp_endpoint="http://localhost:4318")

@@ -1,0 +1,285 @@
+"""Prometheus and Alertmanager of the repository's files, what hears of alerts, and load."""
+
+import json
+import re
+import shutil
+import socket
+import subprocess
+import threading
+import time
+from collections import Counter
+from datetime import datetime
+from fractions import Fraction
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import httpx2
+import yaml
+
+from support import time_scale as scale
+from support.service_process import ROOT, until
+
+RULES = {
+    path.stem: yaml.safe_load(path.read_text())["groups"]
+    for path in sorted((ROOT / "monitoring/prometheus/rules").glob("*.yml"))
+}
+ALERTS = {
+    rule["alert"]: rule
+    for groups in RULES.values()
+    for group in groups
+    for rule in group["rules"]
+    if "alert" in rule
+}
+# Of PromQL.
+_WORDS = {"and", "or", "unless", "on", "by", "sum", "offset", "ignoring", "bool", "without"}
+
+
+def expressions():
+    """Everything that asks Prometheus: rules, texts of alerts, dashboards."""
+    for groups in RULES.values():
+        for group in groups:
+            for rule in group["rules"]:
+                yield rule["expr"]
+                for text in rule.get("annotations", {}).values():
+                    yield from re.findall(r'query "([^"]+)"', text)
+    for file in (ROOT / "monitoring/grafana/dashboards").glob("*.json"):
+        yield from re.findall(r'"expr": "((?:[^"\\]|\\.)*)"', file.read_text())
+
+
+def names(expression):
+    """The names of series in PromQL."""
+    expression = re.sub(r'"(?:[^"\\]|\\.)*"', "", expression)
+    expression = re.sub(r"{[^{}]*}|\[[^\]]*\]|#.*", " ", expression)
+    expression = re.sub(
+        r"\b(on|by|ignoring|without|group_left|group_right)\s*\([^)]*\)", " ", expression
+    )
+    words = re.findall(r"(?<![\w.])([a-zA-Z_:][\w:]*)\b(?!\s*\()", expression)
+    return set(words) - _WORDS
+
+
+def free_port():
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        return free.getsockname()[1]
+
+
+class Webhook:
+    """Whoever is on call: keeps every message."""
+
+    def __init__(self):
+        self.messages = []
+        messages = self.messages
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self):
+                body = self.rfile.read(int(self.headers["Content-Length"]))
+                messages.append(json.loads(body))
+                self.send_response(200)
+                self.end_headers()
+
+            def log_message(self, *args):
+                pass
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self._server.server_port}/"
+        self._thread = threading.Thread(target=self._server.serve_forever)
+        self._thread.start()
+
+    def told(self, status, since):
+        """The names of the alerts that began since then and that a message said to be so.
+
+        Prometheus repeats for a quarter of an hour that an alert is over.
+        """
+        return {
+            alert["labels"]["alertname"]
+            for message in self.messages
+            for alert in message["alerts"]
+            if alert["status"] == status
+            and datetime.fromisoformat(alert["startsAt"]).timestamp() >= since
+        }
+
+    def pending(self):
+        """The names of the alerts that were told last as firing."""
+        last = {
+            alert["fingerprint"]: alert for message in self.messages for alert in message["alerts"]
+        }
+        return {a["labels"]["alertname"] for a in last.values() if a["status"] == "firing"}
+
+    def close(self):
+        self._server.shutdown()
+        self._thread.join()
+        self._server.server_close()
+
+
+class Program:
+    """A server of Debian's, on a free port."""
+
+    def __init__(self, folder, *command):
+        self.port = free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.log = folder / f"{command[0]}.log"
+        with self.log.open("wb") as log:
+            self.process = subprocess.Popen(
+                [*command, f"--web.listen-address=127.0.0.1:{self.port}"], stdout=log, stderr=log
+            )
+        until(lambda: self._answers() or self.process.poll() is not None)
+        assert self.process.poll() is None, self.log.read_text()
+
+    def _answers(self):
+        try:
+            return self.get("/-/ready").status_code == 200
+        except httpx2.TransportError:
+            return False
+
+    def get(self, path, **parameters):
+        return httpx2.get(f"{self.url}{path}", params=parameters, trust_env=False, timeout=10)
+
+    def stop(self):
+        self.process.terminate()
+        self.process.wait(30)
+
+
+def alertmanager(folder, webhook_url, factor="1"):
+    """Alertmanager on the repository's file; Debian's 0.25 cannot read the address from a file."""
+    scale.main(Fraction(factor), folder)
+    file = folder / "alertmanager/alertmanager.yml"
+    content = yaml.safe_load(file.read_text())
+    for receiver in content["receivers"]:
+        for hook in receiver["webhook_configs"]:
+            del hook["url_file"]
+            hook["url"] = webhook_url
+    file.write_text(yaml.safe_dump(content))
+    return Program(
+        folder,
+        "prometheus-alertmanager",
+        f"--config.file={file}",
+        f"--storage.path={folder / 'alerts'}",
+        "--cluster.listen-address=",
+    )
+
+
+class Watch:
+    """Prometheus and Alertmanager with the repository's files, on another clock.
+
+    `targets`: where the jobs are asked; a job without an entry is asked nowhere. One for drift
+    would be missed.
+    """
+
+    def __init__(self, folder, targets, factor):
+        self.webhook = Webhook()
+        self.alertmanager = alertmanager(folder, self.webhook.url, factor)
+        file = folder / "prometheus/prometheus.yml"
+        content = yaml.safe_load(file.read_text())
+        content["alerting"]["alertmanagers"] = [{"static_configs": [_at(self.alertmanager.port)]}]
+        known = {"alertmanager": self.alertmanager.port, **targets}
+        content["scrape_configs"] = [
+            {"job_name": job["job_name"], "static_configs": [_at(known[job["job_name"]])]}
+            for job in content["scrape_configs"]
+            if job["job_name"] in known
+        ]
+        file.write_text(yaml.safe_dump(content))
+        self.prometheus = Program(
+            folder,
+            "prometheus",
+            f"--config.file={file}",
+            f"--storage.tsdb.path={folder / 'series'}",
+            # As all else: a minute on the other clock.
+            f"--rules.alert.resend-delay={scale.duration('1m', Fraction(factor))}",
+        )
+
+    def value(self, query):
+        """The one value of the query, or None."""
+        found = self.query(query)
+        assert len(found) < 2, found
+        return float(found[0]["value"][1]) if found else None
+
+    def query(self, query):
+        answer = self.prometheus.get("/api/v1/query", query=query).json()
+        assert answer["status"] == "success", answer
+        return answer["data"]["result"]
+
+    def firing(self, seconds=None):
+        """The names of the alerts that fire now, or did within the last seconds."""
+        series = 'ALERTS{alertstate="firing"}'
+        if seconds:
+            series = f"max_over_time({series}[{round(seconds * 1000)}ms])"
+        return {found["metric"]["alertname"] for found in self.query(series)}
+
+    def close(self):
+        self.prometheus.stop()
+        self.alertmanager.stop()
+        self.webhook.close()
+
+
+def _at(port):
+    return {"targets": [f"127.0.0.1:{port}"]}
+
+
+class Load:
+    """Clients that ask all the time, with `send(client, number)`, which may change meanwhile."""
+
+    def __init__(self, url, send, clients=2, pause=0.02):
+        self.send = send
+        self.statuses = Counter()  # of the responses, by (endpoint, status)
+        self.broken = 0  # requests whose response did not arrive
+        self._url, self._pause = url, pause
+        self._lock, self._done = threading.Lock(), threading.Event()
+        self._threads = [
+            threading.Thread(target=self._ask, args=(place, clients)) for place in range(clients)
+        ]
+
+    def _ask(self, number, step):
+        while not self._done.is_set():
+            with httpx2.Client(base_url=self._url, timeout=30, trust_env=False) as api:
+                try:
+                    for _ in range(25):  # then another connection, perhaps to another worker
+                        if self._done.is_set():
+                            return
+                        self._count(self.send(api, number))
+                        number += step
+                        self._done.wait(self._pause)
+                except httpx2.TransportError:
+                    with self._lock:
+                        self.broken += 1
+                    self._done.wait(0.05)
+
+    def _count(self, responses):
+        with self._lock:
+            for response in responses:
+                path = response.request.url.path
+                self.statuses[path, response.status_code] += 1
+
+    def __enter__(self):
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *error):
+        self._done.set()
+        for thread in self._threads:
+            thread.join()
+
+
+def counters(text):
+    """The samples of an exposition: {name: {labels as written: value}}."""
+    found = {}
+    for name, labels, value in re.findall(r"^([a-z_:]+)(?:{(.*)})? (\S+)$", text, re.MULTILINE):
+        found.setdefault(name, {})[labels] = float(value)
+    return found
+
+
+def spoilt(bundle, folder):
+    """A copy of the bundle with a bit of its model turned."""
+    shutil.copytree(bundle, folder)
+    file = Path(folder) / "model.tflite"
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(content)
+    return folder
+
+
+def within(condition, seconds, say):
+    """Waits for the condition; fails with what `say` returns."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, say()
+        time.sleep(0.1)
