@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from omegaconf import MISSING, OmegaConf
+from omegaconf import MISSING
 
-from pipeline.config import CONF
+from pipeline.config import rules as config_rules
 from pipeline.data.dataset import Split
 from pipeline.evaluation import latency
 from pipeline.evaluation.metrics import confusion_matrix, mcnemar, recall
@@ -46,11 +46,8 @@ class Check:
 
 
 def rules() -> Rules:
-    """The rules in force; a wrong key or type is an error of OmegaConf that names it."""
-    merged = OmegaConf.merge(OmegaConf.structured(Rules), OmegaConf.load(CONF / "register.yaml"))
-    loaded = OmegaConf.to_object(merged)
-    assert isinstance(loaded, Rules)
-    return loaded
+    """Return the rules of `conf/register.yaml`; PipelineError names a wrong key or type."""
+    return config_rules.load("register.yaml", Rules)
 
 
 def check(

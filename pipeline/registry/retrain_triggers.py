@@ -10,9 +10,9 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from mlflow.entities.model_registry import ModelVersion
-from omegaconf import MISSING, OmegaConf
+from omegaconf import MISSING
 
-from pipeline.config import CONF, PipelineError
+from pipeline.config import PipelineError, rules
 from pipeline.registry.versions import PROMOTED
 from serve.prediction.feedback_store import Entry
 
@@ -36,11 +36,8 @@ class Finding:
 
 
 def limits() -> Limits:
-    """The limits in force; a wrong key or type is an error of OmegaConf that names it."""
-    merged = OmegaConf.merge(OmegaConf.structured(Limits), OmegaConf.load(CONF / "retrain.yaml"))
-    loaded = OmegaConf.to_object(merged)
-    assert isinstance(loaded, Limits)
-    return loaded
+    """Return the limits of `conf/retrain.yaml`; PipelineError names a wrong key or type."""
+    return rules.load("retrain.yaml", Limits)
 
 
 def age(champion: ModelVersion | None, days: float, now: datetime, *, news: bool) -> Finding:

@@ -9,9 +9,9 @@ from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
-from omegaconf import OmegaConf
 
-from pipeline.config import CONF, Data, Feedback, PipelineError
+from pipeline.config import Data, Feedback, PipelineError
+from pipeline.config import rules as config_rules
 from pipeline.data.dataset import CLASSES, SIDE, Images, Labels, Split, Splits
 from pipeline.storage.files import replacing
 
@@ -34,11 +34,9 @@ class Corrections(NamedTuple):
 
 def rules() -> Feedback:
     """What `conf/data/mnist_feedback.yaml` says of feedback."""
-    file = OmegaConf.load(CONF / f"data/{DATA}.yaml")
-    data = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Data), file))
-    assert isinstance(data, Data)
-    assert data.feedback
-    return data.feedback
+    feedback = config_rules.load(f"data/{DATA}.yaml", Data).feedback
+    assert feedback
+    return feedback
 
 
 def save(corrections: Corrections, path: Path) -> None:
