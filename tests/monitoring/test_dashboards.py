@@ -4,13 +4,13 @@ import math
 import re
 import shutil
 
-import draw
 import numpy as np
 import pytest
 import yaml
 from grafana_foundation_sdk.models import units
 from PIL import Image
 from sklearn.datasets import load_digits
+from support import dashboard_preview as draw
 from support.alerting import expressions, names
 from support.bundles import picture
 from support.monitored_stack import Scene
