@@ -26,6 +26,7 @@ def collection(document: Json) -> Json:
     The collection's variables are the address, the key, a picture, and it as pixels.
     """
     picture = PICTURE.read_bytes()
+    schemas = document["components"]["schemas"]
     variables = {
         "baseUrl": "http://127.0.0.1:8000",
         "apiKey": "",
@@ -54,12 +55,12 @@ def collection(document: Json) -> Json:
             item
             for path, operations in document["paths"].items()
             for method, operation in operations.items()
-            for item in _items(path, method.upper(), operation)
+            for item in _items(path, method.upper(), operation, schemas)
         ],
     }
 
 
-def _items(path: str, method: str, operation: Json) -> Iterator[Json]:
+def _items(path: str, method: str, operation: Json, schemas: Json) -> Iterator[Json]:
     contents = operation.get("requestBody", {}).get("content", {})
     if not contents:
         yield _item(f"{method} {path}", path, method, operation, [], None)
@@ -67,7 +68,7 @@ def _items(path: str, method: str, operation: Json) -> Iterator[Json]:
         # Postman writes the boundary of a form into its header itself.
         header = [] if kind.startswith("multipart/") else [{"key": "Content-Type", "value": kind}]
         name = f"{method} {path}" + (f" ({kind})" if len(contents) > 1 else "")
-        yield _item(name, path, method, operation, header, _body(kind, content["schema"]))
+        yield _item(name, path, method, operation, header, _body(kind, content["schema"], schemas))
 
 
 def _item(
@@ -94,9 +95,9 @@ def _parameter(parameter: Json) -> tuple[str, Json]:
     return parameter["in"], made | {"description": parameter.get("description", "")}
 
 
-def _body(kind: str, schema: Json) -> Json:
+def _body(kind: str, schema: Json, schemas: Json) -> Json:
     if kind == "application/json":
-        text = json.dumps(example(schema, schema.get("$defs", {})), indent=2)
+        text = json.dumps(example(schema, schemas), indent=2)
         text = text.replace('"{{pixels}}"', "{{pixels}}")
         return {"mode": "raw", "raw": text, "options": {"raw": {"language": "json"}}}
     if kind.startswith("multipart/"):

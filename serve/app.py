@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from fastapi import FastAPI
 from starlette.middleware.cors import CORSMiddleware
@@ -16,6 +16,7 @@ from serve import settings
 from serve.http import direct_route, errors
 from serve.http.access_control import Guard, Keys
 from serve.http.access_log import Observe
+from serve.http.schemas import request_schemas
 from serve.models import registry_sync
 from serve.prediction.service import Service
 from serve.routes import drift, feedback, health, open_inference, pages, predict, stream
@@ -39,6 +40,12 @@ class Application(FastAPI):
     def build_middleware_stack(self) -> ASGIApp:
         """Called at the first request, when all routes are there."""
         return self.layers(super().build_middleware_stack())
+
+    def openapi(self) -> dict[str, Any]:
+        """Return the OpenAPI document, with the schemas of bodies that FastAPI does not parse."""
+        document = super().openapi()
+        document["components"]["schemas"].update(request_schemas())
+        return document
 
 
 def create_app(given: Settings | None = None, metrics_folder: Path | None = None) -> Application:

@@ -5,6 +5,9 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
+from pydantic.json_schema import models_json_schema
+
+_REFERENCE = "#/components/schemas/{model}"
 
 ImageText = Annotated[
     str,
@@ -186,3 +189,18 @@ class InferResponse(BaseModel):
     model_name: str
     model_version: str
     outputs: list[OutputTensor]
+
+
+def reference(model: type[BaseModel]) -> dict[str, str]:
+    """Return the OpenAPI reference to the model's schema."""
+    return {"$ref": _REFERENCE.format(model=model.__name__)}
+
+
+def request_schemas() -> dict[str, Any]:
+    """Return the JSON schemas of all request bodies, by name, for OpenAPI's components."""
+    models = (PredictRequest, BatchRequest, FeedbackRequest, InferRequest)
+    _, found = models_json_schema(
+        [(model, "validation") for model in models], ref_template=_REFERENCE
+    )
+    schemas: dict[str, Any] = found["$defs"]
+    return schemas

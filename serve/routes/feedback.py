@@ -9,7 +9,7 @@ from starlette.responses import Response
 
 from serve.http import request_body
 from serve.http.direct_route import Json, post, read
-from serve.http.schemas import Feedback, FeedbackRequest
+from serve.http.schemas import Feedback, FeedbackRequest, reference
 from serve.prediction.feedback_store import Entry, UnknownRequestError
 from serve.prediction.service import Service
 from serve.telemetry.request_context import Call
@@ -21,7 +21,7 @@ def install(app: FastAPI, service: Service) -> None:
     @post(
         app,
         "/feedback",
-        {"application/json": FeedbackRequest.model_json_schema()},
+        {"application/json": reference(FeedbackRequest)},
         Feedback,
     )
     async def give_feedback(request: Request) -> Response:

@@ -13,7 +13,7 @@ from starlette.responses import JSONResponse, Response
 
 from serve.http import request_body
 from serve.http.direct_route import Json, errors, post, read
-from serve.http.schemas import InferRequest, InferResponse, Tensor
+from serve.http.schemas import InferRequest, InferResponse, Tensor, reference
 from serve.imaging.errors import NoDigitError
 from serve.imaging.normalise import normalise_grey
 from serve.imaging.placement import SIDE
@@ -70,7 +70,7 @@ def install(app: FastAPI, service: Service) -> None:
     @post(
         app,
         f"{model_path}/infer",
-        {"application/json": InferRequest.model_json_schema()},
+        {"application/json": reference(InferRequest)},
         InferResponse,
     )
     async def infer(request: Request) -> Response:

@@ -12,7 +12,13 @@ from starlette.types import Scope
 
 from serve.http import errors, request_body
 from serve.http.direct_route import Json, post, read
-from serve.http.schemas import BatchPrediction, BatchRequest, Prediction, PredictRequest
+from serve.http.schemas import (
+    BatchPrediction,
+    BatchRequest,
+    Prediction,
+    PredictRequest,
+    reference,
+)
 from serve.models.loaded import Model
 from serve.prediction.service import Answer, Service
 from serve.prediction.work_queue import Check
@@ -21,7 +27,7 @@ from serve.telemetry.request_context import Call
 _FILE = {"type": "string", "format": "binary"}
 _FORM = {"type": "object", "required": ["file"], "properties": {"file": _FILE}}
 _PREDICT = {
-    "application/json": PredictRequest.model_json_schema(),
+    "application/json": reference(PredictRequest),
     **dict.fromkeys(("image/png", "image/jpeg", "image/webp", "application/octet-stream"), _FILE),
     "multipart/form-data": _FORM,
 }
@@ -96,7 +102,7 @@ def install(app: FastAPI, service: Service) -> None:
     @post(
         app,
         "/predict/batch",
-        {"application/json": BatchRequest.model_json_schema()},
+        {"application/json": reference(BatchRequest)},
         BatchPrediction,
         _CHOICE,
     )
