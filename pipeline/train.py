@@ -1,4 +1,4 @@
-"""Trains one run and exports it: `python -m pipeline.train run=3`."""
+"""Train one run and export it: `python -m pipeline.train run=3`."""
 
 from __future__ import annotations
 
@@ -15,22 +15,24 @@ from pipeline.storage.files import sha256, write_json
 from pipeline.training import determinism
 from serve.models.predictor import softmax
 
-# Modules that decide the weights: a checkpoint that other code left is not resumed.
+# Modules that decide the weights: a checkpoint of other code is not resumed.
 _CODE = (
     "data/dataset",
     "training/augmentation",
     "training/determinism",
+    "training/dropout",
     "training/fit",
+    "training/learning_rate_schedule",
     "training/networks",
 )
 
 
 def main(cfg: Config) -> None:
-    """Trains, exports and describes the model of `cfg.run`."""
+    """Train, calibrate, export and describe the model of `cfg.run`."""
     source, target = paths.processed(cfg.data.name), paths.model(cfg.run)
     train, validation = dataset.load(source, "train"), dataset.load(source, "validation")
     determinism.start(cfg.seed, cfg.threads)
-    # TensorFlow comes with these, and must find seed and threads set.
+    # These import TensorFlow, which must find seed and threads set.
     from pipeline.training import calibration, checkpoints, fit, litert_export, networks
 
     started = time.monotonic()
@@ -42,7 +44,7 @@ def main(cfg: Config) -> None:
 
     model = networks.for_inference(trained, cfg.model)
     exported = litert_export.to_litert(model)
-    logits = litert_export.prove_parity(model, exported, validation.images)
+    logits = litert_export.check_parity(model, exported, validation.images)
     temperature = calibration.fit_temperature(logits, validation.labels)
 
     shutil.rmtree(target, ignore_errors=True)
@@ -66,7 +68,7 @@ def main(cfg: Config) -> None:
 
 
 def identity(cfg: Config) -> dict[str, Any]:
-    """What the model is called and what goes in and comes out."""
+    """Return the model's name, its input and its output, as `model.json` has them."""
     return {
         "name": cfg.name,
         "run": cfg.run,

@@ -1,1 +1,1 @@
-"""From a configuration to trained weights."""
+"""Training: from a configuration to trained, calibrated and exported weights."""

@@ -1,6 +1,6 @@
-"""Where a training stands after each epoch, so that a killed run goes on from there.
+"""Checkpoints after each epoch, so that a killed training resumes where it was.
 
-Kept outside the stage's outputs and outside a temporary copy: DVC deletes both.
+They lie outside the stage's outputs and outside a temporary copy, because DVC deletes both.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _HISTORY = "history.json"
 
 
 def folder(settings: object, inputs: Iterable[Path]) -> Path:
-    """The folder of the one training that has these settings, files and libraries."""
+    """Return the folder of the one training with these settings, files and libraries."""
     libraries = [keras.__version__, tf.__version__]
     digest = hashlib.sha256(json.dumps([settings, libraries], sort_keys=True).encode())
     for path in inputs:
@@ -34,9 +34,9 @@ def folder(settings: object, inputs: Iterable[Path]) -> Path:
 
 
 def save(path: Path, model: keras.Model, history: History, best: int) -> None:
-    """Keeps weights, optimiser and random state after the last epoch of `history`.
+    """Save weights, optimiser and random state after the last epoch of `history`.
 
-    `best` is the epoch, from 1, whose weights `restore_best` shall bring back.
+    `best` is the epoch, from 1, that `restore_best` brings back. Other epochs are deleted.
     """
     epoch = len(history)
     with replacing(_weights(path, epoch)) as temporary:
@@ -48,10 +48,10 @@ def save(path: Path, model: keras.Model, history: History, best: int) -> None:
 
 
 def restore(path: Path, model: keras.Model) -> History:
-    """Brings `model` to its last saved state; the metrics of the epochs that it has behind it.
+    """Restore the latest state of `model` and return the metrics of its finished epochs.
 
     Raises:
-        PipelineError: what is there is not what `save` leaves.
+        PipelineError: the checkpoint cannot be read.
     """
     if not (path / _HISTORY).exists():
         return []
@@ -59,24 +59,24 @@ def restore(path: Path, model: keras.Model) -> History:
         history: History = json.loads((path / _HISTORY).read_bytes())
         model.load_weights(_weights(path, len(history)))
     except (OSError, ValueError) as error:
-        raise PipelineError(f"{path} is no checkpoint ({error}): rm -r {path}") from error
+        raise PipelineError(f"the checkpoint {path} is corrupt ({error}): rm -r {path}") from error
     return history
 
 
 def restore_best(path: Path, model: keras.Model, best: int) -> None:
-    """Brings `model` to its state after epoch `best`."""
+    """Restore the state of `model` after epoch `best`."""
     model.load_weights(_weights(path, best))
 
 
 def discard(path: Path) -> None:
-    """Forgets the training; first that it is there, so that a kill leaves no half of it."""
+    """Delete the checkpoint; its index goes first, so that a kill leaves no half of it."""
     (path / _HISTORY).unlink(missing_ok=True)
     shutil.rmtree(path, ignore_errors=True)
 
 
 @contextmanager
 def claimed(path: Path) -> Iterator[None]:
-    """Keeps another process with the same training waiting, for it would write the same files."""
+    """Lock the checkpoint: another process with the same training waits."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(path.with_suffix(".lock")):
         yield

@@ -1,4 +1,4 @@
-"""TensorFlow that gives the same weights each time on one machine, and keeps quiet about it."""
+"""Deterministic and quiet TensorFlow: the same weights each time on one machine."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from pathlib import Path
 
 
 def start(seed: int, threads: int) -> None:
-    """Imports TensorFlow with everything fixed that changes weights: seed, threads, oneDNN.
+    """Import TensorFlow and fix all that changes weights: seed, threads, oneDNN.
 
-    Call it before anything else imports TensorFlow: neither the flag nor the thread counts can be
+    Call it before anything else imports TensorFlow: the flag and the thread counts cannot be
     changed afterwards.
     """
     os.environ["TF_ENABLE_ONEDNN_OPTS"] = "1"
@@ -27,26 +27,25 @@ def start(seed: int, threads: int) -> None:
 
 
 def import_tensorflow() -> None:
-    """Imports TensorFlow without its greetings; takes 4 s."""
+    """Import TensorFlow without its start-up messages; takes 4 s."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    for chatty in ("absl", "tensorflow"):
-        logging.getLogger(chatty).setLevel(logging.WARNING)
+    for name in ("absl", "tensorflow"):
+        logging.getLogger(name).setLevel(logging.WARNING)
     with quiet():
         import tensorflow  # noqa: F401  for its side effect: it is loaded
 
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Sends what C++ code writes to standard error to nowhere.
+    """Discard what C++ code writes to standard error; Python's exceptions still show.
 
-    TensorFlow greets on import and the LiteRT converter thinks aloud, before and whatever the log
-    level. Python's exceptions are not touched.
+    TensorFlow's import and the LiteRT converter write there whatever the log level.
     """
-    kept = os.dup(2)
-    with Path(os.devnull).open("w") as nowhere:
-        os.dup2(nowhere.fileno(), 2)
+    stderr = os.dup(2)
+    with Path(os.devnull).open("w") as null:
+        os.dup2(null.fileno(), 2)
     try:
         yield
     finally:
-        os.dup2(kept, 2)
-        os.close(kept)
+        os.dup2(stderr, 2)
+        os.close(stderr)

@@ -1,4 +1,4 @@
-"""From a trained network to what is served: the LiteRT file, and proof that it answers alike."""
+"""Export to LiteRT, and a parity check of the exported file against the Keras model."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ TOLERANCE = 1e-4  # largest difference of a probability
 
 
 def to_litert(model: keras.Model) -> bytes:
-    """The network as a LiteRT file, by way of a SavedModel: the same bytes each time.
+    """Return the network as a LiteRT file, by way of a SavedModel: the same bytes each time.
 
-    `TFLiteConverter.from_concrete_functions` loses the weights of a Keras 3 model without a word;
-    `prove_parity` would notice.
+    `TFLiteConverter.from_concrete_functions` silently loses the weights of a Keras 3 model;
+    `check_parity` would notice.
     """
     with tempfile.TemporaryDirectory() as folder, quiet():
         model.export(folder, format="tf_saved_model", verbose=False)
@@ -32,12 +32,11 @@ def to_litert(model: keras.Model) -> bytes:
     return content
 
 
-def prove_parity(model: keras.Model, content: bytes, images: Images) -> NDArray[np.float32]:
-    """The exported file's logits for `images`, (n, 10), which are the network's own.
+def check_parity(model: keras.Model, content: bytes, images: Images) -> NDArray[np.float32]:
+    """Return the exported file's (n, 10) logits, which agree with those of the network.
 
     Raises:
-        PipelineError: some image gets another digit, or a probability that differs by
-            `TOLERANCE` or more.
+        PipelineError: an image gets another digit, or a probability differs by `TOLERANCE` or more.
     """
     expected = np.asarray(model.predict(images[..., None], batch_size=500, verbose=0))
     logits = LogitModel(content)(images)
@@ -45,8 +44,8 @@ def prove_parity(model: keras.Model, content: bytes, images: Images) -> NDArray[
     changed = int((logits.argmax(1) != expected.argmax(1)).sum())
     if difference >= TOLERANCE or changed:
         raise PipelineError(
-            f"the exported model is not the trained one: {changed} of {len(images)} images get "
-            f"another digit, probabilities differ by up to {difference:.1e} (limit {TOLERANCE:g})"
+            f"the exported model differs from the trained one: {changed} of {len(images)} images "
+            f"get another digit, probabilities differ by {difference:.1e} (limit {TOLERANCE:g})"
         )
     logger.info("exported: equal to Keras within %.0e on %d images", difference, len(images))
     return logits

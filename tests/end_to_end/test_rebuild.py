@@ -175,7 +175,7 @@ def test_a_stage_that_is_killed_is_made_good_by_the_next_repro(clone, stage):
     assert clone.read("dvc.lock") == recorded
     assert clone.run("git", "status", "--porcelain") == ""
     if stage == "train":
-        assert "goes on after epoch" in again
+        assert "resumes after epoch" in again
 
 
 def kill(stage, clone):

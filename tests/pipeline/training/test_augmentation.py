@@ -8,10 +8,10 @@ STILL = Augmentation(0.0, 0.0, 0.0, 0.0)
 
 
 @pytest.fixture(scope="module")
-def batches(tensorflow):
-    from pipeline.training import augmentation as batches
+def augmentation(tensorflow):
+    from pipeline.training import augmentation
 
-    return batches
+    return augmentation
 
 
 @pytest.fixture
@@ -27,25 +27,25 @@ def content(dataset):
     return np.concatenate(images), np.concatenate(labels)
 
 
-def test_an_epoch_shows_images_once_with_their_labels(batches, split):
-    images, labels = content(batches.stream(split, 16, STILL, seed=1)(0))
+def test_an_epoch_shows_images_once_with_their_labels(augmentation, split):
+    images, labels = content(augmentation.batches(split, 16, STILL, seed=1)(0))
     assert images.shape == (96, 28, 28, 1)
     assert images.dtype == np.uint8
     assert np.array_equal(images[:, 5, 5, 0], labels)
     assert len(set(labels)) == 96
 
 
-def test_order_depends_on_seed_and_epoch_alone(batches, split):
+def test_order_depends_on_seed_and_epoch_alone(augmentation, split):
     def order(seed, epoch):
-        return tuple(content(batches.stream(split, 16, STILL, seed)(epoch))[1])
+        return tuple(content(augmentation.batches(split, 16, STILL, seed)(epoch))[1])
 
     assert order(1, 0) == order(1, 0)
     assert len({order(1, 0), order(1, 1), order(2, 0), order(2, 1)}) == 4
 
 
-def test_a_batch_larger_than_the_data_is_the_data(batches, split):
-    assert batches.steps(len(split), 500) == 1
-    assert len(content(batches.stream(split, 500, STILL, seed=1)(0))[1]) == 100
+def test_a_batch_larger_than_the_data_is_the_data(augmentation, split):
+    assert augmentation.steps_per_epoch(len(split), 500) == 1
+    assert len(content(augmentation.batches(split, 500, STILL, seed=1)(0))[1]) == 100
 
 
 def bar(thickness=4):
@@ -62,16 +62,20 @@ def centres(images):
     return np.stack([(weights.sum(2) * grid).sum(1), (weights.sum(1) * grid).sum(1)], axis=1)
 
 
-def test_shift_moves_up_to_its_limit_both_ways(batches):
-    images, _ = content(batches.stream(bar(), 50, Augmentation(0.0, 2.0, 0.0, 0.0), seed=3)(0))
+def test_shift_moves_up_to_its_limit_both_ways(augmentation):
+    images, _ = content(
+        augmentation.batches(bar(), 50, Augmentation(0.0, 2.0, 0.0, 0.0), seed=3)(0)
+    )
     moved = centres(images.astype(float))
     assert np.abs(moved).max() <= 2.05
     assert (moved.min(axis=0) < -1.5).all()
     assert (moved.max(axis=0) > 1.5).all()
 
 
-def test_rotation_turns_about_the_centre(batches):
-    images, _ = content(batches.stream(bar(), 50, Augmentation(20.0, 0.0, 0.0, 0.0), seed=3)(0))
+def test_rotation_turns_about_the_centre(augmentation):
+    images, _ = content(
+        augmentation.batches(bar(), 50, Augmentation(20.0, 0.0, 0.0, 0.0), seed=3)(0)
+    )
     images = images.astype(float)
     assert np.abs(centres(images)).max() < 0.2
     # The slope of a line through the bright pixels is the tangent of the angle.
@@ -83,17 +87,19 @@ def test_rotation_turns_about_the_centre(batches):
     assert -20.5 <= angles.min() < -15
 
 
-def test_zoom_changes_the_size_of_both_axes(batches):
-    images, _ = content(batches.stream(bar(8), 50, Augmentation(0.0, 0.0, 0.2, 0.0), seed=3)(0))
+def test_zoom_changes_the_size_of_both_axes(augmentation):
+    images, _ = content(
+        augmentation.batches(bar(8), 50, Augmentation(0.0, 0.0, 0.2, 0.0), seed=3)(0)
+    )
     ink = images.sum(axis=(1, 2, 3)) / 255
     assert ink.max() > 8 * 20 * 1.2
     assert ink.min() < 8 * 20 * 0.85
 
 
-def test_shear_slants_without_turning(batches):
+def test_shear_slants_without_turning(augmentation):
     tall = bar()
     tall = Split(tall.images.transpose(0, 2, 1).copy(), tall.labels, tall.index)
-    images, _ = content(batches.stream(tall, 50, Augmentation(0.0, 0.0, 0.0, 0.3), seed=3)(0))
+    images, _ = content(augmentation.batches(tall, 50, Augmentation(0.0, 0.0, 0.0, 0.3), seed=3)(0))
     rows = images[..., 0][:, [6, 21]].astype(float)
     columns = (rows * np.arange(28)).sum(2) / rows.sum(2)
     slant = columns[:, 1] - columns[:, 0]

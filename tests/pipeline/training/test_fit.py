@@ -147,33 +147,7 @@ def test_early_stopping_keeps_the_best_epoch(fit, training, monkeypatch):
     ],
 )
 def test_when_training_stops_early(training, losses, patience, stops):
-    assert training.stopped([{"val_loss": loss} for loss in losses], patience) is stops
-
-
-def rates(training, cfg, per_epoch=100):
-    schedule = training.learning_rate(cfg, per_epoch)
-    return [float(schedule(step)) for step in range(cfg.epochs * per_epoch + 1)]
-
-
-def test_a_constant_rate_is_constant(training, configured):
-    assert set(rates(training, configured(2))) == {np.float32(1e-3)}
-
-
-def test_a_cosine_goes_from_the_peak_to_nothing(training, configured):
-    values = rates(training, configured(3, "optimizer.learning_rate=2e-3"))
-    assert values[0] == pytest.approx(2e-3)
-    assert values[len(values) // 2] == pytest.approx(1e-3, rel=1e-3)
-    assert values[-1] == pytest.approx(0, abs=1e-8)
-    assert values == sorted(values, reverse=True)
-
-
-@pytest.mark.parametrize("schedule", ["constant", "cosine"])
-def test_a_warm_up_rises_to_the_peak(training, configured, schedule):
-    warm = ("optimizer.warmup_epochs=0.5", f"optimizer.schedule={schedule}")
-    values = rates(training, configured(3, "optimizer.learning_rate=2e-3", *warm))
-    assert values[0] == 0
-    assert values[25] == pytest.approx(1e-3)
-    assert values[50] == max(values) == pytest.approx(2e-3)
+    assert training.stops_early([{"val_loss": loss} for loss in losses], patience) is stops
 
 
 @pytest.mark.parametrize(("name", "kind"), [("adam", "Adam"), ("adamw", "AdamW"), ("sgd", "SGD")])
