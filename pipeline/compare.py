@@ -12,21 +12,20 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from pipeline.config import Config, paths, stage
-from pipeline.evaluation import metrics, results
-from pipeline.evaluation.results import METRICS, Result
-from pipeline.reports import html as page
-from pipeline.reports import plots, tables, templating, theme
+from pipeline.evaluation import results, significance
+from pipeline.evaluation.results import CURVE_METRICS, Result
+from pipeline.reports import html, plots, tables, theme
 from pipeline.storage.files import replacing, sha256, write_json
 
 logger = logging.getLogger(__name__)
 
-FIGURES = (
+METRICS = (
     *("run", "val_accuracy", "val_loss", "test_accuracy", "test_loss"),
     *("ece", "min_recall", "nondigit_auroc", "parameters", "size_bytes"),
 )
 _DETAILS = ("name", "test_images", "errors", "wilson", "recall", "precision")
-_TEST_FIGURES = ("test_accuracy", "test_loss", "ece", "min_recall", "nondigit_auroc")
-_FEEDBACK_FIGURES = ("feedback_accuracy", "feedback_images")  # where feedback is part of the data
+_TEST_METRICS = ("test_accuracy", "test_loss", "ece", "min_recall", "nondigit_auroc")
+_FEEDBACK_METRICS = ("feedback_accuracy", "feedback_images")  # where feedback is part of the data
 _PICKS = ("seed", "threads", "data")  # columns of `dvc exp show` already, from params.yaml
 
 
@@ -34,11 +33,13 @@ def main(cfg: Config) -> None:
     """Compares the runs of `cfg.runs` and makes the best one the champion."""
     warn_of_leftovers(cfg.runs)
     runs = results.read(cfg.runs, cfg.data.name)
-    comparison = compared(runs)
+    comparison = comparison_of(runs)
     best_run = comparison["best"]
     best = runs[best_run]
 
-    write_json(paths.METRICS, {key: best.figures[key] for key in FIGURES} | told(best.figures))
+    write_json(
+        paths.METRICS, {key: best.metrics[key] for key in METRICS} | feedback_metrics(best.metrics)
+    )
     write_json(paths.COMPARISON, comparison)
     write_settings(paths.BEST, best.model)
     write_curves(paths.PLOTS / "curves.csv", runs)
@@ -58,9 +59,9 @@ def warn_of_leftovers(runs: list[int]) -> None:
                 logger.warning("%s is no run of params.yaml, but in dvc.lock: rm -r %s", path, path)
 
 
-def told(figures: dict[str, Any]) -> dict[str, Any]:
+def feedback_metrics(figures: dict[str, Any]) -> dict[str, Any]:
     """The figures on the users' feedback, if there are any."""
-    return {key: figures[key] for key in _FEEDBACK_FIGURES if key in figures}
+    return {key: figures[key] for key in _FEEDBACK_METRICS if key in figures}
 
 
 def best_of(figures: dict[int, dict[str, Any]]) -> int:
@@ -72,11 +73,11 @@ def best_of(figures: dict[int, dict[str, Any]]) -> int:
     return min(figures, key=rank)
 
 
-def compared(runs: dict[int, Result]) -> dict[str, Any]:
+def comparison_of(runs: dict[int, Result]) -> dict[str, Any]:
     """The content of `reports/comparison.json`; pairs of runs as "1-2", the lower one first."""
-    best = best_of({run: result.figures for run, result in runs.items()})
+    best = best_of({run: result.metrics for run, result in runs.items()})
     pairs = {
-        (first, second): metrics.mcnemar(runs[first].right, runs[second].right)
+        (first, second): significance.mcnemar(runs[first].right, runs[second].right)
         for first, second in combinations(runs, 2)
     }
     against_best = {sum(pair) - best: found.p for pair, found in pairs.items() if best in pair}
@@ -84,8 +85,8 @@ def compared(runs: dict[int, Result]) -> dict[str, Any]:
         "best": best,
         "runs": {
             str(run): {
-                **{key: result.figures[key] for key in (*FIGURES, *_DETAILS)},
-                **told(result.figures),
+                **{key: result.metrics[key] for key in (*METRICS, *_DETAILS)},
+                **feedback_metrics(result.metrics),
                 "mcnemar_p": against_best.get(run),
             }
             for run, result in runs.items()
@@ -105,16 +106,16 @@ def write_curves(path: Path, runs: dict[int, Result]) -> None:
     """Writes the learning curves of the runs as one table in long form."""
     with replacing(path) as temporary, temporary.open("w", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(("run", "step", *METRICS))
+        writer.writerow(("run", "step", *CURVE_METRICS))
         for run, result in runs.items():
-            columns = (result.curves[name] for name in ("step", *METRICS))
+            columns = (result.curves[name] for name in ("step", *CURVE_METRICS))
             writer.writerows((run, *row) for row in zip(*columns, strict=True))
 
 
 def draw(folder: Path, runs: dict[int, Result]) -> None:
     """Draws what sets the runs apart."""
     curves = {run: result.curves for run, result in runs.items()}
-    figures = {run: result.figures for run, result in runs.items()}
+    figures = {run: result.metrics for run, result in runs.items()}
     theme.save(plots.learning_curves(curves, "accuracy", "loss"), folder / "curves.png")
     # Apart on the page, so that a phone shows one below the other.
     for metric in ("accuracy", "loss"):
@@ -136,14 +137,14 @@ def write_bundle(folder: Path, source: Path, evaluation: Path, best: Result) -> 
     With the likelihood of a digit, which is one for all runs, and what drift is measured against.
     The card follows Mitchell et al., "Model Cards for Model Reporting", FAT* 2019.
     """
-    tested = {key: best.figures[key] for key in _TEST_FIGURES} | told(best.figures)
-    likelihood = {key: best.figures["likelihood"][key] for key in ("sha256", "threshold")}
+    tested = {key: best.metrics[key] for key in _TEST_METRICS} | feedback_metrics(best.metrics)
+    likelihood = {key: best.metrics["likelihood"][key] for key in ("sha256", "threshold")}
     description = best.model | {
         "metrics": best.model["metrics"] | tested,
         "likelihood": likelihood,
         "reference": {"sha256": sha256(evaluation / "reference.npz")},
     }
-    card = templating.fill("card.md.j2", {"model": description, "figures": best.figures})
+    card = html.fill("card.md.j2", {"model": description, "figures": best.metrics})
     for file in (
         source / "model.tflite",
         paths.LIKELIHOOD / "likelihood.tflite",
@@ -160,9 +161,9 @@ def write_page(path: Path, comparison: dict[str, Any], runs: dict[int, Result]) 
     """Writes the page, from what was drawn and what `preprocess` found in the data."""
     drawings = {path.stem: path.read_text() for path in sorted(paths.PLOTS.glob("*.svg"))}
     refusals = (paths.PLOTS / "best_likelihood.png").read_bytes()
-    html = page.render(comparison, runs, drawings, data_report(paths.DATA_REPORT), refusals)
+    page = html.render(comparison, runs, drawings, data_report(paths.DATA_REPORT), refusals)
     with replacing(path) as temporary:
-        temporary.write_text(html)
+        temporary.write_text(page)
 
 
 def data_report(folder: Path) -> dict[str, Any]:

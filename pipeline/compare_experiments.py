@@ -19,7 +19,7 @@ from pipeline.data import dataset
 from pipeline.data.dataset import Split
 from pipeline.evaluation import results
 from pipeline.reports import html, pairwise, plots, tables, theme
-from pipeline.reports.pairwise import Contender, Duel
+from pipeline.reports.pairwise import Candidate, PairwiseTest
 from pipeline.storage import dvc_experiments
 from pipeline.storage.dvc_experiments import Experiment
 from pipeline.storage.files import replacing
@@ -28,7 +28,7 @@ logger = logging.getLogger(__name__)
 
 PAGE = Path("reports/experiments.html")
 
-_DISPUTED = 10  # images of each side of a duel
+_DISPUTED = 10  # images of each side of a pair
 
 
 def main(arguments: list[str]) -> None:
@@ -37,12 +37,12 @@ def main(arguments: list[str]) -> None:
     chosen = named(options.names) if options.names else of_head()
     with TemporaryDirectory(prefix="experiments-") as folder:
         groups = pairwise.ranked(read(chosen, Path(folder), strict=bool(options.names)))
-    fought = pairwise.fought(groups)
+    tests = pairwise.compare_pairs(groups)
     with replacing(options.out) as temporary:
-        temporary.write_text(rendered(groups, fought, options.names))
+        temporary.write_text(rendered(groups, tests, options.names))
     show(groups)
-    for duel in fought:
-        finding, grounds = pairwise.verdict(duel)
+    for test in tests:
+        finding, grounds = pairwise.verdict(test)
         logger.info("%s: %s", finding, grounds)
     logger.info("\n%s", options.out)
 
@@ -81,34 +81,36 @@ def of_head() -> list[Experiment]:
 
 def _best(chosen: list[Experiment]) -> list[Experiment]:
     """As many as a page can hold, those with the highest validation accuracy."""
-    if len(chosen) <= pairwise.MOST:
+    if len(chosen) <= pairwise.MAX_CANDIDATES:
         return chosen
-    logger.warning("Only the best %d of %d experiments are compared.", pairwise.MOST, len(chosen))
+    logger.warning(
+        "Only the best %d of %d experiments are compared.", pairwise.MAX_CANDIDATES, len(chosen)
+    )
     reached = {e: dvc_experiments.figures(e)["val_accuracy"] for e in chosen}
-    return sorted(chosen, key=lambda experiment: -reached[experiment])[: pairwise.MOST]
+    return sorted(chosen, key=lambda experiment: -reached[experiment])[: pairwise.MAX_CANDIDATES]
 
 
-def read(chosen: Sequence[Experiment], folder: Path, *, strict: bool) -> list[Contender]:
+def read(chosen: Sequence[Experiment], folder: Path, *, strict: bool) -> list[Candidate]:
     """The experiments as DVC's cache has them, by way of `folder`.
 
     Raises:
         PipelineError: one is not in the cache; unless `strict`, only if it is so of all.
     """
     tests: dict[str, Split] = {}
-    contenders = []
+    candidates = []
     for number, experiment in enumerate(chosen):
         try:
-            contenders.append(_read(experiment, folder / str(number), tests))
+            candidates.append(_read(experiment, folder / str(number), tests))
         except PipelineError as error:
             if strict:
                 raise
             logger.warning("left out: %s", error)
-    if not contenders:
+    if not candidates:
         raise PipelineError("none of this commit's experiments can be read")
-    return contenders
+    return candidates
 
 
-def _read(experiment: Experiment, folder: Path, tests: dict[str, Split]) -> Contender:
+def _read(experiment: Experiment, folder: Path, tests: dict[str, Split]) -> Candidate:
     """The experiment's best run; `tests` keeps the test images by the hash of their data set."""
     run: int = dvc_experiments.figures(experiment)["run"]
     data: str = dvc_experiments.picks(experiment)["data"]
@@ -119,25 +121,25 @@ def _read(experiment: Experiment, folder: Path, tests: dict[str, Split]) -> Cont
     if split not in tests:
         dvc_experiments.checkout(experiment, folder, paths.processed(data))
         tests[split] = dataset.load(folder / paths.processed(data), "test")
-    return Contender(experiment, result, tests[split])
+    return Candidate(experiment, result, tests[split])
 
 
 def rendered(
-    groups: Sequence[Sequence[Contender]], fought: Sequence[Duel], names: Sequence[str]
+    groups: Sequence[Sequence[Candidate]], tests: Sequence[PairwiseTest], names: Sequence[str]
 ) -> str:
     """The page as HTML; `names` are those that were typed."""
-    everyone = [contender for group in groups for contender in group]
+    everyone = [candidate for group in groups for candidate in group]
     settings = {c.letter: {"run": c.result.model["run"], **_settings(c)} for c in everyone}
     labelled = dict(zip(pairwise.labels(groups), groups, strict=True))
     content = {
         "groups": labelled,
         "everyone": everyone,
         "columns": [title for title in tables.COLUMNS.items() if title[0] in _COLUMNS],
-        "cells": {c.letter: tables.cells(c.result.figures) for c in everyone},
+        "cells": {c.letter: tables.cells(c.result.metrics) for c in everyone},
         "roughly": [
             label for label, group in labelled.items() if not pairwise.validated_alike(group)
         ],
-        "duels": [(duel, *pairwise.verdict(duel), sides(duel)) for duel in fought],
+        "tests": [(test, *pairwise.verdict(test), sides(test)) for test in tests],
         "twins": pairwise.twins(everyone),
         "settings": html.settings(settings),
         "drawings": drawings(everyone),
@@ -151,12 +153,12 @@ def rendered(
 _COLUMNS = ("val %", "test % (95 %)", "loss", "ECE %", "params", "size")
 
 
-def _settings(contender: Contender) -> dict[str, Any]:
-    settings: dict[str, Any] = contender.result.model["settings"]
+def _settings(candidate: Candidate) -> dict[str, Any]:
+    settings: dict[str, Any] = candidate.result.model["settings"]
     return settings
 
 
-def sides(duel: Duel) -> list[dict[str, Any]]:
+def sides(test: PairwiseTest) -> list[dict[str, Any]]:
     """For each of the two, what it alone reads right: how many, and some of the images."""
     return [
         {
@@ -165,39 +167,39 @@ def sides(duel: Duel) -> list[dict[str, Any]]:
             "number": len(places := pairwise.disputed(one, other)),
             "images": [_image(place, one, other) for place in places[:_DISPUTED].tolist()],
         }
-        for one, other in ((duel.best, duel.other), (duel.other, duel.best))
+        for one, other in ((test.best, test.other), (test.other, test.best))
     ]
 
 
-def _image(place: int, right: Contender, wrong: Contender) -> dict[str, Any]:
+def _image(place: int, right: Candidate, wrong: Candidate) -> dict[str, Any]:
     """A test image and what the two say of it: digit and confidence."""
     said = {}
-    for name, contender in (("right", right), ("wrong", wrong)):
-        probabilities = contender.result.probabilities[place]
+    for name, candidate in (("right", right), ("wrong", wrong)):
+        probabilities = candidate.result.probabilities[place]
         said[name] = int(probabilities.argmax()), float(probabilities.max())
     test = right.test
     return {"pixels": test.images[place], "index": int(test.index[place]), **said}
 
 
-def drawings(everyone: Sequence[Contender]) -> dict[str, str]:
+def drawings(everyone: Sequence[Candidate]) -> dict[str, str]:
     """The learning curves of all in one picture, as SVG by metric."""
-    curves = {contender.letter: contender.result.curves for contender in everyone}
+    curves = {candidate.letter: candidate.result.curves for candidate in everyone}
     return {
         metric: theme.svg(plots.lettered_curves(curves, metric)) for metric in ("accuracy", "loss")
     }
 
 
-def colour(contender: Contender) -> str:
+def colour(candidate: Candidate) -> str:
     """Its colour in CSS: that of its curve."""
-    full = f"var(--{theme.name_of(contender.place + 1)})"
+    full = f"var(--{theme.name_of(candidate.place + 1)})"
     pale = f"color-mix(in srgb, {full} 50%, var(--surface))"
-    return pale if plots.is_pale(contender.place) else full
+    return pale if plots.is_pale(candidate.place) else full
 
 
-def show(groups: Sequence[Sequence[Contender]]) -> None:
+def show(groups: Sequence[Sequence[Candidate]]) -> None:
     """Prints the table, the best of each group bold."""
-    everyone = [contender for group in groups for contender in group]
-    rows = [tables.cells(contender.result.figures) for contender in everyone]
+    everyone = [candidate for group in groups for candidate in group]
+    rows = [tables.cells(candidate.result.metrics) for candidate in everyone]
     columns = [
         tables.Column("run", [row["run"] for row in rows]),
         *(
@@ -210,8 +212,8 @@ def show(groups: Sequence[Sequence[Contender]]) -> None:
         labels = [label for label, group in labelled for _ in group]
         columns.insert(0, tables.Column("test images", labels))
     best = {group[0].letter for group in groups}
-    styles = ["bold green" if contender.letter in best else "" for contender in everyone]
-    names = [f"{contender.letter} {contender.name}" for contender in everyone]
+    styles = ["bold green" if candidate.letter in best else "" for candidate in everyone]
+    names = [f"{candidate.letter} {candidate.name}" for candidate in everyone]
     room = tables.room()
     tables.show_named(names, tables.fitting(names, columns, room), styles, room)
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from pipeline.config import Config, PipelineError, paths, stage
 from pipeline.data import as_served, dataset
 from pipeline.data.dataset import Split
-from pipeline.evaluation import latency, metrics
+from pipeline.evaluation import latency, metrics, significance
 from pipeline.evaluation.metrics import Probabilities
 from pipeline.ood import evaluation
 from pipeline.reports import plots, theme
@@ -37,9 +37,9 @@ def main(cfg: Config) -> None:
     probabilities = predictor.probabilities(test.images)
     figures = (
         identity(predictor.description, bundle)
-        | metrics.validation_figures(expected, validation.labels)
-        | test_figures(probabilities, test)
-        | feedback_figures(predictor, dataset.load_feedback(paths.processed(cfg.data.name)))
+        | metrics.validation_metrics(expected, validation.labels)
+        | test_metrics(probabilities, test)
+        | feedback_metrics(predictor, dataset.load_feedback(paths.processed(cfg.data.name)))
     )
     looks = evaluation.judged(likelihood, test.images, fresh)
     figures |= evaluation.figures(looks, described)
@@ -85,7 +85,7 @@ def identity(description: dict[str, Any], bundle: Path) -> dict[str, Any]:
     }
 
 
-def test_figures(probabilities: Probabilities, split: Split) -> dict[str, Any]:
+def test_metrics(probabilities: Probabilities, split: Split) -> dict[str, Any]:
     """What is reported, and what a champion must reach; no choice is made by it."""
     confusion = metrics.confusion_matrix(split.labels, probabilities.argmax(axis=1))
     right, recall = int(confusion.trace()), metrics.recall(confusion)
@@ -96,14 +96,14 @@ def test_figures(probabilities: Probabilities, split: Split) -> dict[str, Any]:
         "min_recall": float(recall.min()),
         "test_images": len(split),
         "errors": len(split) - right,
-        "wilson": metrics.wilson(right, len(split)),
+        "wilson": significance.wilson(right, len(split)),
         "recall": recall.tolist(),
         "precision": metrics.precision(confusion).tolist(),
         "confusion": confusion.tolist(),
     }
 
 
-def feedback_figures(predictor: Predictor, held_out: Split | None) -> dict[str, Any]:
+def feedback_metrics(predictor: Predictor, held_out: Split | None) -> dict[str, Any]:
     """How many of the users' images that no model was trained on are read right; {} without any.
 
     They are as the service normalised them, so they are not normalised again.
@@ -114,7 +114,7 @@ def feedback_figures(predictor: Predictor, held_out: Split | None) -> dict[str, 
     return {
         "feedback_accuracy": float(right.mean()),
         "feedback_images": len(held_out),
-        "feedback_wilson": metrics.wilson(int(right.sum()), len(held_out)),
+        "feedback_wilson": significance.wilson(int(right.sum()), len(held_out)),
     }
 
 

@@ -10,7 +10,7 @@ from typing import Any
 from pipeline.config import Config, paths, settings, stage
 from pipeline.data import dataset
 from pipeline.evaluation import latency
-from pipeline.evaluation.metrics import validation_figures
+from pipeline.evaluation.metrics import validation_metrics
 from pipeline.storage.files import sha256, write_json
 from pipeline.training import determinism
 from serve.models.predictor import softmax
@@ -58,7 +58,7 @@ def main(cfg: Config) -> None:
             "sha256": sha256(target / "model.tflite"),
             "temperature": temperature,
             "parameters": model.count_params(),
-            "metrics": validation_figures(softmax(logits, temperature), validation.labels),
+            "metrics": validation_metrics(softmax(logits, temperature), validation.labels),
             "data": {"name": cfg.data.name, "sha256": sha256(source)},
             "settings": settings(cfg),
         },

@@ -17,7 +17,6 @@ Floats = NDArray[np.float64]
 Counts = NDArray[np.int64]
 
 BINS = 15
-LEVEL = 0.95  # of each interval; a p value below 1 - LEVEL is called significant
 
 
 def accuracy(probabilities: Probabilities, labels: Labels) -> float:
@@ -80,36 +79,6 @@ def precision(confusion: Counts) -> Floats:
     return shares
 
 
-def wilson(successes: int, trials: int) -> tuple[float, float]:
-    """Interval of a proportion that holds the true one in 95 of 100 samples (Wilson, 1927)."""
-    from scipy.stats import binomtest  # takes 0.7 s, which training needs not spend
-
-    interval = binomtest(successes, trials).proportion_ci(LEVEL, method="wilson")
-    return float(interval.low), float(interval.high)
-
-
-class Discordance(NamedTuple):
-    """Images that one of two models alone reads right."""
-
-    only_first: int
-    only_second: int
-    p: float  # exact, two-sided: that equally good models differ this much or more
-
-
-def mcnemar(first: NDArray[np.bool_], second: NDArray[np.bool_]) -> Discordance:
-    """Compares two models on the same images; (n,) each: where it is right.
-
-    The exact test of McNemar, "Note on the sampling error of the difference between correlated
-    proportions", Psychometrika 1947.
-    """
-    from scipy.stats import binomtest
-
-    only_first, only_second = int((first & ~second).sum()), int((second & ~first).sum())
-    discordant = only_first + only_second
-    p = float(binomtest(only_first, discordant).pvalue) if discordant else 1.0
-    return Discordance(only_first, only_second, p)
-
-
 def auroc(positive: NDArray[np.float32], negative: NDArray[np.float32]) -> float:
     """Probability that a positive's score is above a negative's, equal ones counting half.
 
@@ -121,7 +90,7 @@ def auroc(positive: NDArray[np.float32], negative: NDArray[np.float32]) -> float
     return float((below + not_above).mean() / 2 / len(negative))
 
 
-def validation_figures(probabilities: Probabilities, labels: Labels) -> dict[str, float]:
+def validation_metrics(probabilities: Probabilities, labels: Labels) -> dict[str, float]:
     """What the champion is chosen by, under the names that it has everywhere."""
     return {
         "val_accuracy": accuracy(probabilities, labels),

@@ -16,7 +16,7 @@ from pipeline.config import PipelineError, paths
 from pipeline.data.dataset import Labels
 from pipeline.evaluation.metrics import Probabilities
 
-METRICS = ("train_loss", "train_accuracy", "val_loss", "val_accuracy", "learning_rate")
+CURVE_METRICS = ("train_loss", "train_accuracy", "val_loss", "val_accuracy", "learning_rate")
 
 Curves = dict[str, list[float]]
 
@@ -25,19 +25,20 @@ Curves = dict[str, list[float]]
 class Result:
     """One run.
 
-    `figures` and `model` are `metrics.json` of its evaluation and `model.json` of its bundle.
-    `curves` holds `step` and each of `METRICS`, one value per epoch. `probabilities` and `labels`
-    are of the test images. `mistakes` holds the arrays that `evaluate` wrote, the worst first;
-    `drawings` its pictures as SVG text, by name.
+    `metrics` is `metrics.json` of its evaluation, `model` is `model.json` of its bundle.
+    `curves` holds `step` and each of `CURVE_METRICS`, one value per epoch.
+    `probabilities` and `labels` belong to the test images.
+    `mistakes` holds the arrays of `mistakes.npz`, the worst mistake first.
+    `plots` holds the plots of the evaluation as SVG text, by name.
     """
 
-    figures: dict[str, Any]
+    metrics: dict[str, Any]
     model: dict[str, Any]
     curves: Curves
     probabilities: Probabilities
     labels: Labels
     mistakes: dict[str, NDArray[Any]]
-    drawings: dict[str, str]
+    plots: dict[str, str]
 
     @property
     def answers(self) -> NDArray[np.int64]:
@@ -67,28 +68,28 @@ def _read(run: int, data: str, root: Path) -> Result:
     again = f"python -m pipeline.evaluate run={run} data={data}"
     folder = root / paths.evaluation(run)
     try:
-        figures = json.loads((folder / "metrics.json").read_bytes())
+        metrics = json.loads((folder / "metrics.json").read_bytes())
         model = json.loads((root / paths.model(run) / "model.json").read_bytes())
         with np.load(folder / "predictions.npz", allow_pickle=False) as arrays:
             probabilities, labels = arrays["probabilities"], arrays["labels"]
         with np.load(folder / "mistakes.npz", allow_pickle=False) as arrays:
             mistakes = dict(arrays)
-        drawings = {path.stem: path.read_text() for path in sorted(folder.glob("*.svg"))}
+        plots = {path.stem: path.read_text() for path in sorted(folder.glob("*.svg"))}
         curves = _curves(root / paths.curves(run) / "plots" / "metrics")
     except FileNotFoundError as error:
         raise PipelineError(f"run {run}: {error.filename} is missing: {again}") from None
-    if figures["sha256"] != model["sha256"]:
+    if metrics["sha256"] != model["sha256"]:
         raise PipelineError(f"run {run} was trained anew after it was evaluated: {again}")
     if model["data"]["name"] != data:
         fix = f"python -m pipeline.train run={run} data={data}"
         raise PipelineError(f"run {run} was trained on {model['data']['name']}: {fix}")
-    return Result(figures, model, curves, probabilities, labels, mistakes, drawings)
+    return Result(metrics, model, curves, probabilities, labels, mistakes, plots)
 
 
 def _curves(folder: Path) -> Curves:
     """The columns of DVCLive's files, one file per metric."""
     curves: Curves = {}
-    for metric in METRICS:
+    for metric in CURVE_METRICS:
         with (folder / f"{metric}.tsv").open(newline="") as file:
             rows = list(csv.DictReader(file, delimiter="\t"))
         curves["step"] = [int(row["step"]) for row in rows]

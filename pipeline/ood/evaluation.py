@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from pipeline.config import PipelineError, paths
 from pipeline.data.dataset import Images
 from pipeline.evaluation.metrics import auroc
-from pipeline.ood import examples as nondigits
+from pipeline.ood import examples
 from pipeline.reports import theme
 from pipeline.storage.files import sha256
 from serve.models.predictor import Likelihood
@@ -53,8 +53,8 @@ def load(data: str) -> tuple[Likelihood, dict[str, Any], dict[str, Images]]:
 def judged(likelihood: Likelihood, digits: Images, images: dict[str, Images]) -> Judged:
     """The likelihood of everything."""
     kinds = {kind: likelihood(some) for kind, some in images.items()}
-    examples = [some[:_EXAMPLES] for some in (digits, *images.values())]
-    return Judged(likelihood(digits), kinds, examples)
+    shown = [some[:_EXAMPLES] for some in (digits, *images.values())]
+    return Judged(likelihood(digits), kinds, shown)
 
 
 def figures(found: Judged, description: dict[str, Any]) -> dict[str, Any]:
@@ -71,9 +71,9 @@ def figures(found: Judged, description: dict[str, Any]) -> dict[str, Any]:
         kind: {
             "auroc": auroc(found.digits, found.kinds[kind]),
             "refused": refused(found.kinds[kind]),
-            "fitted": kind not in nondigits.UNSEEN,
+            "fitted": kind not in examples.UNSEEN,
         }
-        for kind in nondigits.KINDS
+        for kind in examples.KINDS
     }
     return {
         "nondigit_auroc": min(float(each["auroc"]) for each in kinds.values()),
@@ -82,7 +82,7 @@ def figures(found: Judged, description: dict[str, Any]) -> dict[str, Any]:
             "threshold": description["threshold"],
             "refused_digits": {
                 "test": refused(found.digits),
-                **{kind: refused(found.kinds[kind]) for kind in nondigits.DIGITS},
+                **{kind: refused(found.kinds[kind]) for kind in examples.DIGITS},
             },
             "nondigits": kinds,
         },
@@ -102,7 +102,7 @@ def picture(found: Judged, threshold: float) -> Figure:
         left.set_title(kind, size=8, pad=2)
         left.imshow(np.hstack(list(found.examples[row])), "gray_r", vmin=0, vmax=255)
         refused = likelihoods < threshold
-        color = theme.MUTED if kind not in nondigits.KINDS else theme.WRONG
+        color = theme.MUTED if kind not in examples.KINDS else theme.WRONG
         share = np.full(len(likelihoods), 1 / len(likelihoods))
         right.hist(likelihoods, edges, weights=share, color=color)
         right.axvline(threshold, color=theme.INK, lw=0.8)

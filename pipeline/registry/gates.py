@@ -12,7 +12,8 @@ from omegaconf import MISSING
 from pipeline.config import rules as config_rules
 from pipeline.data.dataset import Split
 from pipeline.evaluation import latency
-from pipeline.evaluation.metrics import confusion_matrix, mcnemar, recall
+from pipeline.evaluation.metrics import confusion_matrix, recall
+from pipeline.evaluation.significance import mcnemar
 from serve.models.predictor import Predictor
 
 

@@ -5,17 +5,20 @@ from __future__ import annotations
 from base64 import b64encode
 from collections.abc import Callable, Mapping
 from io import BytesIO
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
 from numpy.typing import NDArray
 from PIL import Image
 
 from pipeline.config import flat
 from pipeline.data.dataset import NAMES
-from pipeline.evaluation.metrics import LEVEL, Counts
+from pipeline.evaluation.metrics import Counts
 from pipeline.evaluation.results import Result
-from pipeline.reports import tables, templating, theme
+from pipeline.evaluation.significance import CONFIDENCE_LEVEL
+from pipeline.reports import tables, theme
 
 
 def render(
@@ -54,10 +57,24 @@ def filled(template: str, content: dict[str, Any]) -> str:
         "percent": lambda share: f"{tables.hundredths(share)}\N{NO-BREAK SPACE}%",
         "svg": lambda drawing: _uri("image/svg+xml", drawing.encode()),
         "png": lambda content: _uri("image/png", content),
-        "digit": lambda pixels: _uri("image/png", picture(pixels)),
+        "digit": lambda pixels: _uri("image/png", digit_png(pixels)),
         "confused": confused,
     }
-    return templating.fill(template, {"colours": theme.css(), **content}, **filters)
+    return fill(template, {"colours": theme.css(), **content}, **filters)
+
+
+def fill(name: str, content: Mapping[str, Any], **filters: Callable[..., Any]) -> str:
+    """The template `name` with `content`; HTML is escaped, a name without content is an error."""
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent / "templates"),
+        autoescape=select_autoescape(("html.j2",)),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters |= {"hundredths": tables.hundredths, "size": tables.size, **filters}
+    return environment.get_template(name).render(content)
 
 
 def verdicts(comparison: dict[str, Any]) -> list[tuple[bool, str, str]]:
@@ -65,7 +82,7 @@ def verdicts(comparison: dict[str, Any]) -> list[tuple[bool, str, str]]:
     said = []
     for pair, found in comparison["mcnemar"].items():
         first, second = pair.split("-")
-        differ = found["p"] < 1 - LEVEL
+        differ = found["p"] < 1 - CONFIDENCE_LEVEL
         only = {first: found["only_first"], second: found["only_second"]}
         better, worse = sorted((first, second), key=lambda run: -only[run])
         finding = (
@@ -111,7 +128,7 @@ def class_counts(statistics: dict[str, Any]) -> dict[str, list[int]]:
     return {name: list(digits.values()) for name, digits in splits.items() if digits}
 
 
-def picture(pixels: NDArray[np.uint8]) -> bytes:
+def digit_png(pixels: NDArray[np.uint8]) -> bytes:
     """The image as PNG, dark on bright as on paper."""
     file = BytesIO()
     Image.fromarray(255 - pixels).save(file, "PNG")

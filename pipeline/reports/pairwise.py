@@ -10,17 +10,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.data.dataset import Split
-from pipeline.evaluation import metrics
-from pipeline.evaluation.metrics import LEVEL, Discordance
+from pipeline.evaluation import significance
 from pipeline.evaluation.results import Result
 from pipeline.reports import tables
 from pipeline.storage.dvc_experiments import Experiment
 
-MOST = 12  # in one comparison: what letters, colours and readers can tell apart
+MAX_CANDIDATES = 12  # in one comparison: what letters, colours and readers can tell apart
 
 
 @dataclass(frozen=True)
-class Contender:
+class Candidate:
     """The best run of an experiment, the images it was tested on, its place in the comparison."""
 
     experiment: Experiment
@@ -39,27 +38,27 @@ class Contender:
         return ascii_uppercase[self.place]
 
 
-def ranked(contenders: Iterable[Contender]) -> list[list[Contender]]:
-    """The contenders by the images they were tested on, each group from the best to the worst.
+def ranked(candidates: Iterable[Candidate]) -> list[list[Candidate]]:
+    """The candidates by the images they were tested on, each group from the best to the worst.
 
     The best has the highest validation accuracy; of equals the lower loss. Groups come in the
     order of their best.
     """
-    groups: list[list[Contender]] = []
-    for contender in sorted(contenders, key=_rank):
+    groups: list[list[Candidate]] = []
+    for candidate in sorted(candidates, key=_rank):
         for group in groups:
-            if _same(group[0].test, contender.test):
-                group.append(contender)
+            if _same(group[0].test, candidate.test):
+                group.append(candidate)
                 break
         else:
-            groups.append([contender])
+            groups.append([candidate])
     places = iter(range(sum(map(len, groups))))
-    return [[replace(contender, place=next(places)) for contender in group] for group in groups]
+    return [[replace(candidate, place=next(places)) for candidate in group] for group in groups]
 
 
-def _rank(contender: Contender) -> tuple[float, float, str]:
-    figures = contender.result.figures
-    return -figures["val_accuracy"], figures["val_loss"], contender.name
+def _rank(candidate: Candidate) -> tuple[float, float, str]:
+    figures = candidate.result.metrics
+    return -figures["val_accuracy"], figures["val_loss"], candidate.name
 
 
 def _same(first: Split, second: Split) -> bool:
@@ -68,7 +67,7 @@ def _same(first: Split, second: Split) -> bool:
     )
 
 
-def labels(groups: Sequence[Sequence[Contender]]) -> list[str]:
+def labels(groups: Sequence[Sequence[Candidate]]) -> list[str]:
     """What tells each group's test images from the others', in as few words as do."""
     first = [group[0] for group in groups]
     names: list[str] = [c.result.model["data"]["name"] for c in first]
@@ -82,68 +81,59 @@ def labels(groups: Sequence[Sequence[Contender]]) -> list[str]:
     ]
 
 
-def twins(everyone: Sequence[Contender]) -> list[list[Contender]]:
+def twins(everyone: Sequence[Candidate]) -> list[list[Candidate]]:
     """Those whose models are the same file, together."""
-    by_hash: dict[str, list[Contender]] = {}
-    for contender in everyone:
-        by_hash.setdefault(contender.result.model["sha256"], []).append(contender)
+    by_hash: dict[str, list[Candidate]] = {}
+    for candidate in everyone:
+        by_hash.setdefault(candidate.result.model["sha256"], []).append(candidate)
     return [same for same in by_hash.values() if len(same) > 1]
 
 
-def validated_alike(group: Sequence[Contender]) -> bool:
+def validated_alike(group: Sequence[Candidate]) -> bool:
     """Whether all were chosen on the same validation images; their test images are the same."""
-    return len({_split(contender) for contender in group}) == 1
+    return len({_split(candidate) for candidate in group}) == 1
 
 
-def _split(contender: Contender) -> str:
+def _split(candidate: Candidate) -> str:
     """The hash of the data that it was trained on, split as it was."""
-    found: str = contender.result.model["data"]["sha256"]
+    found: str = candidate.result.model["data"]["sha256"]
     return found
 
 
 @dataclass(frozen=True)
-class Duel:
-    """The best of a group against another; `p` is corrected for the number of duels."""
+class PairwiseTest:
+    """The best of a group against another; `p` is corrected for the number of pairwise tests."""
 
-    best: Contender
-    other: Contender
-    found: Discordance
+    best: Candidate
+    other: Candidate
+    found: significance.Discordance
     p: float
 
     @property
     def differs(self) -> bool:
         """Whether the test images tell the two apart."""
-        return self.p < 1 - LEVEL
+        return self.p < 1 - significance.CONFIDENCE_LEVEL
 
 
-def fought(groups: Iterable[Sequence[Contender]]) -> list[Duel]:
+def compare_pairs(groups: Iterable[Sequence[Candidate]]) -> list[PairwiseTest]:
     """McNemar's test of each group's best against its others."""
     pairs = [(best, other) for best, *others in groups for other in others]
-    found = [metrics.mcnemar(best.result.right, other.result.right) for best, other in pairs]
-    corrected = holm([discordance.p for discordance in found])
+    found = [significance.mcnemar(best.result.right, other.result.right) for best, other in pairs]
+    corrected = significance.holm([discordance.p for discordance in found])
     return [
-        Duel(best, other, discordance, p)
+        PairwiseTest(best, other, discordance, p)
         for (best, other), discordance, p in zip(pairs, found, corrected, strict=True)
     ]
 
 
-def holm(p_values: Sequence[float]) -> list[float]:
-    """The p values as they count when there are several: Holm, Scand. J. Statistics 1979."""
-    corrected, least = [0.0] * len(p_values), 0.0
-    for rank, place in enumerate(np.argsort(p_values, kind="stable")):
-        least = max(least, (len(p_values) - rank) * p_values[place])
-        corrected[place] = min(least, 1.0)
-    return corrected
-
-
-def verdict(duel: Duel) -> tuple[str, str]:
-    """The duel in words: the finding, its grounds."""
-    first, second = duel.best.letter, duel.other.letter
-    if np.array_equal(duel.best.result.answers, duel.other.result.answers):
-        same = duel.best.result.model["sha256"] == duel.other.result.model["sha256"]
+def verdict(test: PairwiseTest) -> tuple[str, str]:
+    """The test in words: the finding, its grounds."""
+    first, second = test.best.letter, test.other.letter
+    if np.array_equal(test.best.result.answers, test.other.result.answers):
+        same = test.best.result.model["sha256"] == test.other.result.model["sha256"]
         grounds = "they are the same file" if same else "though they are different models"
         return f"{first} and {second} give the same answer to every test image", grounds
-    won, lost = duel.found.only_first, duel.found.only_second
+    won, lost = test.found.only_first, test.found.only_second
     if won == lost == 0:
         grounds = "some as different digits; which is better cannot be told from them"
         return f"{first} and {second} misread the same test images", grounds
@@ -151,8 +141,8 @@ def verdict(duel: Duel) -> tuple[str, str]:
         f"{first} misreads {_images(lost)} that {second} reads right, "
         f"{second} {won:,} that {first} reads right: "
     )
-    p = tables.equals(duel.p)
-    if not duel.differs:
+    p = tables.equals(test.p)
+    if not test.differs:
         finding = f"No significant difference between {first} and {second}"
         return finding, f"{grounds}with p {p} that could well be chance"
     finding = f"{first} reads better than {second}"
@@ -165,7 +155,7 @@ def _images(number: int) -> str:
     return f"{number:,} image" if number == 1 else f"{number:,} images"
 
 
-def disputed(one: Contender, other: Contender) -> NDArray[np.int64]:
+def disputed(one: Candidate, other: Candidate) -> NDArray[np.int64]:
     """Places of the test images that `one` alone reads right, the biggest difference first.
 
     The difference is that between the probabilities which the two give to the true digit.

@@ -14,7 +14,8 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, PercentFormatter
 
 from pipeline.data.dataset import Images
-from pipeline.evaluation.metrics import Bins, Counts, wilson
+from pipeline.evaluation.metrics import Bins, Counts
+from pipeline.evaluation.significance import wilson
 from pipeline.reports import theme
 
 Curves = Mapping[str, Sequence[float]]

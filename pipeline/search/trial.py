@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.config import CONF, PARAMS, PipelineError, environment, paths
-from pipeline.evaluation.results import METRICS
+from pipeline.evaluation.results import CURVE_METRICS
 from pipeline.search.plan import Plan
 
 _PATIENCE_SECONDS = 10.0
@@ -84,10 +84,10 @@ class Training:
 
     def new_epochs(self) -> list[tuple[int, dict[str, float]]]:
         """Each epoch, from 1, that ended since the last call, with its metrics."""
-        curves = [self._curve(name) for name in METRICS]
+        curves = [self._curve(name) for name in CURVE_METRICS]
         known, self._epochs = self._epochs, min(map(len, curves))
         return [
-            (epoch + 1, {name: c[epoch] for name, c in zip(METRICS, curves, strict=True)})
+            (epoch + 1, {name: c[epoch] for name, c in zip(CURVE_METRICS, curves, strict=True)})
             for epoch in range(known, self._epochs)
         ]
 

@@ -7,7 +7,7 @@ import pytest
 
 from pipeline.config import paths
 from pipeline.data import dataset
-from pipeline.evaluation import metrics as statistics
+from pipeline.evaluation import metrics
 from pipeline.ood import examples
 from serve.models.predictor import Predictor
 
@@ -45,7 +45,7 @@ def test_what_is_no_digit_is_told_from_digits(champion):
     assert (digits < predictor.likelihood.threshold).mean() == pytest.approx(0.01, abs=0.005)
     with np.load(folder / paths.nondigits("mnist")) as arrays:
         fresh = {kind: predictor.likelihoods(arrays[kind]) for kind in arrays.files}
-    reached = {kind: statistics.auroc(digits, fresh[kind]) for kind in examples.KINDS}
+    reached = {kind: metrics.auroc(digits, fresh[kind]) for kind in examples.KINDS}
     fitted = {kind: auroc for kind, auroc in reached.items() if kind not in examples.UNSEEN}
     assert min(fitted.values()) > 0.98, fitted
     assert min(reached.values()) > 0.96, reached

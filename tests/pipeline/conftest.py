@@ -12,7 +12,7 @@ from pipeline import compare, evaluate, fetch, likelihood, preprocess, train
 from pipeline.config import CONF, paths
 from pipeline.data import dataset
 from pipeline.data.dataset import SIDE, Split, Splits
-from pipeline.evaluation.results import METRICS
+from pipeline.evaluation.results import CURVE_METRICS
 from pipeline.ood import evaluation, examples
 from pipeline.storage.files import write_arrays, write_json
 from pipeline.training import determinism
@@ -55,7 +55,7 @@ def description(run, name, content, **settings):
 def write_curves(run):
     folder = paths.curves(run) / "plots" / "metrics"
     folder.mkdir(parents=True)
-    for place, metric in enumerate(METRICS):
+    for place, metric in enumerate(CURVE_METRICS):
         rows = "".join(f"{epoch}\t{0.5 + 0.01 * (epoch + place)}\n" for epoch in (1, 2))
         (folder / f"{metric}.tsv").write_text(f"step\t{metric}\n{rows}")
 
@@ -94,7 +94,7 @@ def evaluated(workspace) -> Callable[..., None]:
         write_json(bundle / "model.json", model)
         (bundle / "model.tflite").write_bytes(content)
         write_curves(run)
-        figures = evaluate.identity(model, bundle) | evaluate.test_figures(probabilities, test)
+        figures = evaluate.identity(model, bundle) | evaluate.test_metrics(probabilities, test)
         figures |= {"val_accuracy": val_accuracy, "val_loss": val_loss}
         figures |= refusals_of(write_likelihood(b"a likelihood"))
         write_json(folder / "metrics.json", figures)

@@ -110,7 +110,7 @@ def test_learning_curves_are_one_table(evaluated, compared_runs):
     assert [(row["run"], row["step"]) for row in rows] == [
         *(("1", "1"), ("1", "2"), ("2", "1"), ("2", "2")),
     ]
-    assert rows[0].keys() == {"run", "step", *results.METRICS}
+    assert rows[0].keys() == {"run", "step", *results.CURVE_METRICS}
     assert float(rows[1]["train_loss"]) == pytest.approx(0.52)
 
 
@@ -140,7 +140,7 @@ def test_the_champion_is_a_bundle_that_serves(trained, compared_runs):
         json.loads((paths.model(3) / "model.json").read_text()), paths.model(3)
     )
     probabilities = Predictor(paths.model(3)).probabilities(trained.test.images)
-    figures |= evaluate.test_figures(probabilities, trained.test)
+    figures |= evaluate.test_metrics(probabilities, trained.test)
     figures |= {"val_accuracy": 0.9, "val_loss": 0.3}
     likelihood, about, fresh = evaluation.load("mnist")
     figures |= evaluation.figures(evaluation.judged(likelihood, trained.test.images, fresh), about)

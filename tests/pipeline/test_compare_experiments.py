@@ -11,8 +11,7 @@ from support.html_reader import Reader
 from pipeline import compare_experiments
 from pipeline.compare_experiments import PAGE
 from pipeline.config import PipelineError
-from pipeline.reports import html as page
-from pipeline.reports import pairwise
+from pipeline.reports import html, pairwise
 
 
 @pytest.fixture
@@ -56,9 +55,9 @@ def test_without_names_it_is_all_of_head_the_best_first(three, compared):
 
 def test_it_is_whole_without_a_network_or_a_script(three, compared):
     reader, _, _ = compared()
-    html = PAGE.read_text()
-    assert "http://" not in html
-    assert "https://" not in html
+    page = PAGE.read_text()
+    assert "http://" not in page
+    assert "https://" not in page
     assert not reader.all("script")
     assert not reader.all("link")
     images = reader.all("img")
@@ -95,7 +94,7 @@ def test_images_that_only_one_reads_right_say_what_each_said(three, compared):
 
 def test_the_pixels_are_those_of_the_disputed_image(three, compared):
     compared("best", "close")
-    picture = b64encode(page.picture(splits(0).test.images[21])).decode()
+    picture = b64encode(html.digit_png(splits(0).test.images[21])).decode()
     assert picture in PAGE.read_text()
 
 
@@ -144,7 +143,7 @@ def test_equal_experiments_are_called_equal(laboratory, compared):
 
 
 def test_of_too_many_the_best_are_compared(three, compared, monkeypatch):
-    monkeypatch.setattr(pairwise, "MOST", 2)
+    monkeypatch.setattr(pairwise, "MAX_CANDIDATES", 2)
     _, text, said = compared()
     assert "Only the best 2 of 3 experiments are compared." in said
     assert "B close" in text

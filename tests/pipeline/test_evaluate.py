@@ -13,7 +13,7 @@ from pipeline import evaluate
 from pipeline.config import CONF, PipelineError, paths
 from pipeline.data import as_served, dataset
 from pipeline.data.dataset import Split
-from pipeline.evaluation import metrics
+from pipeline.evaluation import significance
 from pipeline.storage.files import sha256
 from serve.models import drift_reference
 from serve.models.predictor import Predictor
@@ -47,7 +47,7 @@ def test_figures_are_those_of_the_model_that_is_served(cfg, trained):
     assert figures["recall"] == pytest.approx([1] * 8 + [10 / 11, 10 / 11])
     assert figures["min_recall"] == min(figures["recall"])
     assert figures["precision"] == pytest.approx([0.9, 0.9] + [1] * 8)
-    assert figures["wilson"] == list(metrics.wilson(98, 100))
+    assert figures["wilson"] == list(significance.wilson(98, 100))
     assert np.diagonal(figures["confusion"]).sum() == 98
     assert figures["confusion"][8][0] == figures["confusion"][9][1] == 1
 
@@ -81,7 +81,7 @@ def test_feedback_is_judged_apart_and_as_the_model_saw_it(cfg, trained):
     added = {
         "feedback_accuracy": 0.91,
         "feedback_images": 100,
-        "feedback_wilson": list(metrics.wilson(91, 100)),
+        "feedback_wilson": list(significance.wilson(91, 100)),
     }
     assert figures == plain | added
 

@@ -70,7 +70,7 @@ class Laboratory:
         model["settings"] |= {"data": data, "seed": 42 + split + validated, **dict(settings)}
         write_json(path, model)
         figures = json.loads((paths.evaluation(run) / "metrics.json").read_bytes())
-        write_json(paths.METRICS, {key: figures[key] for key in compare.FIGURES})
+        write_json(paths.METRICS, {key: figures[key] for key in compare.METRICS})
         compare.write_settings(paths.BEST, model)
         picks = {"data": data, "runs": [run], "seed": model["settings"]["seed"], "threads": 2}
         OmegaConf.save(picks, "params.yaml")

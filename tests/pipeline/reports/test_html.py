@@ -6,7 +6,7 @@ from support.html_reader import Reader
 
 from pipeline import compare
 from pipeline.evaluation import results
-from pipeline.reports import html as page
+from pipeline.reports import html
 
 DATA = {
     "statistics": {"train": {"digits": {str(d): 5400 + d for d in range(10)}}, "seed": 42},
@@ -17,7 +17,7 @@ DRAWINGS = dict.fromkeys(("accuracy", "curves_accuracy", "curves_loss"), "<svg/>
 
 def rendered(*runs, data=DATA):
     found = results.read(runs, "mnist")
-    return page.render(compare.compared(found), found, DRAWINGS, data, b"\x89PNG")
+    return html.render(compare.comparison_of(found), found, DRAWINGS, data, b"\x89PNG")
 
 
 @pytest.fixture
@@ -28,16 +28,16 @@ def three(evaluated):
 
 
 def test_it_is_whole_without_a_network(three):
-    html = rendered(1, 2, 3)
-    assert "http://" not in html
-    assert "https://" not in html
-    reader = Reader(html)
+    page = rendered(1, 2, 3)
+    assert "http://" not in page
+    assert "https://" not in page
+    reader = Reader(page)
     assert reader.open == []
     assert not reader.all("script")
     assert not reader.all("link")
     for image in reader.all("img"):
         assert image["src"].startswith("data:image/")
-    assert len(html) < 3_000_000
+    assert len(page) < 3_000_000
 
 
 def test_it_says_what_pictures_show_to_those_who_do_not_see_them(three):
@@ -96,7 +96,7 @@ def test_without_a_report_on_the_data_the_page_does_without(three):
 
 def test_mcnemar_in_words(three):
     found = results.read([1, 2, 3], "mnist")
-    said = {finding: grounds for _, finding, grounds in page.verdicts(compare.compared(found))}
+    said = {finding: grounds for _, finding, grounds in html.verdicts(compare.comparison_of(found))}
     assert said == {
         "Run 2 reads better than run 1": "29 images only run 2 reads right, 0 only run 1; "
         "p < 0.0001",
@@ -109,15 +109,15 @@ def test_mcnemar_in_words(three):
 
 def test_settings_that_differ_are_told_from_those_that_do_not():
     trees = {1: {"epochs": 5, "model": {"dense": 0}}, 2: {"epochs": 5, "model": {"dense": 128}}}
-    assert page.settings(trees) == {
+    assert html.settings(trees) == {
         True: {"model.dense": ["0", "128"]},
         False: {"epochs": ["5", "5"]},
     }
-    assert page.settings({1: {"a": 1}, 2: {}})[True] == {"a": ["1", "\N{EN DASH}"]}
+    assert html.settings({1: {"a": 1}, 2: {}})[True] == {"a": ["1", "\N{EN DASH}"]}
 
 
 def test_the_commonest_confusions():
     confusion = np.diag(np.full(10, 90))
     confusion[4, 9], confusion[7, 2], confusion[3, 5], confusion[0, 6] = 5, 9, 1, 1
-    assert page.confused(confusion.tolist()) == [(7, 2, 9), (4, 9, 5), (0, 6, 1)]
-    assert page.confused(np.eye(10, dtype=int).tolist()) == []
+    assert html.confused(confusion.tolist()) == [(7, 2, 9), (4, 9, 5), (0, 6, 1)]
+    assert html.confused(np.eye(10, dtype=int).tolist()) == []

@@ -1,12 +1,11 @@
 from itertools import count
 
 import numpy as np
-import pytest
 
 from pipeline.data.dataset import Split
 from pipeline.evaluation.results import Result
 from pipeline.reports import pairwise
-from pipeline.reports.pairwise import Contender
+from pipeline.reports.pairwise import Candidate
 from pipeline.storage.dvc_experiments import Experiment
 
 IMAGES = 100
@@ -15,7 +14,7 @@ TEST = Split(np.zeros((IMAGES, 28, 28), np.uint8), LABELS, np.arange(IMAGES, dty
 NUMBERS = count()
 
 
-def contender(wrong=(), *, name="it", val=0.9, loss=0.3, shift=1, data="mnist", sha=None, **made):
+def candidate(wrong=(), *, name="it", val=0.9, loss=0.3, shift=1, data="mnist", sha=None, **made):
     """A made-up experiment that misreads the images `wrong`, each as the digit `shift` further."""
     answers = LABELS.copy()
     answers[list(wrong)] = (answers[list(wrong)] + shift) % 10
@@ -28,23 +27,23 @@ def contender(wrong=(), *, name="it", val=0.9, loss=0.3, shift=1, data="mnist", 
     }
     figures = {"val_accuracy": val, "val_loss": loss}
     result = Result(figures, model, {}, probabilities, LABELS, {}, {})
-    return Contender(Experiment(name, "c" * 40, "b" * 40), result, made.get("test", TEST))
+    return Candidate(Experiment(name, "c" * 40, "b" * 40), result, made.get("test", TEST))
 
 
 def other_images(number):
     return Split(np.full_like(TEST.images, number), LABELS, TEST.index)
 
 
-def fought(*contenders):
-    return pairwise.fought(pairwise.ranked(contenders))
+def compare_pairs(*candidates):
+    return pairwise.compare_pairs(pairwise.ranked(candidates))
 
 
 def test_the_best_on_validation_comes_first_of_equals_the_surer():
     (group,) = pairwise.ranked(
         [
-            contender(name="c", val=0.8, loss=0.1),
-            contender(name="b", loss=0.4),
-            contender(name="a", loss=0.2),
+            candidate(name="c", val=0.8, loss=0.1),
+            candidate(name="b", loss=0.4),
+            candidate(name="a", loss=0.2),
         ]
     )
     assert [(c.letter, c.name) for c in group] == [("A", "a"), ("B", "b"), ("C", "c")]
@@ -55,10 +54,10 @@ def test_what_was_tested_on_other_images_is_another_group():
     copied = Split(TEST.images.copy(), LABELS.copy(), TEST.index + 5)
     groups = pairwise.ranked(
         [
-            contender(name="first"),
-            contender(name="pixels", val=0.95, test=other_images(1)),
-            contender(name="labels", val=0.8, test=relabelled),
-            contender(name="same", val=0.7, test=copied),
+            candidate(name="first"),
+            candidate(name="pixels", val=0.95, test=other_images(1)),
+            candidate(name="labels", val=0.8, test=relabelled),
+            candidate(name="same", val=0.7, test=copied),
         ]
     )
     assert [[c.name for c in group] for group in groups] == [
@@ -67,45 +66,37 @@ def test_what_was_tested_on_other_images_is_another_group():
         ["labels"],
     ]
     assert [c.letter for group in groups for c in group] == ["A", "B", "C", "D"]
-    assert len(pairwise.fought(groups)) == 1
+    assert len(pairwise.compare_pairs(groups)) == 1
 
 
 def test_groups_are_told_apart_in_few_words():
-    def label(*contenders):
-        return pairwise.labels([[contender] for contender in contenders])
+    def label(*candidates):
+        return pairwise.labels([[candidate] for candidate in candidates])
 
-    assert label(contender()) == ["mnist"]
-    assert label(contender(), contender(data="digits", seed=2), contender(data="digits")) == [
+    assert label(candidate()) == ["mnist"]
+    assert label(candidate(), candidate(data="digits", seed=2), candidate(data="digits")) == [
         "mnist",
         "digits, seed 2",
         "digits, seed 42",
     ]
-    assert label(contender(split="0123456789abcdef"), contender(split="fedcba9876543210")) == [
+    assert label(candidate(split="0123456789abcdef"), candidate(split="fedcba9876543210")) == [
         "mnist, 0123456789ab",
         "mnist, fedcba987654",
     ]
 
 
-def test_holm_corrects_as_published():
-    # Holm 1979's procedure, as R's p.adjust(c(0.01, 0.04, 0.03, 0.005), "holm") has it.
-    assert pairwise.holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
-    assert pairwise.holm([0.6, 0.7]) == [1.0, 1.0]
-    assert pairwise.holm([0.02]) == [0.02]
-    assert pairwise.holm([]) == []
-
-
 def test_the_more_comparisons_the_less_one_of_them_says():
-    best, worse = contender(range(3), val=0.99), contender(range(11))
-    (alone,) = fought(best, worse)
+    best, worse = candidate(range(3), val=0.99), candidate(range(11))
+    (alone,) = compare_pairs(best, worse)
     assert alone.differs
-    among = fought(best, worse, *(contender(range(4), val=0.5) for _ in range(9)))
+    among = compare_pairs(best, worse, *(candidate(range(4), val=0.5) for _ in range(9)))
     assert among[0].found == alone.found
     assert not among[0].differs
 
 
 def test_a_clear_difference_is_unlikely_to_be_chance():
-    (duel,) = fought(contender([0], val=0.95), contender(range(1, 31)))
-    assert pairwise.verdict(duel) == (
+    (test,) = compare_pairs(candidate([0], val=0.95), candidate(range(1, 31)))
+    assert pairwise.verdict(test) == (
         "A reads better than B",
         "A misreads 1 image that B reads right, B 30 that A reads right: "
         "with p < 0.0001 the difference is unlikely to be chance",
@@ -113,47 +104,47 @@ def test_a_clear_difference_is_unlikely_to_be_chance():
 
 
 def test_it_admits_that_the_one_chosen_reads_worse():
-    (duel,) = fought(contender(range(30), val=0.95), contender())
-    finding, _ = pairwise.verdict(duel)
+    (test,) = compare_pairs(candidate(range(30), val=0.95), candidate())
+    finding, _ = pairwise.verdict(test)
     assert finding == "B reads better than A, although worse on validation images"
 
 
 def test_a_small_difference_could_be_chance():
-    (duel,) = fought(contender([0, 1], val=0.95), contender([1, 2, 3]))
-    finding, grounds = pairwise.verdict(duel)
+    (test,) = compare_pairs(candidate([0, 1], val=0.95), candidate([1, 2, 3]))
+    finding, grounds = pairwise.verdict(test)
     assert finding == "No significant difference between A and B"
     assert grounds.startswith("A misreads 1 image that B reads right, B 2 that A reads right: ")
     assert grounds.endswith("with p = 1.00 that could well be chance")
 
 
 def test_equal_answers_are_called_that_and_not_tested_away():
-    (duel,) = fought(contender([5], val=0.95), contender([5]))
-    finding, grounds = pairwise.verdict(duel)
+    (test,) = compare_pairs(candidate([5], val=0.95), candidate([5]))
+    finding, grounds = pairwise.verdict(test)
     assert finding == "A and B give the same answer to every test image"
     assert grounds == "though they are different models"
-    (duel,) = fought(contender([5], sha="ab"), contender([5], sha="ab"))
-    assert pairwise.verdict(duel)[1] == "they are the same file"
+    (test,) = compare_pairs(candidate([5], sha="ab"), candidate([5], sha="ab"))
+    assert pairwise.verdict(test)[1] == "they are the same file"
 
 
 def test_the_same_images_misread_otherwise_tell_nothing():
-    (duel,) = fought(contender([5], val=0.95), contender([5], shift=2))
-    assert pairwise.verdict(duel)[0] == "A and B misread the same test images"
+    (test,) = compare_pairs(candidate([5], val=0.95), candidate([5], shift=2))
+    assert pairwise.verdict(test)[0] == "A and B misread the same test images"
 
 
 def test_the_same_file_under_two_names_is_noticed():
     (group,) = pairwise.ranked(
-        [contender(name="a", sha="x"), contender(name="b"), contender(name="c", sha="x")]
+        [candidate(name="a", sha="x"), candidate(name="b"), candidate(name="c", sha="x")]
     )
     assert [[c.letter for c in same] for same in pairwise.twins(group)] == [["A", "C"]]
 
 
 def test_other_validation_images_of_the_same_test_images_are_noticed():
-    assert pairwise.validated_alike([contender(), contender()])
-    assert not pairwise.validated_alike([contender(), contender(split="cd")])
+    assert pairwise.validated_alike([candidate(), candidate()])
+    assert not pairwise.validated_alike([candidate(), candidate(split="cd")])
 
 
 def test_disputed_images_come_with_the_biggest_difference_first():
-    one, other = contender([50]), contender([10, 20, 30, 50])
+    one, other = candidate([50]), candidate([10, 20, 30, 50])
     one.result.probabilities[20, 0] = 0.99
     other.result.probabilities[30, 0] = 0.0
     assert pairwise.disputed(one, other).tolist() == [20, 30, 10]
