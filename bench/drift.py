@@ -22,7 +22,7 @@ from pipeline.config import paths
 from pipeline.data import dataset
 from pipeline.data.dataset import Split
 from serve.imaging.errors import NoDigitError
-from serve.imaging.normalise import normalise_grey
+from serve.imaging.normalise import normalise
 from serve.models import drift_reference
 from serve.models.drift_reference import Reference
 from serve.models.predictor import Predictor
@@ -85,7 +85,7 @@ def sent(images: np.ndarray) -> np.ndarray:
 def _normalised(images: np.ndarray) -> Iterator[np.ndarray]:
     for image in images:
         try:
-            yield normalise_grey(image)
+            yield normalise(image)
         except NoDigitError:
             continue
 
@@ -158,7 +158,7 @@ def loaded(data: Path, name: str) -> Split:
     """A split, without the images of the reference."""
     split = dataset.load(data, name)
     if name == "validation":
-        kept = np.setdiff1d(np.arange(len(split)), drift_reference.chosen(len(split)))
+        kept = np.setdiff1d(np.arange(len(split)), drift_reference.sample_indices(len(split)))
         split = Split(split.images[kept], split.labels[kept], split.index[kept])
     return split
 

@@ -14,7 +14,7 @@ from PIL import Image, ImageDraw, ImageFont
 from rich.table import Table
 
 from bench.shown import show
-from serve.decoding.normalise_file import normalise
+from serve.decoding.normalise_file import normalise_file
 
 MAX_PIXELS = 16_000_000
 
@@ -49,7 +49,7 @@ def plain(content: bytes) -> np.ndarray:
 
 
 def ours(content: bytes) -> np.ndarray:
-    return normalise(content, max_pixels=MAX_PIXELS)
+    return normalise_file(content, max_pixels=MAX_PIXELS)
 
 
 def seconds(work: Callable[[bytes], np.ndarray], content: bytes) -> float:

@@ -49,16 +49,16 @@ def _uncounted() -> None:
 def _unobserved() -> None:
     _without_spans("serve.prediction.service")
     from serve.http.access_log import _NO_SNIFFING, Observe
-    from serve.prediction.recent_answers import Recent
+    from serve.prediction.recent_answers import RecentAnswers
     from serve.telemetry.request_context import Call
 
     class Unknown:
         tobytes = staticmethod(lambda: UNKNOWN)
 
-    keep = Recent.add
+    keep = RecentAnswers.add
 
-    def add(self: Recent, request: bytes, version: bytes, digit: int, image: Any, *_: Any) -> None:  # noqa: ANN401
-        keep(self, request, version, digit, image, Unknown)  # type: ignore[arg-type]
+    def add(ring: Any, request: bytes, version: bytes, digit: int, image: Any, *_: Any) -> None:  # noqa: ANN401
+        keep(ring, request, version, digit, image, Unknown)  # type: ignore[arg-type]
 
     async def call(self: Observe, scope: Any, receive: Any, send: Any) -> None:  # noqa: ANN401
         if scope["type"] != "http":
@@ -76,7 +76,7 @@ def _unobserved() -> None:
 
         await self._app(scope, receive, named)
 
-    Recent.add = add  # type: ignore[method-assign, assignment]
+    RecentAnswers.add = add  # type: ignore[method-assign, assignment]
     Observe.__call__ = call  # type: ignore[method-assign]
 
 

@@ -18,7 +18,7 @@ from rich.table import Table
 from bench.shown import show
 from pipeline.config import paths
 from pipeline.data import dataset
-from serve.decoding.normalise_file import normalise
+from serve.decoding.normalise_file import normalise_file
 from serve.imaging.errors import NoDigitError
 from serve.models.predictor import Predictor
 
@@ -265,7 +265,7 @@ def read(images: np.ndarray, change: Change) -> tuple[np.ndarray, np.ndarray]:
         picture = change(image, chance)
         content = picture if isinstance(picture, bytes) else file(picture)
         try:
-            seen[place] = normalise(content, max_pixels=16_000_000)
+            seen[place] = normalise_file(content, max_pixels=16_000_000)
         except NoDigitError:
             missing[place] = True
     return seen, missing

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from serve.decoding.normalise_file import normalise
+from serve.decoding.normalise_file import normalise_file
 
 PICTURE = Path(__file__).parent / "images" / "seven.png"
 SCHEMA = "https://schema.getpostman.com/json/collection/v2.1.0/collection.json"
@@ -31,7 +31,7 @@ def collection(document: Json) -> Json:
         "baseUrl": "http://127.0.0.1:8000",
         "apiKey": "",
         "image": f"data:image/png;base64,{base64.b64encode(picture).decode()}",
-        "pixels": json.dumps(normalise(picture, max_pixels=10**6).ravel().tolist()),
+        "pixels": json.dumps(normalise_file(picture, max_pixels=10**6).ravel().tolist()),
     }
     return {
         "info": {

@@ -49,7 +49,7 @@ def main(cfg: Config) -> None:
     write_arrays(folder / "mistakes.npz", **worst)
     write_arrays(
         folder / drift_reference.FILE,
-        **drift_reference.taken(validation.images, expected)._asdict(),
+        **drift_reference.build(validation.images, expected)._asdict(),
     )
     write_pairs(folder / "confusion.csv", test.labels, probabilities.argmax(axis=1))
     draw(folder, cfg.run, probabilities, test, worst)

@@ -17,7 +17,7 @@ from pipeline.data.dataset import CLASSES, NAMES, SIDE, Images, Labels, Split, S
 from pipeline.reports.sample_sheet import sample_sheet
 from pipeline.storage.files import replacing, sha256, write_json
 from pipeline.user_feedback import export_file
-from serve.imaging.placement import centred
+from serve.imaging.placement import centre_digit
 
 log = logging.getLogger(__name__)
 
@@ -91,7 +91,7 @@ def _csv(folder: Path, data: Data) -> Published:
     if rows.shape[1:] != (65,) or rows[:, :64].max() > 16:
         raise PipelineError(f"{folder}: rows must be 64 pixels from 0 to 16 and a digit")
     greys = (rows[:, :64] * (255 / 16)).round().astype(np.uint8).reshape(-1, 8, 8)
-    return Published(np.stack([centred(grey) for grey in greys]), rows[:, 64], own_test=0)
+    return Published(np.stack([centre_digit(grey) for grey in greys]), rows[:, 64], own_test=0)
 
 
 def split(published: Published, validation: int, test: int, seed: int) -> Splits:

@@ -50,7 +50,7 @@ def main() -> None:
     ]
     if chosen.registered:
         pull = partial(_pull, chosen, folder, parent)
-        children.append(Child("puller", pull, died=partial(registry_sync.died, chosen)))
+        children.append(Child("puller", pull, died=partial(registry_sync.record_death, chosen)))
     host, port = listener.getsockname()[:2]
     logger.info("serving %s on http://%s:%s", chosen.model_uri, host, port)
     gc.freeze()

@@ -121,7 +121,7 @@ async def _lifespan(app: Application) -> AsyncIterator[None]:
     service = app.service
     service.open()
     if not service.settings.registered:
-        registry_sync.bring_folder(service.settings, service.metrics.reloaded)
+        registry_sync.sync_folder(service.settings, service.metrics.reloaded)
     service.models.refresh()
     watching = asyncio.create_task(service.models.watch())
     yield

@@ -11,7 +11,7 @@ from pipeline.config import PipelineError
 from pipeline.data import dataset
 from pipeline.data.dataset import Split
 from serve.imaging.errors import NoDigitError
-from serve.imaging.normalise import normalise_grey
+from serve.imaging.normalise import normalise
 
 
 def load(path: Path, name: str) -> Split:
@@ -24,7 +24,7 @@ def load(path: Path, name: str) -> Split:
     images = np.empty_like(split.images)
     for place, image in enumerate(split.images):
         try:
-            images[place] = normalise_grey(image)
+            images[place] = normalise(image)
         except NoDigitError as error:
             raise PipelineError(
                 f"{path}: image {split.index[place]} of the {name} split: {error}"

@@ -20,7 +20,7 @@ from PIL import Image, ImageDraw, ImageFont
 from pipeline.data.dataset import SIDE, Images, Labels, Split
 from pipeline.ood import pen_strokes
 from serve.imaging.errors import NoDigitError
-from serve.imaging.normalise import normalise_grey
+from serve.imaging.normalise import normalise
 
 Grey = NDArray[np.uint8]  # (height, width), before it is normalised
 Draw = Callable[[np.random.Generator, Images], Grey]  # from digits, where it is made of them
@@ -92,7 +92,7 @@ def draw(each: Draw, count: int, digits: Images, random: np.random.Generator) ->
     place = 0
     while place < count:
         try:
-            image = normalise_grey(each(random, digits))
+            image = normalise(each(random, digits))
         except NoDigitError:
             continue
         columns = np.flatnonzero((image > 60).any(axis=0))
@@ -112,7 +112,7 @@ def redrawn(images: Images, labels: Labels, count: int, random: np.random.Genera
     while len(found) < count:
         place = int(random.integers(len(images)))
         with suppress(NoDigitError):
-            found.append(normalise_grey(_redrawn(random, images[place])))
+            found.append(normalise(_redrawn(random, images[place])))
             chosen.append(place)
     return Drawn(np.stack(found), labels[chosen])
 
@@ -122,7 +122,7 @@ def printed(count: int, random: np.random.Generator) -> Drawn:
     labels = random.integers(10, size=count).astype(np.uint8)
     faces = (*_FACES, *_OTHER_FACES)
     return Drawn(
-        np.stack([normalise_grey(_glyph(random, str(digit), faces)) for digit in labels]), labels
+        np.stack([normalise(_glyph(random, str(digit), faces)) for digit in labels]), labels
     )
 
 
@@ -130,7 +130,7 @@ def pen_drawn(count: int, random: np.random.Generator) -> Drawn:
     """Digits as they are drawn on the service's page."""
     labels = random.integers(10, size=count).astype(np.uint8)
     return Drawn(
-        np.stack([normalise_grey(pen_strokes.digit(random, int(digit))) for digit in labels]),
+        np.stack([normalise(pen_strokes.digit(random, int(digit))) for digit in labels]),
         labels,
     )
 

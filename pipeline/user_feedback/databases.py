@@ -13,7 +13,7 @@ import numpy as np
 from pipeline.config import PipelineError
 from pipeline.data.dataset import CLASSES, SIDE
 from pipeline.user_feedback.export_file import Corrections
-from serve.prediction.feedback_store import Entry, Feedback
+from serve.prediction.feedback_store import Entry, FeedbackStore
 
 
 def read(databases: Sequence[Path]) -> list[Entry]:
@@ -30,7 +30,7 @@ def read(databases: Sequence[Path]) -> list[Entry]:
 
 def _entries(database: Path) -> list[Entry]:
     try:
-        return [_typed(entry) for entry in Feedback(database).entries()]
+        return [_typed(entry) for entry in FeedbackStore(database).entries()]
     except FileNotFoundError:
         raise PipelineError(
             f"{database} is missing: name the files STATE_DIR/feedback.db of the service "

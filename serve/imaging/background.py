@@ -30,7 +30,7 @@ class Ink:
     edge: float
 
 
-def without_ground(view: Field) -> tuple[Ink, Ink]:
+def remove_background(view: Field) -> tuple[Ink, Ink]:
     """What is brighter than the ground, and what is darker: one of them is the digit.
 
     The ground is the level of the border; or, where that is uneven, a surface fitted to the border

@@ -24,7 +24,7 @@ class Components:
     boxes: NDArray[np.int64]
 
 
-def components(mask: Mask, weights: NDArray[np.float32]) -> Components:
+def connected_components(mask: Mask, weights: NDArray[np.float32]) -> Components:
     """The components of a mask; `weights`: as large as the mask, what each pixel counts.
 
     Runs of pixels in rows are joined with those they touch in the next row, by a union-find whose

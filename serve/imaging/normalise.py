@@ -7,12 +7,12 @@ Learning Applied to Document Recognition", 1998, section III.A).
 
 from __future__ import annotations
 
-from serve.imaging.placement import SIDE, Grey, is_placed, placed
-from serve.imaging.segmentation import digit_ink
-from serve.imaging.stroke_width import usual_stroke
+from serve.imaging.placement import SIDE, Grey, is_normalised, place_digit
+from serve.imaging.segmentation import segment_digit
+from serve.imaging.stroke_width import normalise_stroke_width
 
 
-def normalise_grey(grey: Grey) -> Grey:
+def normalise(grey: Grey) -> Grey:
     """(28, 28) uint8 of a (height, width) picture, dark on light or light on dark.
 
     What is normalised already comes back bit for bit, or inverted.
@@ -22,6 +22,6 @@ def normalise_grey(grey: Grey) -> Grey:
     """
     if grey.shape == (SIDE, SIDE):
         bright = grey if grey[0, 0] < 128 else 255 - grey
-        if is_placed(bright):
+        if is_normalised(bright):
             return bright
-    return placed(usual_stroke(digit_ink(grey)))
+    return place_digit(normalise_stroke_width(segment_digit(grey)))

@@ -23,7 +23,7 @@ CENTRE = 14
 _PLACES = np.arange(SIDE)
 
 
-def is_placed(image: Grey) -> bool:
+def is_normalised(image: Grey) -> bool:
     """Whether MNIST could hold the (28, 28) image."""
     if np.count_nonzero(image[[0, -1]]) + np.count_nonzero(image[:, [0, -1]]) > SIDE:
         return False
@@ -36,12 +36,12 @@ def is_placed(image: Grey) -> bool:
     return BOX - 1 <= longest <= BOX and int(image.max()) >= 128
 
 
-def has_size_of_mnist(ink: Grey) -> bool:
+def has_mnist_size(ink: Grey) -> bool:
     """Whether the digit needs no scaling, within a pixel or two."""
     return bool(BOX - 2 <= max(ink.shape) <= BOX)
 
 
-def placed(digit: Grey) -> Grey:
+def place_digit(digit: Grey) -> Grey:
     """(28, 28), all of the digit inside and its centre of mass at the centre, within a pixel.
 
     A digit that is heavy at an end is made smaller for it.
@@ -49,7 +49,7 @@ def placed(digit: Grey) -> Grey:
     Raises:
         NoDigitError: nothing is left of it at 28x28.
     """
-    box = max(digit.shape) if has_size_of_mnist(digit) else BOX
+    box = max(digit.shape) if has_mnist_size(digit) else BOX
     scaled = _scaled(digit, box)
     while max(_excess(scaled, axis) for axis in (0, 1)) > 0.5:
         box -= 1
@@ -57,7 +57,7 @@ def placed(digit: Grey) -> Grey:
     return _pasted(scaled)
 
 
-def centred(grey: Grey) -> Grey:
+def centre_digit(grey: Grey) -> Grey:
     """(28, 28) of a (height, width) picture, digit bright on black; MNIST's pass unchanged.
 
     All of the ink counts, and its box is 20 pixels even if the centre of mass must then be beside
@@ -66,10 +66,10 @@ def centred(grey: Grey) -> Grey:
     Raises:
         NoDigitError: no pixel has ink, or so little that nothing is left of it at 28x28.
     """
-    return _pasted(_scaled(cropped(grey), BOX))
+    return _pasted(_scaled(crop(grey), BOX))
 
 
-def cropped(ink: Grey, threshold: int = 0) -> Grey:
+def crop(ink: Grey, threshold: int = 0) -> Grey:
     """The box of what is brighter than the threshold, in levels of (h, w) ink on black.
 
     Raises:

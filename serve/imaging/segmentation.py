@@ -12,11 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from serve.imaging.background import Field, Ink, quantile, without_ground
-from serve.imaging.connected_components import Components, Mask, components
+from serve.imaging.background import Field, Ink, quantile, remove_background
+from serve.imaging.connected_components import Components, Mask, connected_components
 from serve.imaging.errors import NoDigitError
-from serve.imaging.placement import BOX, Grey, cropped
-from serve.imaging.upscale import enlarged
+from serve.imaging.placement import BOX, Grey, crop
+from serve.imaging.upscale import upscale
 
 _TINY = 12  # longest side below which a digit must be made sharp
 _FINE = 80  # to this
@@ -58,7 +58,7 @@ class _Found:
     cut: bool
 
 
-def digit_ink(grey: Grey) -> Grey:
+def segment_digit(grey: Grey) -> Grey:
     """(h, w) uint8, the ink of the digit in a (height, width) picture: bright on 0, cropped.
 
     Raises:
@@ -76,7 +76,7 @@ def digit_ink(grey: Grey) -> Grey:
     if _is_vague(found):
         raise NoDigitError("no digit found")
     ink = _stretched(found)
-    return cropped(enlarged(ink, _FINE), _DARK) if max(ink.shape) < _TINY else ink
+    return crop(upscale(ink, _FINE), _DARK) if max(ink.shape) < _TINY else ink
 
 
 def _view(part: Grey, factor: int) -> Field:
@@ -110,7 +110,7 @@ def _around(part: Grey, box: Box, factor: int, margin: float) -> Grey:
 
 
 def _digit(view: Field) -> _Found:
-    inks = without_ground(view)
+    inks = remove_background(view)
     strongest = max(float(ink.above.max()) for ink in inks)
     both = [found for ink in inks if (found := _found(ink, strongest))]
     if not both:
@@ -133,7 +133,9 @@ def _found(ink: Ink, strongest: float) -> _Found | None:
     above, peak = ink.above, float(ink.above.max())
     if peak < max(_FAINTEST, _VISIBLE * ink.noise, strongest / 2):
         return None
-    parts = components(above > min(max(_INK * ink.noise, ink.edge * peak), peak / 2), above)
+    parts = connected_components(
+        above > min(max(_INK * ink.noise, ink.edge * peak), peak / 2), above
+    )
     cut = _at_border(parts.boxes, above.shape)
     score = parts.mass * np.where(cut, _AT_BORDER, 1)
     main = int(score.argmax())
@@ -185,8 +187,8 @@ def _stretched(found: _Found) -> Grey:
     high = strengths.max() if noise < 0.5 else quantile(strengths, 0.9)
     ink = np.clip((above - low) * (255 / (high - low)), 0, 255) * _wider(_wider(found.mask))
     ink = np.rint(ink).astype(np.uint8)
-    whole = cropped(ink)
-    return whole if max(whole.shape) <= BOX else cropped(ink, _DARK)
+    whole = crop(ink)
+    return whole if max(whole.shape) <= BOX else crop(ink, _DARK)
 
 
 def _wider(mask: Mask) -> Mask:

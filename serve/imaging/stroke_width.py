@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from PIL import Image
 
-from serve.imaging.placement import BOX, Grey, cropped, has_size_of_mnist
+from serve.imaging.placement import BOX, Grey, crop, has_mnist_size
 
 # In pixels of a digit with a longest side of BOX. Nine in ten of MNIST's training images lie in the
 # first two; what does not is brought to the nearer of the other two.
@@ -29,10 +29,10 @@ def stroke_width(ink: Grey) -> float:
     return float(2 * padded.sum() / edges)
 
 
-def usual_stroke(ink: Grey) -> Grey:
+def normalise_stroke_width(ink: Grey) -> Grey:
     """The ink as it is, or with strokes of a width that is usual in MNIST."""
     width = stroke_width(ink) * BOX / max(ink.shape)
-    thin, thick = (_HAIR, _BLOT) if has_size_of_mnist(ink) else (_THIN, _THICK)
+    thin, thick = (_HAIR, _BLOT) if has_mnist_size(ink) else (_THIN, _THICK)
     if thin <= width <= thick:
         return ink
     thicker = width < thin
@@ -43,7 +43,7 @@ def usual_stroke(ink: Grey) -> Grey:
         if changed.max() < 128:
             break
         fine = changed
-    return cropped(fine, _DARK)
+    return crop(fine, _DARK)
 
 
 def _fine(ink: Grey) -> Grey:

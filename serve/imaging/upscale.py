@@ -13,7 +13,7 @@ _STEP = 0.7
 _CONTRAST = 2.5  # at the edges of strokes
 
 
-def enlarged(ink: Grey, side: int) -> Grey:
+def upscale(ink: Grey, side: int) -> Grey:
     """(h, w) ink on black, at least `side` pixels long, with a margin of two of the old ones.
 
     Grey pixels are taken for what they are, strokes that cover a part of them: the large picture

@@ -50,7 +50,7 @@ class Stamp(NamedTuple):
     status: tuple[int, int]
 
 
-class Bundles:
+class BundleCache:
     """The folder of bundles of one source, such as a registry's alias.
 
     What another source left in it is never served.
@@ -248,8 +248,10 @@ def _stamp(path: Path) -> tuple[int, int]:
     return (stat.st_mtime_ns, stat.st_ino)
 
 
-def cache(settings: Settings) -> Bundles:
+def cache(settings: Settings) -> BundleCache:
     """The cache of what these settings say to serve."""
     if settings.registered:
-        return Bundles(settings.models_dir, f"{settings.mlflow_tracking_uri} {settings.model_uri}")
-    return Bundles(settings.models_dir, str(Path(settings.model_uri).resolve()))
+        return BundleCache(
+            settings.models_dir, f"{settings.mlflow_tracking_uri} {settings.model_uri}"
+        )
+    return BundleCache(settings.models_dir, str(Path(settings.model_uri).resolve()))

@@ -45,15 +45,15 @@ def features(images: NDArray[np.uint8]) -> NDArray[np.float32]:
     return np.stack([ink, row, column, np.array(stroke)], axis=1).astype(np.float32)
 
 
-def chosen(images: int) -> NDArray[np.intp]:
+def sample_indices(images: int) -> NDArray[np.intp]:
     """Which of so many evaluated images are in the reference: of many, some spread evenly."""
     n = min(images, _MOST)
     return np.arange(n) * images // n
 
 
-def taken(images: NDArray[np.uint8], probabilities: NDArray[np.float32]) -> Reference:
+def build(images: NDArray[np.uint8], probabilities: NDArray[np.float32]) -> Reference:
     """The reference from what was evaluated."""
-    index = chosen(len(images))
+    index = sample_indices(len(images))
     return Reference(probabilities[index], features(images[index]))
 
 

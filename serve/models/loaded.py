@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from serve.models.bundle_cache import Bundles, Release
+from serve.models.bundle_cache import BundleCache, Release
 from serve.models.predictor import BundleError, Predictor
 
 logger = logging.getLogger(__name__)
@@ -46,11 +46,11 @@ class Model(NamedTuple):
         return self.predictor.description
 
 
-class Models:
+class LoadedModels:
     """What is loaded. `current` and `previous` change between two requests, never within one."""
 
     def __init__(
-        self, bundles: Bundles, begin: Callable[[str], None] = lambda version: None
+        self, bundles: BundleCache, begin: Callable[[str], None] = lambda version: None
     ) -> None:
         """`begin` is told each version before it answers."""
         self.current: Model | None = None

@@ -1,7 +1,7 @@
-"""Brings models from where `MODEL_URI` says into the cache that the workers watch.
+"""Registry download: bring models from where `MODEL_URI` points into the bundle cache.
 
-One process owns MLflow and follows a registered model with `Puller`; a folder is brought once, by
-whoever serves it. Whatever fails, what was in service stays.
+One process owns MLflow and follows a registered model with `RegistrySync`. A folder is copied
+once, by the process that serves it. Whatever fails, the model in service stays.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from serve.models import bundle_cache
-from serve.models.bundle_cache import Bundles, Release
+from serve.models.bundle_cache import BundleCache, Release
 from serve.models.predictor import BundleError
 from serve.settings import Settings
 from serve.telemetry.metrics import DIED, INVALID, SUCCESS, UNAVAILABLE, UNEXPECTED
@@ -50,7 +50,7 @@ class MissingError(Exception):
     """The registry has not what was asked for; the message says what to do."""
 
 
-def bring_folder(settings: Settings, count: Callable[[str], None]) -> None:
+def sync_folder(settings: Settings, count: Callable[[str], None]) -> None:
     """Puts the bundle in the folder `MODEL_URI` into service.
 
     On failure the last good one stays, and the cache says why. `count` is told the outcome.
@@ -71,7 +71,7 @@ def bring_folder(settings: Settings, count: Callable[[str], None]) -> None:
             target.say("the bundle in MODEL_URI cannot be served")
 
 
-def _take(target: Bundles, release: Release, files: Path, made: float) -> None:
+def _take(target: BundleCache, release: Release, files: Path, made: float) -> None:
     """`made`: when, in seconds since 1970; its files keep that date."""
     incoming = target.temporary()
     try:
@@ -84,7 +84,7 @@ def _take(target: Bundles, release: Release, files: Path, made: float) -> None:
         shutil.rmtree(incoming, ignore_errors=True)
 
 
-class Puller:
+class RegistrySync:
     """Follows a registered model by alias, or brings one version of it.
 
     `count` is told the outcome of every attempt to bring a version.
@@ -226,7 +226,7 @@ def _masked(error: Exception) -> str:
     return re.sub(r"(?<!/)//(?!/)\S*@", "//***@", line)
 
 
-def died(settings: Settings) -> None:
+def record_death(settings: Settings) -> None:
     """Lets `/health` say that the process that pulls is gone; the next one counts it."""
     try:
         bundle_cache.cache(settings).say(_DEATH)
@@ -253,4 +253,4 @@ def main(settings: Settings, count: Callable[[str], None], parent: int) -> None:
                 raise SystemExit
             time.sleep(min(left, 1))
 
-    Puller(settings, count).run(wait)
+    RegistrySync(settings, count).run(wait)

@@ -55,7 +55,7 @@ class _State(NamedTuple):
     log: bool
 
 
-class Feedback:
+class FeedbackStore:
     """A table in a SQLite file: one row per request, on the disk once `add` returns."""
 
     def __init__(self, path: Path) -> None:

@@ -62,7 +62,7 @@ class Window(NamedTuple):
     likelihoods: NDArray[np.float32]  # NaN where the model gave none
 
 
-class Recent:
+class RecentAnswers:
     """The rings in a folder; this process writes to one of them."""
 
     def __init__(self, folder: Path, slots: int) -> None:

@@ -12,15 +12,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from serve.decoding.headers import declared_pixels
-from serve.decoding.normalise_file import normalise
+from serve.decoding.normalise_file import normalise_file
 from serve.imaging.errors import ImageError, NoDigitError, TooManyPixelsError
 from serve.imaging.png import data_uri
 from serve.models.bundle_cache import cache
-from serve.models.loaded import Model, Models
-from serve.prediction.feedback_store import Feedback
+from serve.models.loaded import LoadedModels, Model
+from serve.prediction.feedback_store import FeedbackStore
 from serve.prediction.picture import Picture
-from serve.prediction.recent_answers import ANSWER_SIZE, Recent, Seen
-from serve.prediction.work_queue import LONGEST, BusyError, Check, Line
+from serve.prediction.recent_answers import ANSWER_SIZE, RecentAnswers, Seen
+from serve.prediction.work_queue import MAX_ITEMS, BusyError, Check, WorkQueue
 from serve.settings import Settings
 from serve.telemetry.metrics import Described, Metrics, State
 from serve.telemetry.tracing import Tracing
@@ -47,8 +47,8 @@ class Service:
     def __init__(self, settings: Settings, metrics: Metrics, tracing: Tracing) -> None:
         self.settings = settings
         self.metrics = metrics
-        self.models = Models(cache(settings), metrics.expect)
-        self.feedback = Feedback(settings.state_dir / "feedback.db")
+        self.models = LoadedModels(cache(settings), metrics.expect)
+        self.feedback = FeedbackStore(settings.state_dir / "feedback.db")
         self.tracing = tracing
         self.stopping = False
         self._waiting = self._windows = 0
@@ -57,19 +57,21 @@ class Service:
 
     def open(self) -> None:
         """Takes threads and files, for as long as requests come."""
-        self.recent = Recent(self.settings.state_dir / "recent", self.settings.recent_requests)
+        self.recent = RecentAnswers(
+            self.settings.state_dir / "recent", self.settings.recent_requests
+        )
         # A thread for each kind of what would hold up the event loop. Two batches at once would
         # take more than twice as long, for they wrangle over Python's lock.
         largest = _WAITING_PICTURES * self.settings.max_image_pixels
-        most = max(largest, LONGEST * _LEAST_PIXELS)
-        self._bodies = Line("bodies", most)
-        self._pictures = Line("pictures", most)
-        self._batches = Line("batches", most)
+        most = max(largest, MAX_ITEMS * _LEAST_PIXELS)
+        self._bodies = WorkQueue("bodies", most)
+        self._pictures = WorkQueue("pictures", most)
+        self._batches = WorkQueue("batches", most)
 
     def close(self) -> None:
         """Lets go of threads and files."""
-        for line in (self._bodies, self._pictures, self._batches):
-            line.close()
+        for queue in (self._bodies, self._pictures, self._batches):
+            queue.close()
         self.recent.close()
         self.tracing.close()
 
@@ -83,7 +85,7 @@ class Service:
         """Whether what is in service, if anything is, may not be the newest."""
         return self.models.current is None or bool(self.models.failure)
 
-    async def parsed(
+    async def parse(
         self, body: bytes, parse: Callable[[], Result], check: Check | None = None
     ) -> Result:
         """What the body says: beside the event loop if it is a large one.
@@ -96,7 +98,7 @@ class Service:
                 return parse()
             return await self._beside(self._bodies, parse, len(body), 0, check)
 
-    async def batch(
+    async def run_batch(
         self, size: int, work: Callable[[], Result], check: Check | None = None
     ) -> Result:
         """Does the work, on a tensor of `size` bytes, beside the event loop.
@@ -108,7 +110,7 @@ class Service:
 
     async def _beside(
         self,
-        line: Line,
+        queue: WorkQueue,
         work: Callable[[], Result],
         size: int,
         pixels: int,
@@ -118,11 +120,11 @@ class Service:
             raise BusyError
         self._waiting += size
         try:
-            return await line.do(self.tracing.carried(work), pixels, check)
+            return await queue.run(self.tracing.carried(work), pixels, check)
         finally:
             self._waiting -= size
 
-    async def answer(
+    async def predict_file(
         self,
         picture: Picture,
         model: Model,
@@ -150,7 +152,7 @@ class Service:
         )
         return answer | {"image": data_uri(image)} if show else answer
 
-    async def see(self, content: bytes, model: Model) -> Seen:
+    async def recognise(self, content: bytes, model: Model) -> Seen:
         """What the model makes of an image file, without counting or keeping it."""
         image = await self._normalised(content)
         digit = int(model.predictor.probabilities(image[None])[0].argmax())
@@ -160,10 +162,10 @@ class Service:
         limit = self.settings.max_image_pixels
         with self.tracing.span("normalise", images=1, bytes=len(content)):
             if _is_small(content):
-                return normalise(content, max_pixels=limit)
+                return normalise_file(content, max_pixels=limit)
             return await self._beside(
                 self._pictures,
-                lambda: normalise(content, max_pixels=limit),
+                lambda: normalise_file(content, max_pixels=limit),
                 len(content),
                 max(_LEAST_PIXELS, self._pixels(content)),
                 check,
@@ -174,7 +176,7 @@ class Service:
         declared = declared_pixels(content)
         return declared if declared <= self.settings.max_image_pixels else 0
 
-    async def answers(
+    async def predict_files(
         self,
         contents: Sequence[bytes | Exception],
         model: Model,
@@ -195,7 +197,7 @@ class Service:
             with self.tracing.span("normalise", images=len(capped)):
                 images = [self._image(content) for content in capped]
             found = [image for image in images if isinstance(image, np.ndarray)]
-            answers = iter(self.read(found, model, request_id, started))
+            answers = iter(self.predict_images(found, model, request_id, started))
             return [image if isinstance(image, Exception) else next(answers) for image in images]
 
         size = sum(len(content) for content in capped if isinstance(content, bytes))
@@ -216,7 +218,7 @@ class Service:
                 total += pixels
         return capped, total
 
-    def read(
+    def predict_images(
         self,
         images: Sequence[NDArray[np.uint8]],
         model: Model,
@@ -243,7 +245,7 @@ class Service:
         if isinstance(content, Exception):
             return content
         try:
-            return normalise(content, max_pixels=self.settings.max_image_pixels)
+            return normalise_file(content, max_pixels=self.settings.max_image_pixels)
         except (ImageError, NoDigitError) as error:
             return error
 
@@ -284,7 +286,7 @@ class Service:
         }
 
     @contextmanager
-    def a_window(self) -> Iterator[None]:
+    def window_slot(self) -> Iterator[None]:
         """Held from the making of a window until it is sent, which may take its caller long.
 
         Raises:

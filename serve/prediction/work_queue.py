@@ -10,7 +10,7 @@ from typing import TypeVar
 Result = TypeVar("Result")
 Check = Callable[[], Awaitable[None]]  # raises if the work need not be done any more
 
-LONGEST = 256  # items that may wait
+MAX_ITEMS = 256  # items that may wait
 
 
 class BusyError(Exception):
@@ -20,7 +20,7 @@ class BusyError(Exception):
         super().__init__("too busy: try again in a second")
 
 
-class Line:
+class WorkQueue:
     """One thread, whose work is done in the order in which it came."""
 
     def __init__(self, name: str, most_pixels: int) -> None:
@@ -29,13 +29,13 @@ class Line:
         self._most_pixels = most_pixels
         self._items = self._pixels = 0
 
-    async def do(self, work: Callable[[], Result], pixels: int, check: Check | None) -> Result:
+    async def run(self, work: Callable[[], Result], pixels: int, check: Check | None) -> Result:
         """Does the work, unless `check` raises when its turn comes.
 
         Raises:
             BusyError: too much is waiting already.
         """
-        full = self._items >= LONGEST or self._pixels + pixels > self._most_pixels
+        full = self._items >= MAX_ITEMS or self._pixels + pixels > self._most_pixels
         if self._items and full:
             raise BusyError
         self._items += 1

@@ -34,7 +34,7 @@ class _Window(Response):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Makes it and sends it, while it is taken."""
-        with self._service.a_window():
+        with self._service.window_slot():
             content = await self._service.window(self._images)
             self.headers["content-length"] = str(len(content))
             head = {"status": self.status_code, "headers": self.raw_headers}

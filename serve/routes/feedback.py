@@ -54,5 +54,5 @@ async def _entry(service: Service, given: FeedbackRequest) -> Entry:
                 f"request {given.request_id} is not known any more: send its image too"
             )
         content = request_body.image_of_text(given.image, service.settings.max_image_bytes)
-        seen = await service.see(content, service.models.choose(None))
+        seen = await service.recognise(content, service.models.choose(None))
     return Entry(given.request_id, given.label, seen.prediction, seen.model_version, seen.image)

@@ -15,7 +15,7 @@ from serve.http import request_body
 from serve.http.direct_route import Json, errors, post, read
 from serve.http.schemas import InferRequest, InferResponse, Tensor, reference
 from serve.imaging.errors import NoDigitError
-from serve.imaging.normalise import normalise_grey
+from serve.imaging.normalise import normalise
 from serve.imaging.placement import SIDE
 from serve.models.loaded import NoModelError
 from serve.prediction.service import Answer, Service
@@ -84,9 +84,9 @@ def install(app: FastAPI, service: Service) -> None:
             asked = InferRequest.model_validate_json(body)
             started = perf_counter()
             images = _images(asked.inputs[0], service.settings.max_batch)
-            return asked, service.read(images, model, call.id, started)
+            return asked, service.predict_images(images, model, call.id, started)
 
-        asked, answers = await service.batch(len(body), work, still_there(request))
+        asked, answers = await service.run_batch(len(body), work, still_there(request))
         content = {"id": asked.id or call.id, "model_name": name, "model_version": model.version}
         return Json(content | {"outputs": _outputs(asked, answers)}, model.version)
 
@@ -136,7 +136,7 @@ def _numbers(data: list[Any]) -> NDArray[np.float64]:
 
 def _normalised(image: NDArray[np.uint8], place: int) -> NDArray[np.uint8]:
     try:
-        return normalise_grey(image)
+        return normalise(image)
     except NoDigitError as error:
         raise NoDigitError(f"inputs.0.data: image {place}: {error}") from error
 

@@ -92,11 +92,11 @@ def install(app: FastAPI, service: Service) -> None:
         model = chosen(service, request)
         body = await read(request)
         kind, check = call.header(b"content-type"), still_there(request)
-        picture = await service.parsed(
+        picture = await service.parse(
             body, lambda: request_body.picture(body, kind, settings.max_image_bytes), check
         )
         show = wants_image(request.scope)
-        answer = await service.answer(picture, model, call.id, show=show, check=check)
+        answer = await service.predict_file(picture, model, call.id, show=show, check=check)
         return Json(answer, model.version)
 
     @post(
@@ -113,12 +113,12 @@ def install(app: FastAPI, service: Service) -> None:
         body = await read(request)
 
         check = still_there(request)
-        contents = await service.parsed(
+        contents = await service.parse(
             body,
             lambda: request_body.images(body, settings.max_batch, settings.max_image_bytes),
             check,
         )
-        answers = await service.answers(contents, model, call.id, check)
+        answers = await service.predict_files(contents, model, call.id, check)
         shaped = [_shaped(service, answer) for answer in answers]
         return Json({"predictions": shaped, "model_version": model.version}, model.version)
 

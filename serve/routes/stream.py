@@ -57,7 +57,7 @@ def install(app: FastAPI, service: Service, keys: Keys, limiter: Limiter | None)
                         else (text.encode("utf-8", "replace"), "application/json")
                     )
                     picture = request_body.picture(body, kind, max_bytes)
-                    answer = await service.answer(
+                    answer = await service.predict_file(
                         picture, service.models.choose(None), f"{call.id}.{number}", show=show
                     )
                 except Exception as error:

@@ -22,7 +22,7 @@ from support.service_process import Process
 
 from monitoring.drift.__main__ import parsed as drift_arguments
 from pipeline.retrain import _options as retrain_options
-from serve.prediction.feedback_store import Entry, Feedback
+from serve.prediction.feedback_store import Entry, FeedbackStore
 from serve.settings import Settings
 
 FILE = ROOT / "deploy" / "compose.yaml"
@@ -195,11 +195,11 @@ def test_feedback_is_copied_and_brought_back_as_documented(tmp_path):
         return subprocess.run(command, capture_output=True, check=False).returncode
 
     def labels(name):
-        return [entry.label for entry in Feedback(tmp_path / name).entries()]
+        return [entry.label for entry in FeedbackStore(tmp_path / name).entries()]
 
     assert run("feedback.db", "copy.db") == 1  # none yet: nothing is made
     assert not (tmp_path / "feedback.db").exists()
-    kept = Feedback(tmp_path / "feedback.db")
+    kept = FeedbackStore(tmp_path / "feedback.db")
     image = np.zeros((28, 28), np.uint8)
     kept.add(Entry("a", 3, 3, "1", image))
     assert run("feedback.db", "copy.db") == 0

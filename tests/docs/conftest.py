@@ -19,7 +19,7 @@ def bundle(made, tmp_path_factory):
     """One that always answers 3, with a reference."""
     folder = shutil.copytree(made[3], tmp_path_factory.mktemp("docs") / "bundle")
     images = np.random.default_rng(0).integers(0, 256, (20, 28, 28), dtype=np.uint8)
-    taken = drift_reference.taken(images, Predictor(folder).probabilities(images))
+    taken = drift_reference.build(images, Predictor(folder).probabilities(images))
     np.savez(folder / drift_reference.FILE, **taken._asdict())
     return folder
 

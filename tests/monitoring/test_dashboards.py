@@ -18,8 +18,8 @@ from support.prometheus import boards, interpolated, panels, queries
 
 from monitoring.grafana import __main__ as command
 from monitoring.grafana import boards as code
-from serve.imaging.normalise import normalise_grey
-from serve.imaging.placement import centred
+from serve.imaging.normalise import normalise
+from serve.imaging.placement import centre_digit
 from serve.models import drift_reference
 from serve.models.predictor import Predictor
 
@@ -140,11 +140,11 @@ def test_links_lead_to_sections_of_the_runbook(name):
 def bundles(made, tmp_path_factory):
     """Two with a reference: scanned digits as the service sees them."""
     greys = (load_digits().images[:300] * (255 / 16)).round().astype(np.uint8)
-    images = np.stack([normalise_grey(centred(grey)) for grey in greys])
+    images = np.stack([normalise(centre_digit(grey)) for grey in greys])
     copies = []
     for digit in (3, 8):
         copy = shutil.copytree(made[digit], tmp_path_factory.mktemp("bundles") / str(digit))
-        taken = drift_reference.taken(images, Predictor(copy).probabilities(images))
+        taken = drift_reference.build(images, Predictor(copy).probabilities(images))
         np.savez(copy / drift_reference.FILE, **taken._asdict())
         copies.append(copy)
     return copies

@@ -22,8 +22,8 @@ from monitoring.drift.__main__ import DRIFT, FAILED, NO_DRIFT, main
 from monitoring.drift.drift_tests import NEEDED
 from monitoring.drift.prometheus_gauges import Gauges
 from pipeline.data.dataset import Split
-from serve.imaging.normalise import normalise_grey
-from serve.imaging.placement import centred
+from serve.imaging.normalise import normalise
+from serve.imaging.placement import centre_digit
 from serve.models import drift_reference
 from serve.models.predictor import Predictor
 
@@ -35,7 +35,7 @@ KEY = {"X-API-Key": "secret"}
 def digits():
     """1,797 scanned digits as the service sees them, in no order."""
     greys = (load_digits().images * (255 / 16)).round().astype(np.uint8)
-    images = np.stack([normalise_grey(centred(grey)) for grey in greys])
+    images = np.stack([normalise(centre_digit(grey)) for grey in greys])
     return images[np.random.default_rng(0).permutation(len(images))]
 
 
@@ -44,7 +44,7 @@ def bundle(digit_file, digits, tmp_path_factory):
     """A model that always answers 3, the surer the more ink, with some digits as its reference."""
     folder = write_bundle(tmp_path_factory.mktemp("bundle"), digit_file(3))
     some = digits[:900]
-    taken = drift_reference.taken(some, Predictor(folder).probabilities(some))
+    taken = drift_reference.build(some, Predictor(folder).probabilities(some))
     np.savez(folder / drift_reference.FILE, **taken._asdict())
     return folder
 

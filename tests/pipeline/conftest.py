@@ -101,7 +101,7 @@ def evaluated(workspace) -> Callable[..., None]:
         write_arrays(folder / "predictions.npz", probabilities=probabilities, labels=labels)
         worst = evaluate.worst_mistakes(probabilities, test)
         write_arrays(folder / "mistakes.npz", **worst)
-        taken = drift_reference.taken(pixels, probabilities)
+        taken = drift_reference.build(pixels, probabilities)
         write_arrays(folder / drift_reference.FILE, **taken._asdict())
         evaluate.write_pairs(folder / "confusion.csv", labels, answers)
         for picture in ("confusion", "reliability"):

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from serve.prediction.feedback_store import Entry, Feedback
+from serve.prediction.feedback_store import Entry, FeedbackStore
 
 
 def drawn(number):
@@ -21,7 +21,7 @@ def told(number, label=None, *, said=None, version="1", request=None, image=None
 
 def database(path, entries):
     """The file with these entries, as the service writes it."""
-    feedback = Feedback(path)
+    feedback = FeedbackStore(path)
     for entry in entries:
         feedback.add(entry)
     return path

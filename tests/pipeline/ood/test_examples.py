@@ -5,7 +5,7 @@ import pytest
 
 from pipeline.data.dataset import Split
 from pipeline.ood import examples
-from serve.imaging.normalise import normalise_grey
+from serve.imaging.normalise import normalise
 
 
 def some_digits(seed):
@@ -83,4 +83,4 @@ def test_what_is_empty_or_as_narrow_as_a_1_is_drawn_again():
     drawn = examples.draw(
         lambda random, digits: next(pictures), 2, empty[None], np.random.default_rng(0)
     )
-    np.testing.assert_array_equal(drawn, [normalise_grey(cross), normalise_grey(corner)])
+    np.testing.assert_array_equal(drawn, [normalise(cross), normalise(corner)])

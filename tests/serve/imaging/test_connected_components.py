@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
 
-from serve.imaging.connected_components import components
+from serve.imaging.connected_components import connected_components
 
 
 @settings(max_examples=150, deadline=None, database=None)
@@ -18,7 +18,7 @@ def test_as_scipy_finds_them(seed, height, width, density):
     chance = np.random.default_rng(seed)
     mask = chance.random((height, width)) < density
     weights = chance.random((height, width)).astype(np.float32)
-    found = components(mask, weights)
+    found = connected_components(mask, weights)
     labels, n = ndimage.label(mask, np.ones((3, 3)))
     assert len(found.mass) == n
     pairs = set(zip(labels[mask].tolist(), found.labels[mask].tolist(), strict=True))
@@ -36,4 +36,4 @@ def test_a_spiral_is_one():
         spiral[ring, ring : 101 - ring] = spiral[ring : 101 - ring, 100 - ring] = True
         spiral[100 - ring, ring : 101 - ring] = spiral[ring + 4 : 101 - ring, ring] = True
         spiral[ring + 4, ring : ring + 4] = True
-    assert len(components(spiral, spiral.astype(np.float32)).mass) == 1
+    assert len(connected_components(spiral, spiral.astype(np.float32)).mass) == 1

@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFilter, ImageFont
 
-from serve.decoding.normalise_file import normalise
+from serve.decoding.normalise_file import normalise_file
 from serve.imaging.errors import NoDigitError
-from serve.imaging.normalise import normalise_grey
-from serve.imaging.placement import centred
+from serve.imaging.normalise import normalise
+from serve.imaging.placement import centre_digit
 from serve.imaging.stroke_width import stroke_width
 
 MNIST = Path(__file__).parents[4] / "shared/mnist"
@@ -43,7 +43,7 @@ SHAPES = [(100, 40), (40, 100), (150, 150), (17, 9), (20, 20), (8, 5)]
 
 @pytest.mark.parametrize(("height", "width"), SHAPES)
 def test_centre_of_mass_comes_to_the_centre(height, width):
-    image = centred(bar(height, width))
+    image = centre_digit(bar(height, width))
     assert (image.shape, image.dtype) == ((28, 28), np.uint8)
     assert centre_of_mass(image) == pytest.approx((14, 14), abs=0.51)
 
@@ -51,23 +51,25 @@ def test_centre_of_mass_comes_to_the_centre(height, width):
 @pytest.mark.parametrize(("height", "width"), SHAPES)
 def test_longest_side_becomes_20_and_the_aspect_ratio_stays(height, width):
     scale = 20 / max(height, width)
-    assert box(centred(bar(height, width))) == pytest.approx((height * scale, width * scale), abs=1)
+    assert box(centre_digit(bar(height, width))) == pytest.approx(
+        (height * scale, width * scale), abs=1
+    )
 
 
 def test_where_the_digit_lies_in_the_picture_does_not_matter():
-    image = centred(bar(90, 50))
-    np.testing.assert_array_equal(image, centred(bar(90, 50, canvas=150, top=60, left=100)))
+    image = centre_digit(bar(90, 50))
+    np.testing.assert_array_equal(image, centre_digit(bar(90, 50, canvas=150, top=60, left=100)))
 
 
 def test_a_thin_line_keeps_a_pixel_of_width():
-    assert box(centred(bar(180, 2))) == (20, 1)
+    assert box(centre_digit(bar(180, 2))) == (20, 1)
 
 
 def test_a_digit_heavy_at_one_end_stays_whole_inside():
     picture = np.zeros((100, 100), np.uint8)
     picture[:, 48:52] = 5  # next to nothing ...
     picture[95:, 40:60] = 255  # ... above a heavy foot
-    image = centred(picture)
+    image = centre_digit(picture)
     assert image[0].any()
     assert box(image)[0] == 20
 
@@ -75,33 +77,33 @@ def test_a_digit_heavy_at_one_end_stays_whole_inside():
 def test_8x8_pictures_work():
     picture = np.zeros((8, 8), np.uint8)
     picture[:, 3:5] = 255
-    image = centred(picture)
+    image = centre_digit(picture)
     assert box(image) == (20, 5)
     assert image.max() == 255
 
 
 def test_an_image_normalised_already_passes_unchanged():
-    image = centred(bar(100, 60))
-    np.testing.assert_array_equal(centred(image), image)
+    image = centre_digit(bar(100, 60))
+    np.testing.assert_array_equal(centre_digit(image), image)
 
 
 def test_the_picture_given_is_left_alone():
     picture = bar(20, 10)
     before = picture.copy()
-    centred(picture)[:] = 1
+    centre_digit(picture)[:] = 1
     np.testing.assert_array_equal(picture, before)
 
 
 def test_an_empty_picture_is_refused():
     with pytest.raises(NoDigitError):
-        centred(np.zeros((50, 60), np.uint8))
+        centre_digit(np.zeros((50, 60), np.uint8))
 
 
 def test_ink_that_vanishes_in_scaling_is_refused():
     picture = np.zeros((2000, 2000), np.uint8)
     picture[0, 0] = picture[-1, -1] = 1
     with pytest.raises(NoDigitError):
-        centred(picture)
+        centre_digit(picture)
 
 
 @pytest.mark.slow
@@ -109,7 +111,7 @@ def test_ink_that_vanishes_in_scaling_is_refused():
 def test_mnist_itself_passes_unchanged():
     content = gzip.decompress((MNIST / "t10k-images-idx3-ubyte.gz").read_bytes())
     images = np.frombuffer(content, np.uint8, offset=16).reshape(-1, 28, 28)
-    same = [np.array_equal(centred(image), image) for image in images]
+    same = [np.array_equal(centre_digit(image), image) for image in images]
     assert np.mean(same) > 0.999
 
 
@@ -168,7 +170,7 @@ def likeness(one, other):
 
 
 def normalised(picture, **options):
-    return normalise(png(picture, **options), max_pixels=16_000_000)
+    return normalise_file(png(picture, **options), max_pixels=16_000_000)
 
 
 @pytest.mark.parametrize("digit", DIGITS)
@@ -279,7 +281,7 @@ def test_an_empty_picture_is_no_digit(kind, file_format):
         with io.BytesIO() as file:
             Image.fromarray(picture).save(file, file_format)
             with pytest.raises(NoDigitError, match="no digit found"):
-                normalise(file.getvalue(), max_pixels=1_000_000)
+                normalise_file(file.getvalue(), max_pixels=1_000_000)
 
 
 @pytest.mark.parametrize("digit", DIGITS)
@@ -344,7 +346,7 @@ def test_heavy_at_an_end_is_centred_all_the_same():
     picture = np.zeros((200, 200), np.uint8)
     picture[40:160, 98:102] = 90
     picture[130:160, 70:130] = 255
-    image = normalise_grey(picture)
+    image = normalise(picture)
     assert centre_of_mass(image) == pytest.approx((14, 14), abs=1)
 
 

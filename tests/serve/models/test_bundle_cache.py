@@ -7,14 +7,14 @@ import pytest
 from support.bundles import write_bundle
 
 from serve.models import bundle_cache, registry_sync
-from serve.models.bundle_cache import Bundles, Pointer, Release
-from serve.models.loaded import Models, NoModelError, UnknownVersionError
+from serve.models.bundle_cache import BundleCache, Pointer, Release
+from serve.models.loaded import LoadedModels, NoModelError, UnknownVersionError
 from serve.models.predictor import BundleError
 
 
 @pytest.fixture
 def cache(tmp_path):
-    return Bundles(tmp_path / "models", "somewhere")
+    return BundleCache(tmp_path / "models", "somewhere")
 
 
 def bring(cache, bundle, version):
@@ -55,7 +55,7 @@ def test_what_a_dead_holder_left_goes_with_the_next_lock(cache, made):
 def test_what_another_source_left_is_not_served(cache, made):
     bring(cache, made[3], "1")
     cache.say("broken")
-    other = Bundles(cache.folder, "elsewhere")
+    other = BundleCache(cache.folder, "elsewhere")
     assert other.pointer() is None
     assert other.failure() == ""
     assert cache.failure() == "broken"
@@ -147,7 +147,7 @@ def test_all_is_on_the_disk_before_the_pointer_names_it(cache, made, monkeypatch
 
 
 def test_models_follow_the_pointer_and_keep_the_previous(cache, made):
-    models = Models(cache)
+    models = LoadedModels(cache)
     models.refresh()
     with pytest.raises(NoModelError):
         models.choose(None)
@@ -165,7 +165,7 @@ def test_models_follow_the_pointer_and_keep_the_previous(cache, made):
 
 
 def test_models_keep_what_they_have_if_the_next_is_spoilt_meanwhile(cache, made):
-    models = Models(cache)
+    models = LoadedModels(cache)
     bring(cache, made[3], "1")
     models.refresh()
     two = bring(cache, made[8], "2")
@@ -183,21 +183,21 @@ def test_models_do_without_a_previous_that_is_spoilt(cache, made):
     one = bring(cache, made[3], "1")
     bring(cache, made[8], "2")
     (cache.path(one) / "model.tflite").write_bytes(b"spoilt")
-    models = Models(cache)
+    models = LoadedModels(cache)
     models.refresh()
     assert [model.version for model in models.loaded] == ["2"]
 
 
 def test_a_spoilt_copy_of_a_folder_is_brought_again(settings, made):
     given, outcomes = settings(model_uri=str(made[3])), []
-    registry_sync.bring_folder(given, outcomes.append)
+    registry_sync.sync_folder(given, outcomes.append)
     cache = bundle_cache.cache(given)
     copy = cache.path(cache.pointer().current) / "model.tflite"
     copy.write_bytes(copy.read_bytes()[:1000])
-    models = Models(cache)
+    models = LoadedModels(cache)
     models.refresh()
     assert models.current is None
-    registry_sync.bring_folder(given, outcomes.append)
+    registry_sync.sync_folder(given, outcomes.append)
     models.refresh()
     assert models.current
     assert outcomes == ["success", "success"]
@@ -208,16 +208,16 @@ def test_a_folder_is_brought_once_and_its_last_good_bundle_stays(settings, made,
     given = settings(model_uri=str(tmp_path / "bundle"))
     outcomes = []
     for _ in range(2):
-        registry_sync.bring_folder(given, outcomes.append)
+        registry_sync.sync_folder(given, outcomes.append)
     assert outcomes == ["success"]
     (tmp_path / "bundle" / "model.tflite").write_bytes(b"spoilt")
     description = json.loads((tmp_path / "bundle" / "model.json").read_text())
     description["temperature"] = 2
     (tmp_path / "bundle" / "model.json").write_text(json.dumps(description))
-    registry_sync.bring_folder(given, outcomes.append)
+    registry_sync.sync_folder(given, outcomes.append)
     assert outcomes == ["success", "bundle_invalid"]
     cache = bundle_cache.cache(given)
     assert cache.failure() == "the bundle in MODEL_URI cannot be served"
-    models = Models(cache)
+    models = LoadedModels(cache)
     models.refresh()
     assert models.choose(None).description["temperature"] == 1

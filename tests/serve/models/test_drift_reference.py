@@ -36,7 +36,7 @@ def test_an_image_without_ink_has_features_too():
 
 @pytest.mark.parametrize(("images", "kept"), [(7, 7), (2_500, 2_500), (6_000, 2_500)])
 def test_of_many_images_some_are_taken_from_everywhere(images, kept):
-    chosen = drift_reference.chosen(images)
+    chosen = drift_reference.sample_indices(images)
     assert len(np.unique(chosen)) == kept
     assert chosen[0] == 0
     assert images - 3 <= chosen[-1] < images

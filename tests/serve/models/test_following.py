@@ -4,13 +4,13 @@ import shutil
 import pytest
 
 from serve.models import loaded
-from serve.models.bundle_cache import Bundles, Release, folder_name
-from serve.models.loaded import Models
+from serve.models.bundle_cache import BundleCache, Release, folder_name
+from serve.models.loaded import LoadedModels
 
 
 @pytest.fixture
 def cache(tmp_path):
-    return Bundles(tmp_path / "models", "somewhere")
+    return BundleCache(tmp_path / "models", "somewhere")
 
 
 def bring(cache, bundle, version):
@@ -24,7 +24,7 @@ def test_files_that_go_while_they_are_read_are_a_model_that_cannot_be_loaded(
     cache, made, monkeypatch
 ):
     bring(cache, made[3], "1")
-    following = Models(cache)
+    following = LoadedModels(cache)
     following.refresh()
     bring(cache, made[8], "2")
 
@@ -45,7 +45,7 @@ def test_what_could_not_be_loaded_once_is_tried_again(cache, made, monkeypatch):
     monkeypatch.setattr(loaded, "_WATCH_SECONDS", 0.01)
     monkeypatch.setattr(loaded, "_RETRY_SECONDS", 0.01)
     bring(cache, made[3], "1")
-    following, load, left = Models(cache), loaded.Predictor, [1, 2, 3]
+    following, load, left = LoadedModels(cache), loaded.Predictor, [1, 2, 3]
 
     def busy(bundle):
         if left:
@@ -68,7 +68,7 @@ def test_what_could_not_be_loaded_once_is_tried_again(cache, made, monkeypatch):
 def test_the_watch_goes_on_whatever_happens(cache, made, monkeypatch, caplog):
     monkeypatch.setattr(loaded, "_WATCH_SECONDS", 0.01)
     bring(cache, made[3], "1")
-    following = Models(cache)
+    following = LoadedModels(cache)
     following.refresh()
 
     def broken(bundle):

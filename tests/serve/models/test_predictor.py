@@ -255,11 +255,11 @@ def test_nothing_of_training_in_the_process(content, tmp_path):
 import sys, io, pathlib
 import numpy as np
 from PIL import Image
-from serve.decoding.normalise_file import normalise
+from serve.decoding.normalise_file import normalise_file
 from serve.models.predictor import Predictor
 file = io.BytesIO()
 Image.fromarray(np.pad(np.full((160, 20), 255, np.uint8), 60)).save(file, "TIFF")
-image = normalise(file.getvalue(), max_pixels=10**6)
+image = normalise_file(file.getvalue(), max_pixels=10**6)
 Predictor(pathlib.Path({str(bundle)!r})).probabilities(image[None])
 print(*{{name.partition(".")[0] for name in sys.modules}})
 """

@@ -15,7 +15,7 @@ from support.service_process import ROOT, until
 
 from serve.models import bundle_cache, drift_reference, registry_sync
 from serve.models.bundle_cache import digest, likelihood_digest
-from serve.models.registry_sync import Puller
+from serve.models.registry_sync import RegistrySync
 from serve.telemetry.logs import JsonFormatter
 
 
@@ -52,7 +52,7 @@ def pulling(registry, settings):
     def make(uri="models:/mnist-classifier@champion", **changed):
         given = settings(model_uri=uri, mlflow_tracking_uri=registry.uri, **changed)
         outcomes = []
-        return Puller(given, outcomes.append), outcomes, bundle_cache.cache(given)
+        return RegistrySync(given, outcomes.append), outcomes, bundle_cache.cache(given)
 
     return make
 
@@ -214,7 +214,7 @@ def test_a_server_that_is_no_registry_is_not_one_without_the_alias(settings):
             model_uri="models:/mnist-classifier@champion",
             mlflow_tracking_uri=f"http://127.0.0.1:{server.server_port}",
         )
-        assert not Puller(given, [].append).pull()
+        assert not RegistrySync(given, [].append).pull()
     assert bundle_cache.cache(given).failure() == "the registry cannot be read"
 
 
@@ -224,7 +224,7 @@ def test_a_database_that_is_not_there_is_not_made(settings, tmp_path):
         mlflow_tracking_uri=f"sqlite:///{tmp_path}/none.db",
     )
     outcomes = []
-    assert not Puller(given, outcomes.append).pull()
+    assert not RegistrySync(given, outcomes.append).pull()
     assert outcomes == ["registry_unavailable"]
     assert not (tmp_path / "none.db").exists()
 
@@ -239,7 +239,7 @@ def test_no_message_holds_the_password_of_the_registry(
         model_uri="models:/mnist-classifier@champion",
         mlflow_tracking_uri=address.format(password),
     )
-    assert not Puller(given, [].append).pull()
+    assert not RegistrySync(given, [].append).pull()
     said = caplog.text + bundle_cache.cache(given).failure()
     assert "the registry cannot be read" in said
     assert "ter2" not in said
@@ -259,7 +259,7 @@ def test_a_database_without_its_driver_is_a_line(settings, caplog):
         mlflow_tracking_uri="mssql+pymssql://bob:hunter2@127.0.0.1/db",
     )
     outcomes = []
-    assert not Puller(given, outcomes.append).pull()
+    assert not RegistrySync(given, outcomes.append).pull()
     assert outcomes == ["registry_unavailable"]
     assert caplog.messages == ["the registry cannot be read: No module named 'pymssql'"]
 
@@ -294,7 +294,7 @@ def test_a_cache_that_cannot_be_written_does_not_end_the_watch(
     def full(*arguments):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(bundle_cache.Bundles, method, full)
+    monkeypatch.setattr(bundle_cache.BundleCache, method, full)
     assert not pull.pull()
     assert outcomes[-1] == "unexpected_error"
 

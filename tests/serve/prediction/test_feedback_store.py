@@ -14,7 +14,7 @@ from PIL import Image
 from support.bundles import PNG, picture, text
 from support.service_process import ROOT
 
-from serve.prediction.feedback_store import Entry, Feedback
+from serve.prediction.feedback_store import Entry, FeedbackStore
 
 
 def entry(**changed):
@@ -23,7 +23,7 @@ def entry(**changed):
 
 
 def test_one_row_per_request_and_the_last_label_counts(tmp_path):
-    feedback = Feedback(tmp_path / "state" / "feedback.db")
+    feedback = FeedbackStore(tmp_path / "state" / "feedback.db")
     assert feedback.add(entry())
     assert not feedback.add(entry())
     assert feedback.add(entry(label=6))
@@ -39,18 +39,18 @@ def test_it_survives_the_death_of_its_process(tmp_path):
     dying = f"""
 import os, numpy as np
 from pathlib import Path
-from serve.prediction.feedback_store import Entry, Feedback
+from serve.prediction.feedback_store import Entry, FeedbackStore
 image = np.ones((28, 28), np.uint8)
-Feedback(Path({str(tmp_path / "f.db")!r})).add(Entry("a", 5, 3, "7", image))
+FeedbackStore(Path({str(tmp_path / "f.db")!r})).add(Entry("a", 5, 3, "7", image))
 os.kill(os.getpid(), 9)
 """
     assert subprocess.run([sys.executable, "-c", dying], cwd=ROOT).returncode == -9
-    assert Feedback(tmp_path / "f.db").find("a").label == 5
+    assert FeedbackStore(tmp_path / "f.db").find("a").label == 5
 
 
 def test_reading_leaves_no_trace(tmp_path):
     """Another user's log beside the file would keep the service from writing."""
-    feedback = Feedback(tmp_path / "feedback.db")
+    feedback = FeedbackStore(tmp_path / "feedback.db")
     feedback.add(entry())
     before = feedback._state()
     assert [one.request_id for one in feedback.entries()] == ["a"]
@@ -59,7 +59,7 @@ def test_reading_leaves_no_trace(tmp_path):
 
 
 def test_what_a_service_at_work_has_not_moved_into_the_file_is_read_too(tmp_path):
-    feedback = Feedback(tmp_path / "feedback.db")
+    feedback = FeedbackStore(tmp_path / "feedback.db")
     feedback.add(entry())
     with closing(sqlite3.connect(tmp_path / "feedback.db")) as connection:
         connection.execute("BEGIN IMMEDIATE")
@@ -74,7 +74,7 @@ def test_what_a_service_at_work_has_not_moved_into_the_file_is_read_too(tmp_path
 
 
 def test_reader_and_writer_do_not_disturb_each_other(tmp_path):
-    feedback = Feedback(tmp_path / "feedback.db")
+    feedback = FeedbackStore(tmp_path / "feedback.db")
     feedback.add(entry(request_id="0"))
 
     def write():
@@ -95,7 +95,7 @@ def test_reader_and_writer_do_not_disturb_each_other(tmp_path):
 
 
 def test_a_file_that_never_rests_is_given_up(tmp_path, monkeypatch):
-    feedback = Feedback(tmp_path / "feedback.db")
+    feedback = FeedbackStore(tmp_path / "feedback.db")
     feedback.add(entry())
     state, ticks = feedback._state(), itertools.count()
     monkeypatch.setattr(feedback, "_state", lambda: state._replace(changed=next(ticks)))
@@ -105,12 +105,12 @@ def test_a_file_that_never_rests_is_given_up(tmp_path, monkeypatch):
 
 def test_reading_makes_no_file(tmp_path):
     with pytest.raises(FileNotFoundError):
-        Feedback(tmp_path / "state" / "feedback.db").entries()
+        FeedbackStore(tmp_path / "state" / "feedback.db").entries()
     assert list(tmp_path.iterdir()) == []
 
 
 def test_it_is_known_when_something_was_told(tmp_path):
-    feedback = Feedback(tmp_path / "feedback.db")
+    feedback = FeedbackStore(tmp_path / "feedback.db")
     feedback.add(entry(given_at="1999-01-01"))
     (kept,) = feedback.entries()
     age = datetime.now(UTC) - datetime.fromisoformat(kept.given_at)
@@ -137,7 +137,7 @@ def test_the_image_of_a_recent_request_is_kept(api, settings):
         "model_version": answer["model_version"],
     }
     assert give(api, request_id=answer["request_id"], label=3).json() == given.json()
-    kept = Feedback(settings().state_dir / "feedback.db").find(answer["request_id"])
+    kept = FeedbackStore(settings().state_dir / "feedback.db").find(answer["request_id"])
     assert kept.image.max() > 128
     metrics = api.get("/metrics").text
     version = answer["model_version"]
@@ -149,7 +149,7 @@ def test_an_id_that_is_used_again_means_the_latest_picture(api, settings):
         headers = PNG | {"x-request-id": "trace"}
         answer = api.post("/predict?image=true", content=picture_of, headers=headers).json()
         assert give(api, request_id="trace", label=label).status_code == 200
-        kept = Feedback(settings().state_dir / "feedback.db").find("trace")
+        kept = FeedbackStore(settings().state_dir / "feedback.db").find("trace")
         assert kept.label == label
         shown = Image.open(io.BytesIO(base64.b64decode(answer["image"].partition(",")[2])))
         np.testing.assert_array_equal(kept.image, np.asarray(shown))

@@ -4,7 +4,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from serve.prediction.recent_answers import Recent
+from serve.prediction.recent_answers import RecentAnswers
 
 SHARES = np.linspace(0, 0.2, 10, dtype=np.float32)
 
@@ -18,7 +18,7 @@ def ring(tmp_path):
     opened = []
 
     def make(slots=4):
-        opened.append(Recent(tmp_path, slots))
+        opened.append(RecentAnswers(tmp_path, slots))
         return opened[-1]
 
     yield make
@@ -64,7 +64,7 @@ def test_another_worker_finds_it(ring):
 def test_the_next_worker_writes_on_and_files_do_not_grow(ring, tmp_path):
     ring(4).add(b"first", b"3", 1, image(1), SHARES)
     size = (tmp_path / "0.ring").stat().st_size
-    first = Recent(tmp_path, 4)  # a second one, because the first still runs
+    first = RecentAnswers(tmp_path, 4)  # a second one, because the first still runs
     first.add(b"second", b"3", 2, image(2), SHARES)
     first.close()
     again = ring(4)

@@ -12,42 +12,42 @@ from PIL import Image
 from support.bundles import PNG, picture
 
 from serve.prediction.service import Service
-from serve.prediction.work_queue import LONGEST, BusyError, Line
+from serve.prediction.work_queue import MAX_ITEMS, BusyError, WorkQueue
 from serve.telemetry import tracing
 from serve.telemetry.metrics import Metrics
 
 
-def waiting(line, count, pixels, body=None):
-    """Fills a line behind work that goes on until `body` is done."""
+def waiting(queue, count, pixels, body=None):
+    """Fills a queue behind work that goes on until `body` is done."""
 
     async def run():
         done = threading.Event()
-        tasks = [asyncio.ensure_future(line.do(done.wait, pixels, None)) for _ in range(count)]
+        tasks = [asyncio.ensure_future(queue.run(done.wait, pixels, None)) for _ in range(count)]
         await asyncio.sleep(0)
         try:
             return await body()
         finally:
             done.set()
             await asyncio.gather(*tasks)
-            assert await line.do(lambda: "free again", 10**9, None) == "free again"
-            line.close()
+            assert await queue.run(lambda: "free again", 10**9, None) == "free again"
+            queue.close()
 
     return asyncio.run(run())
 
 
-@pytest.mark.parametrize(("count", "pixels"), [(4, 250), (1, 1000), (LONGEST, 0)])
+@pytest.mark.parametrize(("count", "pixels"), [(4, 250), (1, 1000), (MAX_ITEMS, 0)])
 def test_a_full_line_takes_no_more(count, pixels):
-    line = Line("line", 1000)
+    queue = WorkQueue("queue", 1000)
 
     async def one_more():
         with pytest.raises(BusyError):
-            await line.do(lambda: None, 1, None)
+            await queue.run(lambda: None, 1, None)
 
-    waiting(line, count, pixels, one_more)
+    waiting(queue, count, pixels, one_more)
 
 
 def test_what_nobody_waits_for_is_not_done():
-    line, done = Line("line", 1000), []
+    queue, done = WorkQueue("queue", 1000), []
 
     class GoneError(Exception):
         pass
@@ -56,8 +56,8 @@ def test_what_nobody_waits_for_is_not_done():
         raise GoneError
 
     async def some():
-        left = asyncio.ensure_future(line.do(lambda: done.append("gone"), 1, gone))
-        cancelled = asyncio.ensure_future(line.do(lambda: done.append("cancelled"), 1, None))
+        left = asyncio.ensure_future(queue.run(lambda: done.append("gone"), 1, gone))
+        cancelled = asyncio.ensure_future(queue.run(lambda: done.append("cancelled"), 1, None))
         await asyncio.sleep(0)
         cancelled.cancel()
         return left
@@ -67,7 +67,7 @@ def test_what_nobody_waits_for_is_not_done():
         tasks.append(left)
 
     tasks = []
-    waiting(line, 2, 1, first)
+    waiting(queue, 2, 1, first)
     assert done == []
     assert isinstance(tasks[0].exception(), GoneError)
 
@@ -80,7 +80,7 @@ def test_only_large_bodies_are_parsed_beside_the_event_loop(settings):
         return threading.current_thread() is threading.main_thread()
 
     async def run():
-        return [await service.parsed(bytes(size), parse) for size in (10, 2**16, 2**16 + 1)]
+        return [await service.parse(bytes(size), parse) for size in (10, 2**16, 2**16 + 1)]
 
     assert asyncio.run(run()) == [True, True, False]
     service.close()

@@ -38,7 +38,7 @@ def described(digit_file, tmp_path):
     """A bundle with a reference, and that."""
     bundle = write_bundle(tmp_path / "bundle", digit_file(3))
     images = np.random.default_rng(0).integers(0, 256, (20, 28, 28), dtype=np.uint8)
-    taken = drift_reference.taken(images, Predictor(bundle).probabilities(images))
+    taken = drift_reference.build(images, Predictor(bundle).probabilities(images))
     np.savez(bundle / drift_reference.FILE, **taken._asdict())
     return bundle, taken
 
@@ -78,9 +78,14 @@ def test_so_many_must_be_a_number(client, images):
 def test_no_more_than_two_windows_are_on_their_way(client):
     """Until they are sent: a caller may be slow, and each is held in memory."""
     service = client().app.service
-    with service.a_window(), service.a_window(), pytest.raises(BusyError), service.a_window():
+    with (
+        service.window_slot(),
+        service.window_slot(),
+        pytest.raises(BusyError),
+        service.window_slot(),
+    ):
         pass
-    with service.a_window():
+    with service.window_slot():
         pass
 
 
