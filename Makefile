@@ -1,6 +1,6 @@
 # Each target is a line or two that you could type yourself, with .venv activated.
 .DEFAULT_GOAL := help
-.PHONY: help setup lock repro demo serve sweep exps compare test test-all lint audit bench bench-serve figures record docs system image image-test env up down
+.PHONY: help setup lock repro demo serve sweep exps compare test test-all lint audit bench bench-serve tables record docs system image image-test env up down
 
 PYTHON ?= python3
 LOCK ?= dev
@@ -101,15 +101,14 @@ bench: setup  ## Times and sizes as ratios against named baselines (RECORD=--rec
 bench-serve: setup  ## Requests per second as ratios against named baselines (RECORD=--record)
 	python -m bench.serve $(RECORD)
 
-figures: setup  ## What the docs take from code and conf/: tables, OpenAPI document, Postman collection
-	python -m docs.figures
-	python -m docs.openapi
+tables: setup  ## What the docs take from code and conf/: tables, OpenAPI document, Postman collection
+	python -m docs.tools
 
 record: setup  ## What the docs have of measurements, anew, on this machine (hours; after make repro)
 	$(MAKE) bench bench-serve RECORD=--record
 	for each in image variants drift; do python -m bench.$$each --record || exit; done
 	RECORD=--record python -m pytest tests/monitoring/test_faults.py
-	python -m docs.figures --record times --record splits --record likelihood
+	python -m docs.tools --record times --record likelihood
 
 # Material takes Mermaid 11 from a CDN unless the site has it.
 build/mermaid.min.js:

@@ -39,7 +39,7 @@ PORTS = {
 }
 JSON, PNG = "`/predict`, JSON", "`/predict`, PNG"
 UNCOUNTED, UNOBSERVED = f"{JSON}, not counted", f"{JSON}, not observed"
-# Server, path, body and connections of each load, as `docs/figures` knows it.
+# Server, path, body and connections of each load, as `docs/tables` knows it.
 LOADS = {
     "empty": ("empty", "/predict", "json", CONNECTIONS),
     "keras": ("keras", "/predict", "json", CONNECTIONS),

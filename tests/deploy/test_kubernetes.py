@@ -318,7 +318,7 @@ def test_prometheus_finds_the_metrics(prod):
 
 def labels_of_metrics():
     """Of the service by the table that is made of its code; of the drift job; of the exporter."""
-    table = json.loads((ROOT / "docs/figures/metrics.json").read_text())["rows"]
+    table = json.loads((ROOT / "docs/tables/metrics.json").read_text())["rows"]
     yield from re.findall(r"\w+", " ".join(row[2] for row in table))
     for gauge in Gauges().registry._collector_to_names:
         yield from gauge._labelnames

@@ -1,11 +1,9 @@
-"""An application on a small real model that knows what it was evaluated on."""
+"""An application on a small real model with a drift reference."""
 
-import re
 import shutil
 
 import numpy as np
 import pytest
-from starlette.routing import Mount
 from starlette.testclient import TestClient
 
 from serve.app import create_app
@@ -16,7 +14,7 @@ from serve.settings import Settings
 
 @pytest.fixture(scope="session")
 def bundle(made, tmp_path_factory):
-    """One that always answers 3, with a reference."""
+    """A bundle that always answers 3, with a drift reference."""
     folder = shutil.copytree(made[3], tmp_path_factory.mktemp("docs") / "bundle")
     images = np.random.default_rng(0).integers(0, 256, (20, 28, 28), dtype=np.uint8)
     taken = drift_reference.build(images, Predictor(folder).probabilities(images))
@@ -26,24 +24,10 @@ def bundle(made, tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def client(bundle, tmp_path_factory):
-    """A client of an application, whatever the environment says."""
+    """A client of an application that ignores the environment."""
     with pytest.MonkeyPatch.context() as patch:
         for name in Settings.model_fields:
             patch.delenv(name.upper(), raising=False)
         settings = Settings(model_uri=str(bundle), state_dir=tmp_path_factory.mktemp("state"))
     with TestClient(create_app(settings), raise_server_exceptions=False) as running:
         yield running
-
-
-@pytest.fixture(scope="session")
-def routes():
-    """Pattern, methods (`WS` for a socket, none for a folder of files) and template of each."""
-    app = create_app(Settings.model_construct())
-    found = []
-    for route in app.routes:
-        if isinstance(route, Mount):
-            found.append((re.compile(rf"{route.path}/.*"), set(), route.path))
-        else:
-            methods = getattr(route, "methods", None) or {"WS"}
-            found.append((re.compile(route.path_regex), set(methods), route.path))
-    return found

@@ -1,8 +1,8 @@
-"""The blocks of the docs: each is run as it stands, or says above itself why not.
+"""The code blocks of the documents: each is run as it stands, or says above itself why not.
 
-A block that asks the service gets one on a port of its own; every other runs in a copy of the
-working tree. `<!-- not run: WHY -->` above a block leaves it out, `<!-- run: slow -->` leaves it to
-the slow tests. A block of JSON below one that runs is what it prints.
+A block that calls the service gets one on a free port. Every other block runs in a copy of the
+working tree. `<!-- not run: WHY -->` above a block leaves it out; `<!-- run: slow -->` leaves it to
+the slow tests. A block of JSON below one that runs is its output.
 """
 
 import json
@@ -57,12 +57,12 @@ def service(bundle, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def copy(tmp_path_factory):
-    """A copy of the working tree that is set up for few and quick steps."""
+    """A copy of the working tree, set up for few and quick steps."""
     clone = quick(cloned(tmp_path_factory.mktemp("copy")))
     for path in clone.folder.glob("conf/run/*.yaml"):
         path.write_text(re.sub(r"^epochs: \d+", "epochs: 1", path.read_text(), flags=re.M))
     clone.pick("data", "digits")
-    # What `make setup` would make, which is here already.
+    # As if `make setup` had run.
     (clone.folder / ".venv").mkdir()
     for part in Path(sys.prefix).iterdir():
         if part.suffix != ".installed":
@@ -90,14 +90,14 @@ def test_a_block_runs(request, copy, block, answer):
     )
     assert ran.returncode == 0, ran.stderr
     if SERVICE in block.code:
-        assert ran.stdout or ran.stderr, "it asked, and was told nothing"
+        assert ran.stdout or ran.stderr, "the service answered nothing"
     assert '"detail"' not in ran.stdout or '"detail"' in (answer or "")
     if answer:
         assert shape(last(ran.stdout)) == shape(json.loads(answer))
 
 
 def last(text):
-    """The last object of JSON in what was printed."""
+    """Return the last JSON object of an output."""
     found, place = None, text.find("{")
     while place >= 0:
         found, end = json.JSONDecoder().raw_decode(text, place)
@@ -106,7 +106,7 @@ def last(text):
 
 
 def shape(answer):
-    """The keys of an answer, at any depth; which figures a model has is its own affair."""
+    """Return the keys of an answer at any depth; each model has metrics of its own."""
     if isinstance(answer, list):
         return [shape(each) for each in answer if isinstance(each, dict)]
     if isinstance(answer, dict):
@@ -115,7 +115,7 @@ def shape(answer):
 
 
 @pytest.mark.parametrize("block", BLOCKS, ids=lambda block: f"{block.document}-{block.line}")
-def test_a_block_says_what_it_is(block):
+def test_a_block_is_run_or_says_why_not(block):
     assert block.language in {*PROGRAMS, *SHOWN}, "sh, python and js are run, by these names"
     if block.above.startswith(("run", "not run")):
         assert block.unrun or block.above == "run: slow"
@@ -123,24 +123,11 @@ def test_a_block_says_what_it_is(block):
     if not block.language:
         typed = re.compile(r"^\$? ?(make|python|dvc|git|curl|docker|kubectl|pip|mlflow) .*", re.M)
         assert not typed.search(block.code), "what is typed is a block of sh"
+    if block.language == "sh":
+        subprocess.run(["bash", "-n"], input=block.code, check=True, text=True)
 
 
-@pytest.mark.parametrize(
-    "block",
-    [block for block in BLOCKS if block.language == "sh"],
-    ids=lambda block: f"{block.document}-{block.line}",
-)
-def test_a_shell_block_is_shell(block):
-    checked = subprocess.run(["bash", "-n"], input=block.code, capture_output=True, text=True)
-    assert checked.returncode == 0, checked.stderr
-
-
-@pytest.mark.parametrize("language", PROGRAMS)
-def test_there_are_examples_in_each_language(language):
-    assert [block for block in BLOCKS if block.language == language and not block.unrun]
-
-
-def test_what_ci_is_said_to_run_it_runs():
+def test_ci_runs_the_blocks_that_it_is_said_to_run():
     script = (ROOT / ".ci" / "run").read_text()
     for block in (block for block in BLOCKS if block.unrun and ".ci/run" in block.unrun):
         typed = [line.split("#")[0].strip() for line in block.code.splitlines()]

@@ -12,6 +12,8 @@ import pytest
 from support.chromium import chromium
 from support.documents import NAMES, ROOT, document
 
+from docs.tools import hooks
+
 MERMAID = ROOT / "build" / "mermaid.min.js"
 
 
@@ -38,9 +40,8 @@ def site(tmp_path_factory):
 
 
 def page(name):
-    """Where a document is in the site."""
-    place = name.removeprefix("docs/") if name.startswith("docs/") else f"repository/{name}"
-    return re.sub(r"README$", "index", place.removesuffix(".md")) + ".html"
+    """Return the page of a document in the site."""
+    return hooks.place(name).removesuffix(".md") + ".html"
 
 
 PAGES = [name for name in NAMES if name.count("/") == 0 or name.startswith("docs/")]
@@ -49,7 +50,9 @@ PAGES = [name for name in NAMES if name.count("/") == 0 or name.startswith("docs
 @pytest.mark.parametrize("name", PAGES)
 def test_a_document_is_a_page_with_its_tables(site, name):
     html = (site / page(name)).read_text()
-    assert html.count("<table>") == len(list(document(name).tables()))
+    assert html.count("<table>") == [token.type for token in document(name).tokens].count(
+        "table_open"
+    )
 
 
 @pytest.mark.parametrize("name", PAGES)

@@ -1,7 +1,7 @@
 """Five faults of a real service, and what a real Prometheus and Alertmanager make of them.
 
 On a clock of 1/60: what waits five minutes waits five seconds. With RECORD=--record the table of
-docs/MONITORING.md is what was found: docs/figures/faults.json, and `make figures`.
+docs/MONITORING.md is what was found: docs/tables/faults.json, and `make tables`.
 """
 
 import io
@@ -18,7 +18,7 @@ from support.mlflow_registry import Registry
 from support.monitored_stack import Job
 from support.service_process import ROOT, Process, until
 
-from docs.figures import recorded, tables
+from docs.tools import recorded, tables
 from pipeline.config import paths
 
 CLOCK = "1/60"

@@ -5,52 +5,39 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
+from docs.tools.tables import ROOT
 from serve.decoding.normalise_file import normalise_file
 
-PICTURE = Path(__file__).parent / "images" / "seven.png"
 SCHEMA = "https://schema.getpostman.com/json/collection/v2.1.0/collection.json"
 
 Json = dict[str, Any]
 
-# What no schema can give: a picture of a digit. Other programs know these as variables.
+# A picture of a digit, which no schema can give; the collection has it as variables.
 _FILE = "docs/images/seven.png"
 _SAMPLES = {"image": "{{image}}", "images": ["{{image}}"], "data": "{{pixels}}"}
 
 
 def collection(document: Json) -> Json:
-    """A request for each operation and kind of body that it takes.
+    """Return a request for each operation and each content type of its body.
 
-    The collection's variables are the address, the key, a picture, and it as pixels.
+    The collection's variables are the address, the key, a picture, and its 784 pixels.
     """
-    picture = PICTURE.read_bytes()
-    schemas = document["components"]["schemas"]
+    picture = (ROOT / _FILE).read_bytes()
     variables = {
         "baseUrl": "http://127.0.0.1:8000",
         "apiKey": "",
         "image": f"data:image/png;base64,{base64.b64encode(picture).decode()}",
         "pixels": json.dumps(normalise_file(picture, max_pixels=10**6).ravel().tolist()),
     }
+    key = {"key": "X-API-Key", "value": "{{apiKey}}", "in": "header"}
+    info = dict(document["info"])
+    schemas = document["components"]["schemas"]
     return {
-        "info": {
-            "name": document["info"]["title"],
-            "description": document["info"]["description"],
-            "version": document["info"]["version"],
-            "schema": SCHEMA,
-        },
-        "auth": {
-            "type": "apikey",
-            "apikey": [
-                {"key": "key", "value": "X-API-Key", "type": "string"},
-                {"key": "value", "value": "{{apiKey}}", "type": "string"},
-                {"key": "in", "value": "header", "type": "string"},
-            ],
-        },
-        "variable": [
-            {"key": key, "value": value, "type": "string"} for key, value in variables.items()
-        ],
+        "info": {"name": info.pop("title"), **info, "schema": SCHEMA},
+        "auth": {"type": "apikey", "apikey": _strings(key)},
+        "variable": _strings(variables),
         "item": [
             item
             for path, operations in document["paths"].items()
@@ -60,42 +47,43 @@ def collection(document: Json) -> Json:
     }
 
 
+def _strings(values: dict[str, str]) -> list[Json]:
+    return [{"key": key, "value": value, "type": "string"} for key, value in values.items()]
+
+
 def _items(path: str, method: str, operation: Json, schemas: Json) -> Iterator[Json]:
     contents = operation.get("requestBody", {}).get("content", {})
     if not contents:
-        yield _item(f"{method} {path}", path, method, operation, [], None)
+        yield _item(f"{method} {path}", path, method, operation, [], {})
     for kind, content in contents.items():
-        # Postman writes the boundary of a form into its header itself.
+        # Postman itself writes the boundary of a form into this header.
         header = [] if kind.startswith("multipart/") else [{"key": "Content-Type", "value": kind}]
         name = f"{method} {path}" + (f" ({kind})" if len(contents) > 1 else "")
-        yield _item(name, path, method, operation, header, _body(kind, content["schema"], schemas))
+        body = {"body": _body(kind, content["schema"], schemas)}
+        yield _item(name, path, method, operation, header, body)
 
 
 def _item(
-    name: str, path: str, method: str, operation: Json, header: list[Json], body: Json | None
+    name: str, path: str, method: str, operation: Json, header: list[Json], body: Json
 ) -> Json:
-    parameters = [_parameter(each) for each in operation.get("parameters", [])]
-    query = [made for place, made in parameters if place == "query"]
-    header = [*header, *(made for place, made in parameters if place == "header")]
+    optional: dict[str, list[Json]] = {"query": [], "header": header}
+    for each in operation.get("parameters", []):
+        value = str(each["schema"].get("default", "")).lower()
+        described = {"disabled": True, "description": each.get("description", "")}
+        optional[each["in"]].append({"key": each["name"], "value": value, **described})
     raw = "{{baseUrl}}" + path
     url: Json = {"raw": raw, "host": ["{{baseUrl}}"], "path": path.strip("/").split("/")}
-    request: Json = {
+    request = {
         "method": method,
-        "header": header,
-        "url": url | ({"query": query} if query else {}),
+        "header": optional["header"],
+        "url": url | ({"query": optional["query"]} if optional["query"] else {}),
         "description": operation["description"],
     }
-    return {"name": name, "request": request | ({"body": body} if body else {}), "response": []}
-
-
-def _parameter(parameter: Json) -> tuple[str, Json]:
-    """Where it goes, and the parameter, switched off."""
-    value = str(parameter["schema"].get("default", "")).lower()
-    made = {"key": parameter["name"], "value": value, "disabled": True}
-    return parameter["in"], made | {"description": parameter.get("description", "")}
+    return {"name": name, "request": request | body, "response": []}
 
 
 def _body(kind: str, schema: Json, schemas: Json) -> Json:
+    schema = _resolved(schema, schemas)
     if kind == "application/json":
         text = json.dumps(example(schema, schemas), indent=2)
         text = text.replace('"{{pixels}}"', "{{pixels}}")
@@ -106,10 +94,13 @@ def _body(kind: str, schema: Json, schemas: Json) -> Json:
     return {"mode": "file", "file": {"src": _FILE}}
 
 
-def example(schema: Json, definitions: Json) -> Any:  # noqa: ANN401  JSON
-    """A value that the schema itself gives as an example, or the plainest of its type."""
-    if "$ref" in schema:
-        return example(definitions[schema["$ref"].rpartition("/")[2]], definitions)
+def _resolved(schema: Json, schemas: Json) -> Json:
+    return schemas[schema["$ref"].rpartition("/")[2]] if "$ref" in schema else schema
+
+
+def example(schema: Json, schemas: Json) -> Any:  # noqa: ANN401  JSON
+    """Return the schema's own example, or the simplest value of its type."""
+    schema = _resolved(schema, schemas)
     if "examples" in schema:
         return schema["examples"][0]
     if "enum" in schema:
@@ -117,10 +108,10 @@ def example(schema: Json, definitions: Json) -> Any:  # noqa: ANN401  JSON
     if schema.get("type") == "object":
         sent = {*schema["required"], *_SAMPLES}
         return {
-            name: _SAMPLES.get(name) or example(found, definitions)
+            name: _SAMPLES.get(name) or example(found, schemas)
             for name, found in schema["properties"].items()
             if name in sent
         }
     if schema.get("type") == "array":
-        return [example(schema["items"], definitions)]
+        return [example(schema["items"], schemas)]
     return {"string": "", "integer": int(schema.get("minimum", 0))}[schema["type"]]

@@ -1,4 +1,4 @@
-"""The service's OpenAPI document and a Postman collection of it: `python -m docs.openapi`."""
+"""The service's OpenAPI document and a Postman collection of it, as committed in docs/."""
 
 from __future__ import annotations
 
@@ -7,30 +7,24 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
-from docs import postman
+from docs.tools import postman
+from docs.tools.tables import ROOT
 from serve.app import create_app
 from serve.settings import Settings
 
-FOLDER = Path(__file__).parent
-
 
 def document() -> dict[str, Any]:
-    """What `/openapi.json` says, with the version of the project."""
+    """Return the answer of `/openapi.json`, with the project's version."""
     found = create_app(Settings.model_construct()).openapi()
-    project = tomllib.loads((FOLDER.parent / "pyproject.toml").read_text())["project"]
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     return {**found, "info": {**found["info"], "version": project["version"]}}
 
 
 def files() -> dict[Path, str]:
-    """The files that are committed, with their content."""
+    """Return the committed files with their content."""
     described = document()
     contents = {"openapi.json": described, "postman.json": postman.collection(described)}
     return {
-        FOLDER / name: json.dumps(content, indent=2, ensure_ascii=False) + "\n"
+        ROOT / "docs" / name: json.dumps(content, indent=2, ensure_ascii=False) + "\n"
         for name, content in contents.items()
     }
-
-
-if __name__ == "__main__":
-    for path, text in files().items():
-        path.write_text(text)

@@ -1,0 +1,40 @@
+"""Write what the documents take from code: `make tables`, or `python -m docs.tools`.
+
+This renews the tables that code, `conf/` and the committed reports decide, the OpenAPI document
+and the Postman collection. Measured tables stay as they were recorded: `--record` renews one from
+the last `dvc repro`, and the benchmarks have a `--record` of their own.
+"""
+
+from __future__ import annotations
+
+import argparse
+
+from docs.tools import derived, openapi, recorded, tables
+
+
+def main() -> None:
+    """Write the tables as JSON, put them into the documents, and write the API's documents."""
+    parser = argparse.ArgumentParser(
+        prog="python -m docs.tools", description=__doc__, allow_abbrev=False
+    )
+    parser.add_argument(
+        "--record",
+        action="append",
+        default=[],
+        choices=list(recorded.TABLES),
+        help="renew this measured table from the last `dvc repro`; may be repeated",
+    )
+    for name in parser.parse_args().record:
+        tables.write(name, recorded.TABLES[name]())
+    for name, derive in derived.TABLES.items():
+        tables.write(name, derive())
+    for document in tables.documents():
+        text = document.read_text()
+        if (new := tables.rendered(text)) != text:
+            document.write_text(new)
+    for path, text in openapi.files().items():
+        path.write_text(text)
+
+
+if __name__ == "__main__":
+    main()

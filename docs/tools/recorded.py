@@ -1,0 +1,72 @@
+"""Measured tables: recorded on request, because every machine measures something else."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import rich.table
+
+from docs.tools import tables
+from docs.tools.tables import ROOT, Table
+from pipeline.config import paths
+
+# Columns of a benchmark that hold a limit or an uncertainty, not a result.
+_LEFT_OUT = ("limit", "lowest, highest round")
+
+
+def machine() -> str:
+    """Return the name of the processor and its number of usable cores."""
+    found = re.search(r"^model name\s*: (.*)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
+    cores = len(os.sched_getaffinity(0))
+    return f"{found[1] if found else os.uname().machine}, {cores} cores"
+
+
+def record(name: str, command: str, shown: rich.table.Table) -> None:
+    """Record the table that a benchmark has printed."""
+    kept = [column for column in shown.columns if column.header not in _LEFT_OUT]
+    columns = [str(column.header) for column in kept]
+    rows = [list(row) for row in zip(*(map(str, column.cells) for column in kept), strict=True)]
+    tables.write(name, Table(command, machine(), columns, rows))
+
+
+def times() -> Table:
+    """Return the training time and the latencies of the runs of the last `dvc repro`."""
+    timings = json.loads((ROOT / paths.TIMINGS).read_bytes())
+    rows = [
+        [
+            run,
+            f"{found['train_seconds']:.0f} s",
+            f"{found['latency_ms_p50']:.2f} ms",
+            f"{found['latency_ms_p99']:.2f} ms",
+            f"{found['batch_256_ms_p50']:.1f} ms",
+        ]
+        for run, found in timings.items()
+    ]
+    columns = ["run", "training", "one image, median", "one image, p99", "256 images, median"]
+    return Table("dvc repro", machine(), columns, rows)
+
+
+def likelihood() -> Table:
+    """Return how well the best run's bundle tells digits from other pictures."""
+    best = json.loads((ROOT / paths.COMPARISON).read_bytes())["best"]
+    found = json.loads((ROOT / paths.evaluation(best) / "metrics.json").read_bytes())["likelihood"]
+    rows = [
+        [
+            kind if each["fitted"] else f"{kind} (not fitted to)",
+            f"{each['auroc']:.3f}",
+            f"{100 * each['refused']:.1f} %",
+        ]
+        for kind, each in found["nondigits"].items()
+    ]
+    rows += [
+        [f"{kind} digits" if kind == "test" else kind, "", f"{100 * share:.1f} %"]
+        for kind, share in found["refused_digits"].items()
+    ]
+    return Table("dvc repro", machine(), ["kind", "AUROC", "below the threshold"], rows)
+
+
+TABLES: dict[str, Callable[[], Table]] = {"times": times, "likelihood": likelihood}
