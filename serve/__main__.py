@@ -15,7 +15,7 @@ from pathlib import Path
 # One thread each: the processes are the parallelism. Before NumPy is imported.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
-from serve import settings
+from serve import settings as environment
 from serve.models import registry_sync
 from serve.processes import worker
 from serve.processes.supervisor import Child, Supervisor
@@ -28,51 +28,55 @@ logger = logging.getLogger("serve")
 def main() -> None:
     """Serves until it is stopped."""
     try:
-        chosen = settings.load()
-        _claim(chosen)
-        listener = _listener(chosen)
-        folder = _emptied(chosen)
+        settings = environment.load()
+        _claim(settings)
+        listener = _listener(settings)
+        folder = _emptied(settings)
     except (SettingsError, OSError) as error:
         sys.exit(f"error: {error}")
-    logs.configure(chosen)
-    if chosen.rate_limit and chosen.rate_limit_storage == "memory://" and chosen.api_workers > 1:
+    logs.configure(settings)
+    if (
+        settings.rate_limit
+        and settings.rate_limit_storage == "memory://"
+        and settings.api_workers > 1
+    ):
         logger.warning(
             "RATE_LIMIT is counted by each of %d workers alone, so callers may call up to that"
             " many times as often: set RATE_LIMIT_STORAGE=redis://… or API_WORKERS=1",
-            chosen.api_workers,
+            settings.api_workers,
         )
-    if not chosen.api_keys and chosen.api_host not in ("127.0.0.1", "::1", "localhost"):
-        logger.warning("API_KEYS is empty: whoever reaches %s may call", chosen.api_host)
+    if not settings.api_keys and settings.api_host not in ("127.0.0.1", "::1", "localhost"):
+        logger.warning("API_KEYS is empty: whoever reaches %s may call", settings.api_host)
     parent = os.getpid()  # told, not asked: a child may start when its parent is gone already
     children = [
-        Child(f"worker {place}", partial(worker.main, chosen, listener, place, folder, parent))
-        for place in range(chosen.api_workers)
+        Child(f"worker {place}", partial(worker.main, settings, listener, place, folder, parent))
+        for place in range(settings.api_workers)
     ]
-    if chosen.registered:
-        pull = partial(_pull, chosen, folder, parent)
-        children.append(Child("puller", pull, died=partial(registry_sync.record_death, chosen)))
+    if settings.registered:
+        pull = partial(_pull, settings, folder, parent)
+        children.append(Child("puller", pull, died=partial(registry_sync.record_death, settings)))
     host, port = listener.getsockname()[:2]
-    logger.info("serving %s on http://%s:%s", chosen.model_uri, host, port)
+    logger.info("serving %s on http://%s:%s", settings.model_uri, host, port)
     gc.freeze()
-    Supervisor(children, chosen.drain_seconds + chosen.shutdown_seconds + 2).run()
+    Supervisor(children, settings.drain_seconds + settings.shutdown_seconds + 2).run()
 
 
-def _claim(chosen: Settings) -> None:
+def _claim(settings: Settings) -> None:
     """Keeps `STATE_DIR` from any other service until this process ends.
 
     Raises:
         SettingsError: it belongs to another, or there is nothing to serve.
     """
-    if not chosen.registered and not Path(chosen.model_uri).is_dir():
-        raise SettingsError(f"MODEL_URI={chosen.model_uri} is no folder, nor models:/NAME@ALIAS")
-    chosen.state_dir.mkdir(parents=True, exist_ok=True)
-    lock = os.open(chosen.state_dir / "serve.lock", os.O_RDWR | os.O_CREAT, 0o644)
+    if not settings.registered and not Path(settings.model_uri).is_dir():
+        raise SettingsError(f"MODEL_URI={settings.model_uri} is no folder, nor models:/NAME@ALIAS")
+    settings.state_dir.mkdir(parents=True, exist_ok=True)
+    lock = os.open(settings.state_dir / "serve.lock", os.O_RDWR | os.O_CREAT, 0o644)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         holder = os.read(lock, 20).decode(errors="replace").strip()
         raise SettingsError(
-            f"STATE_DIR={chosen.state_dir} is in use by process {holder}:"
+            f"STATE_DIR={settings.state_dir} is in use by process {holder}:"
             " set another STATE_DIR, or stop that process"
         ) from None
     os.truncate(lock, 0)
@@ -81,27 +85,29 @@ def _claim(chosen: Settings) -> None:
     os.register_at_fork(after_in_child=partial(os.close, lock))
 
 
-def _emptied(chosen: Settings) -> Path:
+def _emptied(settings: Settings) -> Path:
     """The folder in which the processes count, empty."""
-    folder = chosen.state_dir.resolve() / "metrics"
+    folder = settings.state_dir.resolve() / "metrics"
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     return folder
 
 
-def _listener(chosen: Settings) -> socket.socket:
-    family = socket.AF_INET6 if ":" in chosen.api_host else socket.AF_INET
+def _listener(settings: Settings) -> socket.socket:
+    family = socket.AF_INET6 if ":" in settings.api_host else socket.AF_INET
     try:
-        return socket.create_server((chosen.api_host, chosen.api_port), family=family, backlog=2048)
+        return socket.create_server(
+            (settings.api_host, settings.api_port), family=family, backlog=2048
+        )
     except OSError as error:
-        where = f"{chosen.api_host}:{chosen.api_port}"
+        where = f"{settings.api_host}:{settings.api_port}"
         raise OSError(f"cannot listen on {where} (API_HOST, API_PORT): {error}") from error
 
 
-def _pull(chosen: Settings, folder: Path, parent: int) -> None:
-    logs.configure(chosen)
+def _pull(settings: Settings, folder: Path, parent: int) -> None:
+    logs.configure(settings)
     counts.share(folder, "puller")
-    registry_sync.main(chosen, metrics.Metrics().reloaded, parent)
+    registry_sync.main(settings, metrics.Metrics().reloaded, parent)
 
 
 if __name__ == "__main__":

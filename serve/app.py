@@ -12,10 +12,10 @@ from fastapi import FastAPI
 from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp
 
-from serve import settings
+from serve import settings as environment
 from serve.http import direct_route, errors
-from serve.http.access_control import Guard, Keys
-from serve.http.access_log import Observe
+from serve.http.access_control import AccessControl, Keys
+from serve.http.access_log import AccessLog
 from serve.http.schemas import request_schemas
 from serve.models import registry_sync
 from serve.prediction.service import Service
@@ -26,7 +26,7 @@ from serve.telemetry.metrics import Metrics
 from serve.version import package_version
 
 if TYPE_CHECKING:
-    from serve.http.rate_limit import Limiter
+    from serve.http.rate_limit import RateLimit
 
 _DESCRIPTION = 'Reads a picture of a handwritten digit. Every error is `{"detail": …}`.'
 
@@ -53,11 +53,11 @@ def create_app(given: Settings | None = None, metrics_folder: Path | None = None
 
     `metrics_folder`: where the workers that serve together count (see `counts.share`).
     """
-    chosen = given or settings.load()
+    settings = given or environment.load()
     metrics = Metrics(metrics_folder)
-    service = Service(chosen, metrics, tracing.chosen(chosen, errors.is_fault))
-    keys = Keys(chosen)
-    limiter = _limiter(chosen)
+    service = Service(settings, metrics, tracing.start(settings, errors.is_fault))
+    keys = Keys(settings)
+    rate_limit = _rate_limit(settings)
     app = Application(
         title="Digit platform",
         version=package_version(),
@@ -70,7 +70,7 @@ def create_app(given: Settings | None = None, metrics_folder: Path | None = None
     )
     app.service = service
     predict.install(app, service)
-    stream.install(app, service, keys, limiter)
+    stream.install(app, service, keys, rate_limit)
     feedback.install(app, service)
     health.install(app, service)
     open_inference.install(app, service)
@@ -79,11 +79,11 @@ def create_app(given: Settings | None = None, metrics_folder: Path | None = None
     errors.install(app, metrics)
 
     def layers(inner: ASGIApp) -> ASGIApp:
-        guarded = Guard(inner, chosen, keys, limiter, direct_route.shortcuts(app))
-        return Observe(
-            _shared(errors.Answers(guarded, metrics), chosen),
+        guarded = AccessControl(inner, settings, keys, rate_limit, direct_route.shortcuts(app))
+        return AccessLog(
+            _shared(errors.Answers(guarded, metrics), settings),
             metrics,
-            logs.requests(chosen),
+            logs.requests(settings),
             service.tracing,
         )
 
@@ -91,21 +91,21 @@ def create_app(given: Settings | None = None, metrics_folder: Path | None = None
     return app
 
 
-def _limiter(chosen: Settings) -> Limiter | None:
-    if not chosen.rate_limit:
+def _rate_limit(settings: Settings) -> RateLimit | None:
+    if not settings.rate_limit:
         return None
-    from serve.http.rate_limit import Limiter
+    from serve.http.rate_limit import RateLimit
 
-    return Limiter(chosen)
+    return RateLimit(settings)
 
 
-def _shared(app: ASGIApp, chosen: Settings) -> ASGIApp:
+def _shared(app: ASGIApp, settings: Settings) -> ASGIApp:
     """What pages of other origins may use, if any may."""
-    if not chosen.cors_origins:
+    if not settings.cors_origins:
         return app
     return CORSMiddleware(
         app,
-        allow_origins=chosen.cors_origins,
+        allow_origins=settings.cors_origins,
         allow_methods=["GET", "POST"],
         allow_headers=["Authorization", "X-API-Key", "X-Model-Version", "X-Request-ID"],
         expose_headers=[

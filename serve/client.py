@@ -22,7 +22,7 @@ _STDIN = "-"
 _SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff"}
 _CHUNK = 64  # pictures at a time, so that something is seen to happen
 _TRIES = 5
-_LONGEST_WAIT = 60.0  # seconds
+_MAX_WAIT = 60.0  # seconds
 
 
 class ClientError(Exception):
@@ -115,7 +115,7 @@ def _wait(error: HTTPError) -> float | None:
     after = error.headers.get("Retry-After", "")
     if error.code not in (429, 503) or not after.isdigit():
         return None
-    return min(float(after), _LONGEST_WAIT)
+    return min(float(after), _MAX_WAIT)
 
 
 def _detail(error: HTTPError) -> str:

@@ -1,4 +1,4 @@
-"""Who may call, how often and with how much: before anything else is done for a request."""
+"""Who may context, how often and with how much: before anything else is done for a request."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from serve.settings import Settings
-from serve.telemetry.request_context import Call
+from serve.telemetry.request_context import RequestContext
 
 if TYPE_CHECKING:
-    from serve.http.rate_limit import Left, Limiter  # costs 0.1 s, for those who limit
+    from serve.http.rate_limit import Left, RateLimit  # costs 0.1 s, for those who limit
 
 # Whatever is not here needs a key and counts.
 _OPEN = {"/", "/health", "/metrics", "/api/info", "/openapi.json", "/favicon.ico"}
@@ -40,12 +40,12 @@ class RateLimitedError(Exception):
 
 
 class Keys:
-    """The keys that callers may use; without any, everybody may call."""
+    """The keys that callers may use; without any, everybody may context."""
 
     def __init__(self, settings: Settings) -> None:
         self._digests = [_digest(key.get_secret_value().encode()) for key in settings.api_keys]
 
-    def caller(self, scope: Scope, call: Call) -> str:
+    def caller(self, scope: Scope, context: RequestContext) -> str:
         """Whose requests count together: those with the same key, or from the same address.
 
         Raises:
@@ -53,7 +53,7 @@ class Keys:
         """
         if not self._digests:
             return address(scope)
-        return self.check(_sent(call))
+        return self.check(_sent(context))
 
     def check(self, key: bytes) -> str:
         """A name for whoever has the key, in a time that says nothing about the right ones.
@@ -76,12 +76,12 @@ def _digest(key: bytes) -> bytes:
     return hashlib.sha256(key).digest()
 
 
-def _sent(call: Call) -> bytes:
-    scheme, _, key = call.headers.get(b"authorization", b"").partition(b" ")
-    return key.strip() if scheme.lower() == b"bearer" else call.headers.get(b"x-api-key", b"")
+def _sent(context: RequestContext) -> bytes:
+    scheme, _, key = context.headers.get(b"authorization", b"").partition(b" ")
+    return key.strip() if scheme.lower() == b"bearer" else context.headers.get(b"x-api-key", b"")
 
 
-class Guard:
+class AccessControl:
     """An ASGI layer that lets pass what may pass.
 
     `direct`: applications for the POST requests to some paths, which need nothing of `app`.
@@ -92,11 +92,11 @@ class Guard:
         app: ASGIApp,
         settings: Settings,
         keys: Keys,
-        limiter: Limiter | None,
+        rate_limit: RateLimit | None,
         direct: Mapping[str, ASGIApp],
     ) -> None:
         self._app, self._direct = app, direct
-        self._keys, self._limiter = keys, limiter
+        self._keys, self._rate_limit = keys, rate_limit
         self._limits = body_limits(settings)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -105,20 +105,20 @@ class Guard:
             await self._app(scope, receive, send)  # a WebSocket's route asks for itself
             return
         path = scope["path"]
-        if (self._keys or self._limiter) and not is_open(path):
-            call = Call.of(scope)
-            caller = await self._caller(scope, call)
-            if self._limiter:
-                await count(self._limiter, caller, call)
+        if (self._keys or self._rate_limit) and not is_open(path):
+            context = RequestContext.of(scope)
+            caller = await self._caller(scope, context)
+            if self._rate_limit:
+                await count(self._rate_limit, caller, context)
         app = self._direct.get(path, self._app) if scope["method"] == "POST" else self._app
         await app(scope, _limited(scope, receive, self._limits.get(path, _FORM_BYTES)), send)
 
-    async def _caller(self, scope: Scope, call: Call) -> str:
+    async def _caller(self, scope: Scope, context: RequestContext) -> str:
         try:
-            return self._keys.caller(scope, call)
+            return self._keys.caller(scope, context)
         except UnauthorisedError:
-            if self._limiter:  # who guesses keys is slowed down, too
-                await count(self._limiter, f"without a key: {address(scope)}", call)
+            if self._rate_limit:  # who guesses keys is slowed down, too
+                await count(self._rate_limit, f"without a key: {address(scope)}", context)
             raise
 
 
@@ -133,16 +133,16 @@ def is_open(path: str) -> bool:
     return path in _OPEN or path.startswith(_OPEN_BELOW)
 
 
-async def count(limiter: Limiter, caller: str, call: Call) -> None:
-    """Counts the call against the limits.
+async def count(rate_limit: RateLimit, caller: str, context: RequestContext) -> None:
+    """Count the request against the limits.
 
     Raises:
         RateLimitedError
     """
-    left = await limiter.hit(caller)
+    left = await rate_limit.hit(caller)
     if not left:
         return
-    call.limits = tuple(
+    context.limits = tuple(
         (f"x-ratelimit-{name}".encode(), str(value).encode())
         for name, value in zip(("limit", "remaining", "reset"), left[:3], strict=True)
     )
@@ -166,7 +166,7 @@ def _limited(scope: Scope, receive: Receive, limit: int) -> Receive:
 
     As much again is read and dropped first: a caller that is still sending cannot read an answer.
     """
-    declared = Call.of(scope).headers.get(b"content-length", b"0")
+    declared = RequestContext.of(scope).headers.get(b"content-length", b"0")
     size = 0
 
     async def limited() -> Message:

@@ -11,7 +11,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from serve.telemetry.logs import Request
 from serve.telemetry.metrics import Metrics
-from serve.telemetry.request_context import Call
+from serve.telemetry.request_context import RequestContext
 from serve.telemetry.tracing import Tracing
 
 logger = logging.getLogger(__name__)
@@ -25,7 +25,7 @@ _FOLDERS = ("/static", "/api/docs/assets")
 _NO_SNIFFING = (b"x-content-type-options", b"nosniff")
 
 
-class Observe:
+class AccessLog:
     """An ASGI layer that nothing gets past unseen."""
 
     def __init__(
@@ -37,37 +37,37 @@ class Observe:
         """Passes a request on, and takes note of it."""
         if scope["type"] != "http":
             if scope["type"] == "websocket":
-                Call(scope)
+                RequestContext(scope)
             await self._app(scope, receive, send)
             return
         method = scope["method"]
         if method == "HEAD":  # the server leaves the body out
             scope = {**scope, "method": "GET"}
-        call = Call(scope)
+        context = RequestContext(scope)
 
         async def observed(message: Message) -> None:
             if message["type"] == "http.response.start":
-                call.status = message["status"]
+                context.status = message["status"]
                 headers = message["headers"] = list(message.get("headers", ()))
-                headers += ((b"x-request-id", call.id.encode()), _NO_SNIFFING)
-                headers += call.limits
+                headers += ((b"x-request-id", context.id.encode()), _NO_SNIFFING)
+                headers += context.limits
             await send(message)
 
         if scope["path"] in _QUIET:
             await self._app(scope, receive, observed)
             return
         self._metrics.began()
-        ended = self._tracing.begin(scope, call)
+        ended = self._tracing.begin(scope, context)
         try:
             await self._app(scope, receive, observed)
         finally:
-            status = call.status or 499  # the caller went away
+            status = context.status or 499  # the caller went away
             if ended:
                 ended(_endpoint(scope), status)
-            self._end(scope, method, call, status)
+            self._end(scope, method, context, status)
 
-    def _end(self, scope: Scope, method: str, call: Call, status: int) -> None:
-        seconds = perf_counter() - call.started
+    def _end(self, scope: Scope, method: str, context: RequestContext, status: int) -> None:
+        seconds = perf_counter() - context.started
         self._metrics.answered(method, _endpoint(scope), status, seconds)
         if self._log:
             client = scope.get("client")
@@ -75,15 +75,15 @@ class Observe:
                 "time": datetime.now(UTC),
                 "level": "info",
                 "message": "request",
-                "request_id": call.id,
+                "request_id": context.id,
                 "method": method,
                 "path": scope["path"][:200],
                 "status": status,
                 "duration_ms": round(seconds * 1000, 3),
                 "client": client[0] if client else None,
             }
-            if call.trace_id:
-                entry["trace_id"] = call.trace_id
+            if context.trace_id:
+                entry["trace_id"] = context.trace_id
             self._log(entry)
 
 

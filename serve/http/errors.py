@@ -21,7 +21,7 @@ from serve.imaging import errors as image_errors
 from serve.models import loaded
 from serve.prediction import feedback_store, work_queue
 from serve.telemetry.metrics import Metrics
-from serve.telemetry.request_context import Call
+from serve.telemetry.request_context import RequestContext
 
 logger = logging.getLogger(__name__)
 
@@ -80,9 +80,11 @@ def response(error: Exception, scope: Scope, metrics: Metrics) -> Response:
     """The answer to a request that failed; counts it, and logs what is our fault."""
     code, headers = status(error), {}
     if code == 500:
-        call = Call.of(scope)
-        ids = {"request_id": call.id} | ({"trace_id": call.trace_id} if call.trace_id else {})
-        logger.error("request %s failed", call.id, exc_info=error, extra=ids)
+        context = RequestContext.of(scope)
+        ids = {"request_id": context.id} | (
+            {"trace_id": context.trace_id} if context.trace_id else {}
+        )
+        logger.error("request %s failed", context.id, exc_info=error, extra=ids)
     if code == 401:
         headers["WWW-Authenticate"] = "Bearer"
     if code in (429, 503):
@@ -118,9 +120,9 @@ class Answers:
         except ClientDisconnect:
             pass  # nobody to answer
         except Exception as error:
-            if scope["type"] == "http" and Call.of(scope).status == 500:
+            if scope["type"] == "http" and RequestContext.of(scope).status == 500:
                 return  # answered already, below
-            if scope["type"] != "http" or Call.of(scope).status:
+            if scope["type"] != "http" or RequestContext.of(scope).status:
                 raise  # half a response cannot be mended
             await response(error, scope, self._metrics)(scope, receive, send)
 

@@ -28,7 +28,7 @@ class Left(NamedTuple):
     exceeded: bool
 
 
-class Limiter:
+class RateLimit:
     """The limits of `RATE_LIMIT`. Where their storage fails, callers are let through."""
 
     def __init__(self, settings: Settings) -> None:

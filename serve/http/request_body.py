@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from python_multipart.multipart import MultipartCallbacks
 
 _DATA_URI = re.compile(r"data:[\w.+-]*/?[\w.+-]*(?:;[\w.+-]+=[^;,]*)*(;base64)?,", re.ASCII)
-_MOST_PARTS = 16  # of a form
+MAX_FORM_PARTS = 16  # of a form
 _WAYS = 'JSON {"image": base64}, the image itself as image/png (or jpeg, webp, …), or a form'
 
 
@@ -164,8 +164,8 @@ class _Parts:
         }
 
     def _part_begin(self) -> None:
-        if len(self.found) == _MOST_PARTS:
-            raise MalformedError(f"the form has more than {_MOST_PARTS} parts")
+        if len(self.found) == MAX_FORM_PARTS:
+            raise MalformedError(f"the form has more than {MAX_FORM_PARTS} parts")
         self._disposition, self._content = {}, bytearray()
 
     def _header_field(self, data: bytes, start: int, end: int) -> None:

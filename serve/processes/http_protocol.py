@@ -13,7 +13,7 @@ from typing import Any
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 _HEAD = b"HTTP/1.1 "
-_LARGEST_HEAD = 64 * 1024  # bytes of a request before its body, but for what one read brings
+MAX_HEAD_BYTES = 64 * 1024  # bytes of a request before its body, but for what one read brings
 _TOO_LARGE = (
     b"HTTP/1.1 431 Request Header Fields Too Large\r\nconnection: close\r\n"
     b"content-type: application/json\r\ncontent-length: 38\r\n\r\n"
@@ -77,7 +77,7 @@ class Protocol(HttpToolsProtocol):
         super().data_received(data)
         if self._in_head:
             self._head_bytes += len(data)
-            if self._head_bytes > _LARGEST_HEAD and not self._joined.is_closing():
+            if self._head_bytes > MAX_HEAD_BYTES and not self._joined.is_closing():
                 self._joined.write(_TOO_LARGE)
                 self._joined.close()
 

@@ -18,8 +18,8 @@ from types import FrameType
 
 logger = logging.getLogger(__name__)
 
-_SOON = 5.0  # seconds; a process that lives shorter is not started again at once
-_LONGEST_PAUSE = 10.0
+_MIN_LIFETIME = 5.0  # seconds; a process that lives shorter is not started again at once
+_MAX_PAUSE = 10.0
 _FORK = multiprocessing.get_context("fork")
 
 
@@ -54,7 +54,7 @@ class Child:
             logger.exception("%s failed", self.name)
             raise SystemExit(1) from error
 
-    def bury(self) -> None:
+    def reap(self) -> None:
         """Takes note of the process's end, and decides when the next one starts."""
         assert self.process
         self.process.join()
@@ -63,8 +63,8 @@ class Child:
         self.process = None
         if code == 0:
             return
-        soon = time.monotonic() - self._started < _SOON
-        self._pause = min(max(2 * self._pause, 0.5), _LONGEST_PAUSE) if soon else 0.0
+        soon = time.monotonic() - self._started < _MIN_LIFETIME
+        self._pause = min(max(2 * self._pause, 0.5), _MAX_PAUSE) if soon else 0.0
         self.due = time.monotonic() + self._pause
         logger.error("%s (pid %s) ended with %s and is replaced", self.name, pid, code)
         self._died()
@@ -90,19 +90,19 @@ class Supervisor:
             for child in self._children:
                 if child.due <= time.monotonic():
                     child.start()
-            self._bury(min(child.due for child in self._children) - time.monotonic())
+            self._reap(min(child.due for child in self._children) - time.monotonic())
         self._end()
 
     def _stop(self, number: int, frame: FrameType | None) -> None:
         self._signal = number
 
-    def _bury(self, seconds: float) -> None:
+    def _reap(self, seconds: float) -> None:
         """Waits for a death or a signal, at most so long."""
         alive = {child.process.sentinel: child for child in self._children if child.process}
         timeout = None if seconds == float("inf") else max(0.0, seconds)
         for ready in wait([*alive, self._wake], timeout):
             if isinstance(ready, int) and ready in alive and not self._signal:
-                alive[ready].bury()
+                alive[ready].reap()
 
     def _end(self) -> None:
         logger.info("stopping")

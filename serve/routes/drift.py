@@ -18,9 +18,9 @@ from serve.prediction.service import Service
 
 _NPZ = "application/x-npz"  # arrays of NumPy
 _DESCRIBED = {"content": {_NPZ: {"schema": {"type": "string", "format": "binary"}}}}
-_MOST = 2000  # images: 2 MB
-_PART = 64 * 2**10  # bytes
-_SECONDS = 30  # for a caller to take a window
+MAX_IMAGES = 2000  # images: 2 MB
+_CHUNK_BYTES = 64 * 2**10  # bytes
+_TIMEOUT_SECONDS = 30  # for a caller to take a window
 _NOT_KEPT = {"Cache-Control": "no-store"}  # what callers drew
 
 
@@ -39,10 +39,10 @@ class _Window(Response):
             self.headers["content-length"] = str(len(content))
             head = {"status": self.status_code, "headers": self.raw_headers}
             try:
-                async with asyncio.timeout(_SECONDS):
+                async with asyncio.timeout(_TIMEOUT_SECONDS):
                     await send({"type": "http.response.start", **head})
-                    for start in range(0, len(content), _PART):
-                        body = content[start : start + _PART]
+                    for start in range(0, len(content), _CHUNK_BYTES):
+                        body = content[start : start + _CHUNK_BYTES]
                         part = {"type": "http.response.body", "body": body, "more_body": True}
                         await send(part)
                     await send({"type": "http.response.body", "body": b""})
@@ -59,7 +59,9 @@ def install(app: FastAPI, service: Service) -> None:
         responses={200: _DESCRIBED, **errors(401, 422, 429, 503)},
     )
     async def window(
-        images: Annotated[int, Query(ge=1, le=_MOST, description="So many, the latest.")] = 1000,
+        images: Annotated[
+            int, Query(ge=1, le=MAX_IMAGES, description="So many, the latest.")
+        ] = 1000,
     ) -> Response:
         """The 28x28 images of recent answers, with the answers, of all workers, as arrays."""
         return _Window(service, images)

@@ -12,7 +12,7 @@ from serve.http.direct_route import Json, post, read
 from serve.http.schemas import Feedback, FeedbackRequest, reference
 from serve.prediction.feedback_store import Entry, UnknownRequestError
 from serve.prediction.service import Service
-from serve.telemetry.request_context import Call
+from serve.telemetry.request_context import RequestContext
 
 
 def install(app: FastAPI, service: Service) -> None:
@@ -27,7 +27,7 @@ def install(app: FastAPI, service: Service) -> None:
     async def give_feedback(request: Request) -> Response:
         """The true digit of a picture that was answered, or that comes along."""
         # It must say that it is JSON: other pages' scripts can then not send it unasked.
-        request_body.check_json(Call.of(request.scope).header(b"content-type") or "none")
+        request_body.check_json(RequestContext.of(request.scope).header(b"content-type") or "none")
         given = FeedbackRequest.model_validate_json(await read(request))
         entry = await _entry(service, given)
         changed = await asyncio.to_thread(service.feedback.add, entry)

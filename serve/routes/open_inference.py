@@ -19,8 +19,8 @@ from serve.imaging.normalise import normalise
 from serve.imaging.placement import SIDE
 from serve.models.loaded import NoModelError
 from serve.prediction.service import Answer, Service
-from serve.routes.predict import chosen, still_there
-from serve.telemetry.request_context import Call
+from serve.routes.predict import requested_model, still_there
+from serve.telemetry.request_context import RequestContext
 from serve.version import package_version
 
 _DEPTH = 4  # of lists in the data, at most: [n, 28, 28, 1]
@@ -75,19 +75,19 @@ def install(app: FastAPI, service: Service) -> None:
     )
     async def infer(request: Request) -> Response:
         """Which digits some images show: 28x28 pixels each, 0 to 255, flat or nested."""
-        call = Call.of(request.scope)
-        request_body.check_json(call.header(b"content-type"))
-        model = chosen(service, request)
+        context = RequestContext.of(request.scope)
+        request_body.check_json(context.header(b"content-type"))
+        model = requested_model(service, request)
         body = await read(request)
 
         def work() -> tuple[InferRequest, list[Answer]]:
             asked = InferRequest.model_validate_json(body)
             started = perf_counter()
             images = _images(asked.inputs[0], service.settings.max_batch)
-            return asked, service.predict_images(images, model, call.id, started)
+            return asked, service.predict_images(images, model, context.id, started)
 
         asked, answers = await service.run_batch(len(body), work, still_there(request))
-        content = {"id": asked.id or call.id, "model_name": name, "model_version": model.version}
+        content = {"id": asked.id or context.id, "model_name": name, "model_version": model.version}
         return Json(content | {"outputs": _outputs(asked, answers)}, model.version)
 
 

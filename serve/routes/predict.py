@@ -22,7 +22,7 @@ from serve.http.schemas import (
 from serve.models.loaded import Model
 from serve.prediction.service import Answer, Service
 from serve.prediction.work_queue import Check
-from serve.telemetry.request_context import Call
+from serve.telemetry.request_context import RequestContext
 
 _FILE = {"type": "string", "format": "binary"}
 _FORM = {"type": "object", "required": ["file"], "properties": {"file": _FILE}}
@@ -64,11 +64,13 @@ def wants_image(scope: Scope) -> bool:
     return values[0].lower() in ("true", "1")
 
 
-def chosen(service: Service, request: Request) -> Model:
+def requested_model(service: Service, request: Request) -> Model:
     """The model that the caller asks for, or the one in service."""
     query = request.scope["query_string"]
     version = parse_qs(query.decode("latin-1")).get("version", [""])[0] if query else ""
-    return service.models.choose(version or Call.of(request.scope).header(b"x-model-version"))
+    return service.models.choose(
+        version or RequestContext.of(request.scope).header(b"x-model-version")
+    )
 
 
 def still_there(request: Request) -> Check:
@@ -88,15 +90,15 @@ def install(app: FastAPI, service: Service) -> None:
     @post(app, "/predict", _PREDICT, Prediction, _PREDICT_CHOICE)
     async def predict(request: Request) -> Response:
         """Which digit a picture shows."""
-        call = Call.of(request.scope)
-        model = chosen(service, request)
+        context = RequestContext.of(request.scope)
+        model = requested_model(service, request)
         body = await read(request)
-        kind, check = call.header(b"content-type"), still_there(request)
+        kind, check = context.header(b"content-type"), still_there(request)
         picture = await service.parse(
             body, lambda: request_body.picture(body, kind, settings.max_image_bytes), check
         )
         show = wants_image(request.scope)
-        answer = await service.predict_file(picture, model, call.id, show=show, check=check)
+        answer = await service.predict_file(picture, model, context.id, show=show, check=check)
         return Json(answer, model.version)
 
     @post(
@@ -108,8 +110,8 @@ def install(app: FastAPI, service: Service) -> None:
     )
     async def predict_batch(request: Request) -> Response:
         """Which digits some pictures show; a bad one has its error in its place."""
-        call = Call.of(request.scope)
-        model = chosen(service, request)
+        context = RequestContext.of(request.scope)
+        model = requested_model(service, request)
         body = await read(request)
 
         check = still_there(request)
@@ -118,7 +120,7 @@ def install(app: FastAPI, service: Service) -> None:
             lambda: request_body.images(body, settings.max_batch, settings.max_image_bytes),
             check,
         )
-        answers = await service.predict_files(contents, model, call.id, check)
+        answers = await service.predict_files(contents, model, context.id, check)
         shaped = [_shaped(service, answer) for answer in answers]
         return Json({"predictions": shaped, "model_version": model.version}, model.version)
 

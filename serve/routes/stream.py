@@ -12,15 +12,15 @@ from serve.http import errors, request_body
 from serve.http.access_control import Keys, UnauthorisedError, count
 from serve.prediction.service import Answer, Service
 from serve.routes.predict import wants_image
-from serve.telemetry.request_context import Call
+from serve.telemetry.request_context import RequestContext
 
 if TYPE_CHECKING:
-    from serve.http.rate_limit import Limiter
+    from serve.http.rate_limit import RateLimit
 
 _POLICY = 1008  # close code: not allowed
 
 
-def install(app: FastAPI, service: Service, keys: Keys, limiter: Limiter | None) -> None:
+def install(app: FastAPI, service: Service, keys: Keys, rate_limit: RateLimit | None) -> None:
     """Adds the route."""
     origins = service.settings.cors_origins
     max_bytes = service.settings.max_image_bytes
@@ -34,13 +34,13 @@ def install(app: FastAPI, service: Service, keys: Keys, limiter: Limiter | None)
         Where keys are needed and the caller cannot send headers, the first message is
         {"api_key": "…"}. Errors are {"detail", "status"}, and the connection stays.
         """
-        call = Call.of(socket.scope)
-        if not _from_here(call, origins):
+        context = RequestContext.of(socket.scope)
+        if not _from_here(context, origins):
             await socket.close(_POLICY, "this origin may not connect")
             return
         await socket.accept()
         try:
-            caller = await _caller(socket, keys, call)
+            caller = await _caller(socket, keys, context)
             number, show = 0, wants_image(socket.scope)
             while True:
                 message = await socket.receive()
@@ -48,8 +48,8 @@ def install(app: FastAPI, service: Service, keys: Keys, limiter: Limiter | None)
                     return
                 number += 1
                 try:
-                    if limiter:
-                        await count(limiter, caller, call)
+                    if rate_limit:
+                        await count(rate_limit, caller, context)
                     text = message.get("text")
                     body, kind = (
                         (message["bytes"], "image/*")
@@ -58,7 +58,7 @@ def install(app: FastAPI, service: Service, keys: Keys, limiter: Limiter | None)
                     )
                     picture = request_body.picture(body, kind, max_bytes)
                     answer = await service.predict_file(
-                        picture, service.models.choose(None), f"{call.id}.{number}", show=show
+                        picture, service.models.choose(None), f"{context.id}.{number}", show=show
                     )
                 except Exception as error:
                     answer = _fault(service, error)
@@ -69,20 +69,20 @@ def install(app: FastAPI, service: Service, keys: Keys, limiter: Limiter | None)
             return
 
 
-def _from_here(call: Call, origins: tuple[str, ...]) -> bool:
+def _from_here(context: RequestContext, origins: tuple[str, ...]) -> bool:
     """Browsers let every page connect, and say which it is: ours, or one that may."""
-    origin = call.header(b"origin")
+    origin = context.header(b"origin")
     if not origin or origin in origins or "*" in origins:
         return True
     try:
-        return urlsplit(origin).netloc == call.header(b"host")
+        return urlsplit(origin).netloc == context.header(b"host")
     except ValueError:
         return False
 
 
-async def _caller(socket: WebSocket, keys: Keys, call: Call) -> str:
+async def _caller(socket: WebSocket, keys: Keys, context: RequestContext) -> str:
     try:
-        return keys.caller(socket.scope, call)
+        return keys.caller(socket.scope, context)
     except UnauthorisedError:
         try:
             key = orjson.loads(await socket.receive_text())["api_key"]

@@ -9,7 +9,7 @@ from functools import partial
 from threading import Thread
 from typing import TypeVar
 
-from opentelemetry import context
+from opentelemetry import context as otel_context
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 from opentelemetry.sdk.resources import OTELResourceDetector, Resource
 from opentelemetry.sdk.trace import TracerProvider
@@ -24,7 +24,7 @@ from opentelemetry.trace import (
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 from starlette.types import Scope
 
-from serve.telemetry.request_context import Call
+from serve.telemetry.request_context import RequestContext
 from serve.version import package_version
 
 Result = TypeVar("Result")
@@ -50,9 +50,11 @@ class Traced:
         self._tracer = self._provider.get_tracer("serve")
         self._propagator = TraceContextTextMapPropagator()
 
-    def begin(self, scope: Scope, call: Call) -> Callable[[str, int], None]:
+    def begin(self, scope: Scope, context: RequestContext) -> Callable[[str, int], None]:
         """The request's span, inside the caller's if it sent a traceparent."""
-        sent = {name.decode(): call.header(name) for name in _CARRIERS if name in call.headers}
+        sent = {
+            name.decode(): context.header(name) for name in _CARRIERS if name in context.headers
+        }
         method = scope["method"]
         client = scope.get("client")
         span = self._tracer.start_span(
@@ -63,14 +65,14 @@ class Traced:
                 "http.request.method": method,
                 "url.path": scope["path"][:200],
                 "client.address": client[0] if client else "",
-                "digits.request_id": call.id,
+                "digits.request_id": context.id,
             },
         )
-        call.trace_id = format_trace_id(span.get_span_context().trace_id)
-        token = context.attach(set_span_in_context(span))
+        context.trace_id = format_trace_id(span.get_span_context().trace_id)
+        token = otel_context.attach(set_span_in_context(span))
 
         def end(route: str, status: int) -> None:
-            context.detach(token)
+            otel_context.detach(token)
             span.update_name(f"{method} {route}")
             span.set_attribute("http.route", route)
             span.set_attribute("http.response.status_code", status)

@@ -15,7 +15,7 @@ _ID = re.compile(rb"[\w.:/+=@-]{1,56}")
 _KEY = "serve.telemetry.request_context"
 
 
-class Call:
+class RequestContext:
     """A request: its id, its headers, when it began."""
 
     __slots__ = ("headers", "id", "limits", "started", "status", "trace_id")
@@ -31,11 +31,11 @@ class Call:
         scope[_KEY] = self
 
     @staticmethod
-    def of(scope: Scope) -> Call:
-        """The call that the scope belongs to."""
-        call: Any = scope[_KEY]
-        assert isinstance(call, Call)
-        return call
+    def of(scope: Scope) -> RequestContext:
+        """Return the context of the request."""
+        context: Any = scope[_KEY]
+        assert isinstance(context, RequestContext)
+        return context
 
     def header(self, name: bytes) -> str:
         """A header's value; empty if it was not sent."""

@@ -13,7 +13,7 @@ from typing import Protocol, TypeVar
 from starlette.types import Scope
 
 from serve.settings import Settings
-from serve.telemetry.request_context import Call
+from serve.telemetry.request_context import RequestContext
 
 Result = TypeVar("Result")
 
@@ -21,7 +21,7 @@ Result = TypeVar("Result")
 class Tracing(Protocol):
     """What takes note of spans."""
 
-    def begin(self, scope: Scope, call: Call) -> Callable[[str, int], None] | None:
+    def begin(self, scope: Scope, context: RequestContext) -> Callable[[str, int], None] | None:
         """Begins a request's span; what ends it is to be told the route and the status."""
 
     def span(self, name: str, **about: str | int) -> AbstractContextManager[object]:
@@ -39,7 +39,7 @@ class _Untraced:
 
     _nothing = nullcontext()
 
-    def begin(self, scope: Scope, call: Call) -> None:
+    def begin(self, scope: Scope, context: RequestContext) -> None:
         return None
 
     def span(self, name: str, **about: str | int) -> AbstractContextManager[object]:
@@ -52,7 +52,7 @@ class _Untraced:
         return None
 
 
-def chosen(settings: Settings, is_fault: Callable[[Exception], bool]) -> Tracing:
+def start(settings: Settings, is_fault: Callable[[Exception], bool]) -> Tracing:
     """Called in the process that will answer: what sends the spans is a thread of its own."""
     if not settings.otel_exporter_otlp_endpoint:
         return _Untraced()

@@ -11,7 +11,7 @@ from serve.app import create_app
 from serve.http import errors
 from serve.telemetry import logs
 from serve.telemetry.metrics import Metrics
-from serve.telemetry.request_context import Call
+from serve.telemetry.request_context import RequestContext
 
 
 @pytest.fixture
@@ -86,11 +86,11 @@ def test_a_fault_of_ours_says_nothing_of_our_insides(api, monkeypatch, caplog):
 
 def test_a_fault_of_ours_is_logged_with_its_trace(caplog):
     scope = {"type": "http", "path": "/predict", "headers": [(b"x-request-id", b"this")]}
-    Call(scope).trace_id = "4bf9"
+    RequestContext(scope).trace_id = "4bf9"
     assert errors.response(KeyError("inside"), scope, Metrics()).status_code == 500
-    told = json.loads(logs.JsonFormatter().format(caplog.records[-1]))
-    assert (told["request_id"], told["trace_id"]) == ("this", "4bf9")
-    assert "inside" in told["exception"]
+    entry = json.loads(logs.JsonFormatter().format(caplog.records[-1]))
+    assert (entry["request_id"], entry["trace_id"]) == ("this", "4bf9")
+    assert "inside" in entry["exception"]
 
 
 def test_what_is_no_prediction_is_no_failed_prediction(api):
@@ -199,9 +199,9 @@ def test_what_is_logged_cannot_break_out_of_its_line(settings):
     assert json.loads(formatter.format(record))["message"] == 'a "quote"\nand line'
     assert "\n" not in formatter.format(record)
     record.request_id, record.level = "mine", "forged"  # as `extra` does
-    told = json.loads(formatter.format(record))
-    assert (told["request_id"], told["level"]) == ("mine", "info")
-    assert set(told) == {"time", "level", "logger", "message", "pid", "request_id"}
+    entry = json.loads(formatter.format(record))
+    assert (entry["request_id"], entry["level"]) == ("mine", "info")
+    assert set(entry) == {"time", "level", "logger", "message", "pid", "request_id"}
     assert logs.requests(settings(log_level="WARNING")) is None
 
 

@@ -75,17 +75,17 @@ def bombs():
 
 
 def damaged():
-    """Files of each format, cut and spoilt; some may still show a digit."""
+    """Files of each format, cut and corrupt; some may still show a digit."""
     chance = random.Random(4)  # noqa: S311 - the same corpus each time
     for file_format in FORMATS:
         whole = picture(64, file_format)
         for part in (1, 3, 5, 9, 12, 16, 24, 33, 50, 75):
             yield f"{file_format}-cut-to-{part}", whole[:part]
         for number in range(12):
-            spoilt = bytearray(whole)
+            corrupt = bytearray(whole)
             for _ in range(1 + number * 3):
-                spoilt[chance.randrange(len(spoilt))] = chance.randrange(256)
-            yield f"{file_format}-spoilt-{number}", bytes(spoilt)
+                corrupt[chance.randrange(len(corrupt))] = chance.randrange(256)
+            yield f"{file_format}-corrupt-{number}", bytes(corrupt)
 
 
 def others():
@@ -316,5 +316,5 @@ def forms():
     )
 
 
-# A spoilt file may still hold a picture of a digit, and is then read.
-MAY_BE_READ = ("spoilt", "cut", "wrong-checksum", "-bomb", "GIF-36", "WEBP-36")
+# A corrupt file may still hold a picture of a digit, and is then read.
+MAY_BE_READ = ("corrupt", "cut", "wrong-checksum", "-bomb", "GIF-36", "WEBP-36")

@@ -3,7 +3,7 @@ import asyncio
 import pytest
 from support.bundles import PNG, picture, text
 
-from serve.http.rate_limit import Limiter
+from serve.http.rate_limit import RateLimit
 
 OPEN = ["/health", "/health/live", "/health/ready", "/metrics", "/api/info", "/openapi.json"]
 OPEN += ["/api/docs", "/api/redoc", "/v2/health/live", "/v2/health/ready"]
@@ -73,15 +73,18 @@ def test_each_key_has_its_own_limit(client):
 
 
 def test_what_is_refused_counts_for_no_limit(settings):
-    limiter = Limiter(settings(rate_limit="1/second;5/hour"))
+    rate_limit = RateLimit(settings(rate_limit="1/second;5/hour"))
 
     async def asked():
-        return [await limiter.hit("somebody") for _ in range(8)]
+        return [await rate_limit.hit("somebody") for _ in range(8)]
 
     first, *others = asyncio.run(asked())
     assert not first.exceeded
     assert all(left.exceeded and left.limit == 1 for left in others)
-    assert asyncio.run(limiter._strategy.get_window_stats(limiter._limits[1], "somebody"))[1] == 4
+    assert (
+        asyncio.run(rate_limit._strategy.get_window_stats(rate_limit._limits[1], "somebody"))[1]
+        == 4
+    )
 
 
 def test_who_guesses_keys_is_slowed_down(client):
@@ -92,9 +95,11 @@ def test_who_guesses_keys_is_slowed_down(client):
 
 
 def test_when_the_storage_fails_callers_are_let_through(settings, caplog):
-    limiter = Limiter(settings(rate_limit="1/minute", rate_limit_storage="redis://127.0.0.1:1/0"))
-    assert asyncio.run(limiter.hit("somebody")) is None
-    assert asyncio.run(limiter.hit("somebody")) is None
+    rate_limit = RateLimit(
+        settings(rate_limit="1/minute", rate_limit_storage="redis://127.0.0.1:1/0")
+    )
+    assert asyncio.run(rate_limit.hit("somebody")) is None
+    assert asyncio.run(rate_limit.hit("somebody")) is None
     assert caplog.text.count("not enforced") == 1
 
 

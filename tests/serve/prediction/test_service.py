@@ -73,7 +73,7 @@ def test_what_nobody_waits_for_is_not_done():
 
 
 def test_only_large_bodies_are_parsed_beside_the_event_loop(settings):
-    service = Service(settings(), Metrics(), tracing.chosen(settings(), lambda error: True))
+    service = Service(settings(), Metrics(), tracing.start(settings(), lambda error: True))
     service.open()
 
     def parse():

@@ -237,7 +237,7 @@ def test_a_child_that_fails_says_so_in_the_log(capfd):
     ends = []
     child = Child("worker 0", work, died=lambda: ends.append("died"))
     child.start()
-    child.bury()
+    child.reap()
     assert ends == ["died"]
     out, err = capfd.readouterr()
     assert "ZeroDivisionError: why" in json.loads(out)["exception"]

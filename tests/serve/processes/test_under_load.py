@@ -86,12 +86,12 @@ class Load:
 @pytest.mark.alone
 def test_no_request_fails_whatever_happens_to_the_registry(mlflow_server, start, made, tmp_path):
     registry = Registry(mlflow_server.uri)
-    spoilt = tmp_path / "spoilt"
-    shutil.copytree(made[8], spoilt)
-    content = bytearray((spoilt / "model.tflite").read_bytes())
+    corrupt = tmp_path / "corrupt"
+    shutil.copytree(made[8], corrupt)
+    content = bytearray((corrupt / "model.tflite").read_bytes())
     content[len(content) // 2] ^= 1
-    (spoilt / "model.tflite").write_bytes(content)
-    three, eight, bad = (registry.register(bundle) for bundle in (made[3], made[8], spoilt))
+    (corrupt / "model.tflite").write_bytes(content)
+    three, eight, bad = (registry.register(bundle) for bundle in (made[3], made[8], corrupt))
     registry.promote(three)
     service = start(
         MODEL_URI="models:/mnist-classifier@champion",
@@ -133,7 +133,7 @@ def test_no_request_fails_whatever_happens_to_the_registry(mlflow_server, start,
 
     assert not load.wrong
     assert len(load.broken) <= connections, load.broken  # what was in flight in the killed worker
-    assert set(load.answers) == {(three, 3), (eight, 8)}  # never a wrong one, never the spoilt one
+    assert set(load.answers) == {(three, 3), (eight, 8)}  # never a wrong one, never the corrupt one
     assert sum(load.answers.values()) > 1000
     with service.client() as api:
         metrics = api.get("/metrics").text
