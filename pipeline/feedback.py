@@ -1,8 +1,8 @@
-"""Exports what users told the service, to train on: `python -m pipeline.feedback <database> …`.
+"""Exports users' feedback as training data: `python -m pipeline.feedback <database> …`.
 
-A command, not a stage: feedback grows from one minute to the next, and what a model is trained on
-must stay. The export is the file `data/feedback.npz`, which DVC tracks; its SHA-256 goes into
-`conf/data/mnist_feedback.yaml`, so that Git says which feedback a commit stands for.
+A command, not a stage: feedback grows all the time, but training data must stay the same. The
+export is `data/feedback.npz`, which DVC tracks. Its SHA-256 goes into
+`conf/data/mnist_feedback.yaml`, so that a commit of Git names its feedback.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from pipeline.config import PipelineError, cli, environment, paths
 from pipeline.data.dataset import CLASSES
 from pipeline.storage.files import replacing, sha256
 from pipeline.user_feedback import databases, export_file
-from pipeline.user_feedback.databases import Resolved
+from pipeline.user_feedback.databases import Merged
 from pipeline.user_feedback.export_file import DATA
 
 logger = logging.getLogger(__name__)
@@ -28,17 +28,17 @@ CONFIGURATION = Path(f"conf/data/{DATA}.yaml")
 
 
 def main(arguments: list[str]) -> None:
-    """Exports what the databases hold; the last step names the export, so that it is whole."""
-    found = databases.resolve(databases.read(_options(arguments).database))
-    logger.info("%s", summary(found))
-    export_file.require(len(found.corrections), export_file.rules(), "can be used")
+    """Export the databases' feedback; the configuration names the export last, once it is whole."""
+    merged = databases.merge(databases.read(_options(arguments).database))
+    logger.info("%s", summary(merged))
+    export_file.require(len(merged.export), export_file.rules(), "can be used")
 
     root = environment.root()
-    export_file.save(found.corrections, root / paths.FEEDBACK)
+    export_file.save(merged.export, root / paths.FEEDBACK)
     track(root)
     digest = sha256(root / paths.FEEDBACK)
     changed = write_digest(root / CONFIGURATION, digest)
-    logger.info("%s", _NEXT if changed else f"{paths.FEEDBACK} is what it was.")
+    logger.info("%s", _NEXT if changed else f"{paths.FEEDBACK} has not changed.")
 
 
 _NEXT = f"""\
@@ -47,47 +47,46 @@ _NEXT = f"""\
 Next:
   data: {DATA}          in params.yaml, then: dvc repro && python -m pipeline.register
   python train.py -m run=3 data={DATA}    the same as an experiment
-  git add {CONFIGURATION} {paths.FEEDBACK}.dvc    to keep which feedback it was"""
+  git add {CONFIGURATION} {paths.FEEDBACK}.dvc    to record which feedback it was"""
 
 
 def _options(arguments: list[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m pipeline.feedback", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="python -m pipeline.feedback", description=__doc__, allow_abbrev=False
+    )
     parser.add_argument(
         "database",
         nargs="+",
         type=Path,
-        help="STATE_DIR/feedback.db of each replica of the service; they may be at work",
+        help="STATE_DIR/feedback.db of each replica of the service, which may be running",
     )
     return parser.parse_args(arguments)
 
 
-def summary(found: Resolved) -> str:
-    """What comes in, and what does not and why."""
-    images, labels = found.corrections
+def summary(merged: Merged) -> str:
+    """Return lines that count what is exported, and what is dropped and why."""
+    labels = merged.export.labels
     counts = np.bincount(labels, minlength=CLASSES)
     dropped = {
-        "of the same image again": found.repeated,
-        "without a digit or a picture: dropped": found.unusable,
+        "requests repeat an image": merged.repeated,
+        "requests without a digit or a picture: dropped": merged.unusable,
+        "images with several labels: dropped": merged.disputed,
     }
+    corrected = len(labels) - merged.confirmed
     lines = [
-        f"{found.told:,} requests with feedback",
+        f"{merged.requests:,} requests with feedback",
         *(f"  {count:,} {why}" for why, count in dropped.items() if count),
-    ]
-    if found.disputed:
-        lines.append(f"  {found.disputed:,} images that were told to be several digits: dropped")
-    confirmed, corrected = found.confirmed, len(images) - found.confirmed
-    lines += [
-        f"{len(images):,} images: {confirmed:,} confirmed, {corrected:,} corrected",
+        f"{len(labels):,} images: {merged.confirmed:,} confirmed, {corrected:,} corrected",
         "  " + ", ".join(f"{digit}: {count:,}" for digit, count in enumerate(counts)),
     ]
     return "\n".join(lines)
 
 
 def track(root: Path) -> None:
-    """Puts the export into DVC's cache and its hash into the `.dvc` file beside it.
+    """Put the export into DVC's cache and its hash into the `.dvc` file beside it.
 
     Raises:
-        PipelineError: DVC refuses; the message is its own.
+        PipelineError: DVC fails; the message is DVC's.
     """
     done = subprocess.run(  # noqa: S603 - a list, no shell
         ["dvc", "add", str(paths.FEEDBACK)],  # noqa: S607 - of this environment
@@ -102,10 +101,10 @@ def track(root: Path) -> None:
 
 
 def write_digest(file: Path, digest: str) -> bool:
-    """Names the export in the configuration, whose other lines stay; whether that changed it.
+    """Write the digest into the configuration, whose other lines stay; true if it changed.
 
     Raises:
-        PipelineError: there is no line for it, or several.
+        PipelineError: the configuration has no line for it, or several.
     """
     before = file.read_text()
     after, lines = re.subn(r"(?m)^(  sha256: )\S+", rf"\g<1>{digest}", before)

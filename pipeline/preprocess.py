@@ -1,4 +1,4 @@
-"""Stage `preprocess`: the published images in three splits, and a report on what is in them."""
+"""Stage `preprocess`: split the published images in three, and report on the splits."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ Index = NDArray[np.int32]
 
 
 class Published(NamedTuple):
-    """A data set in the order of its files; the last `own_test` images are its own test set."""
+    """A data set in the order of its files; the last `own_test` images are its test set."""
 
     images: Images
     labels: Labels
@@ -33,28 +33,28 @@ class Published(NamedTuple):
 
 
 def main(cfg: Config) -> None:
-    """Splits the raw files and reports on the splits."""
+    """Split the raw files, and write `data/processed/` and the report on it."""
     name, report = cfg.data.name, paths.DATA_REPORT
     published = read(paths.raw(name), cfg.data)
     splits = split(published, cfg.data.split.validation, cfg.data.split.test, cfg.seed)
-    splits, told = with_feedback(splits, published.images, cfg.data)
+    splits, feedback = with_feedback(splits, published.images, cfg.data)
     dataset.save(splits, paths.processed(name))
 
-    figures = {part: statistics(getattr(splits, part)) for part in NAMES} | told
-    whole = {"data": name, "seed": cfg.seed, "sha256": sha256(paths.processed(name))}
-    write_json(report / "statistics.json", whole | figures)
+    data_set = {"data": name, "seed": cfg.seed, "sha256": sha256(paths.processed(name))}
+    parts = {part: statistics(getattr(splits, part)) for part in NAMES}
+    write_json(report / "statistics.json", data_set | parts | feedback)
     write_classes(splits, report / "classes.csv")
     with replacing(report / "samples.png") as temporary:
         temporary.write_bytes(sample_sheet(splits, name, cfg.seed))
     counts = ", ".join(f"{len(getattr(splits, part)):,} {part}" for part in NAMES)
-    log.info("%s: %s; what is in them: %s", paths.processed(name), counts, report)
+    log.info("%s: %s images; report: %s", paths.processed(name), counts, report)
 
 
 def read(folder: Path, data: Data) -> Published:
-    """The raw files as 28x28 images.
+    """Read the raw files as 28x28 images.
 
     Raises:
-        PipelineError: a file is missing, or its images and labels cannot be what they should.
+        PipelineError: a file is missing, or its images and labels do not fit.
     """
     try:
         published = _idx(folder, data) if data.format is Format.idx else _csv(folder, data)
@@ -70,7 +70,7 @@ def read(folder: Path, data: Data) -> Published:
 
 
 def _idx(folder: Path, data: Data) -> Published:
-    """MNIST's four files, known by what their names begin with."""
+    """Read MNIST's four files, found by the beginnings of their names."""
 
     def array(role: str) -> NDArray[np.uint8]:
         name = next((name for name in data.files if name.startswith(role)), None)
@@ -84,7 +84,7 @@ def _idx(folder: Path, data: Data) -> Published:
 
 
 def _csv(folder: Path, data: Data) -> Published:
-    """Rows of 64 pixels from 0 to 16 and the digit, made to look like MNIST."""
+    """Read rows of 64 pixels from 0 to 16 and a digit; the images are placed as MNIST's are."""
     rows = np.concatenate(
         [np.loadtxt(folder / name, np.uint8, delimiter=",", ndmin=2) for name in data.files]
     )
@@ -95,7 +95,9 @@ def _csv(folder: Path, data: Data) -> Published:
 
 
 def split(published: Published, validation: int, test: int, seed: int) -> Splits:
-    """Three stratified parts in the order of the files; `test` is 0 for data with an own test set.
+    """Return stratified splits in the order of the files.
+
+    `validation`, `test`: numbers of images; `test` is 0 for data with a test set of its own.
 
     Raises:
         PipelineError: a size is impossible.
@@ -115,7 +117,7 @@ def split(published: Published, validation: int, test: int, seed: int) -> Splits
 
 
 def hold_out(index: Index, labels: Labels, size: int, seed: int, field: str) -> tuple[Index, Index]:
-    """The positions left and the `size` ones held out, each with the same share of each digit.
+    """Return the positions left and `size` positions held out, stratified by digit.
 
     Raises:
         PipelineError: not every digit could be in both; names the configuration's `field`.
@@ -139,22 +141,22 @@ def hold_out(index: Index, labels: Labels, size: int, seed: int, field: str) -> 
 def with_feedback(
     splits: Splits, published: Images, data: Data
 ) -> tuple[Splits, dict[str, dict[str, Any]]]:
-    """The splits with what users told the service, and a report on it; without it as they are."""
+    """Add the users' feedback, if the data set has it; also return its part of the report."""
     if not data.feedback:
         return splits, {}
-    exported = export_file.load(paths.raw(data.name) / paths.FEEDBACK.name)
-    mixed, told = export_file.joined(splits, published, exported, data.feedback)
+    export = export_file.load(paths.raw(data.name) / paths.FEEDBACK.name)
+    joined, counts = export_file.join(splits, published, export, data.feedback)
     log.info(
-        "of %(exported)d images of feedback %(train)d train, %(held_out)d are held out, "
-        "%(above_share)d are above their share, %(published)d are published ones",
-        told,
+        "%(exported)d images of feedback: %(train)d for training, %(held_out)d held out, "
+        "%(above_share)d above the share of their digit, %(published)d published images",
+        counts,
     )
-    return mixed, {"feedback": told}
+    return joined, {"feedback": counts}
 
 
 def statistics(split: Split) -> dict[str, object]:
-    """What is in a split; pixels count from 0 to 1, `ink` is the share of those above 0."""
-    shades = np.zeros(256, np.int64)
+    """Return counts, and the mean, deviation and `ink` (share above 0) of pixels from 0 to 1."""
+    shades = np.zeros(256, np.int64)  # a histogram: the pixels as floats would take 340 MB
     for image in split.images:
         shades += np.bincount(image.ravel(), minlength=256)
     share, pixel = shades / shades.sum(), np.arange(256) / 255
@@ -171,7 +173,7 @@ def statistics(split: Split) -> dict[str, object]:
 
 
 def write_classes(splits: Splits, path: Path) -> None:
-    """How many images each split has of each digit, and their share of the split."""
+    """Write the number of images per split and digit, and their share of the split."""
     with replacing(path) as temporary, temporary.open("w", newline="") as file:
         table = csv.writer(file, lineterminator="\n")
         table.writerow(["split", "digit", "count", "share"])

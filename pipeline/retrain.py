@@ -136,7 +136,7 @@ def enough(told: list[Entry]) -> bool:
 
     Without MNIST's files all pass for new.
     """
-    images, least = replicas.resolve(told).corrections.images, export_file.rules().least
+    images, least = replicas.merge(told).export.images, export_file.rules().least
     count = len(images) - len(known(images))
     if count < least:
         logger.info(

@@ -1,4 +1,4 @@
-"""Images and labels: the published formats, and the three splits that every other stage reads."""
+"""The data set: MNIST's file format (IDX), and the splits that every later stage reads."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from numpy.lib.npyio import NpzFile
 from numpy.typing import NDArray
 
 from pipeline.config import PipelineError
-from pipeline.storage.files import replacing
+from pipeline.storage.files import write_arrays
 
 Images = NDArray[np.uint8]
 Labels = NDArray[np.uint8]
@@ -23,17 +23,17 @@ _IDX_UBYTE = 0x08
 
 
 def read_idx(content: bytes, name: str) -> NDArray[np.uint8]:
-    """Array of an IDX file of unsigned bytes: (n, 28, 28) images or (n,) labels.
+    """Return the array in an IDX file of unsigned bytes: (n, 28, 28) images or (n,) labels.
 
     The format: two zero bytes, the type, the number of dimensions, each dimension as a big-endian
     32-bit count, the data (http://yann.lecun.com/exdb/mnist/, "The IDX file format").
 
     Raises:
-        PipelineError: wrong magic number, or other than the announced number of bytes.
+        PipelineError: wrong magic number, or not the announced number of bytes.
     """
     if len(content) < 4 or content[:2] != b"\0\0" or content[2] != _IDX_UBYTE:
         raise PipelineError(
-            f"{name}: magic number {content[:4].hex()} is not that of an IDX file of bytes"
+            f"{name}: no IDX file of unsigned bytes (its magic number is {content[:4].hex()})"
         )
     end = 4 + 4 * content[3]
     if len(content) < end:
@@ -48,7 +48,7 @@ def read_idx(content: bytes, name: str) -> NDArray[np.uint8]:
 
 
 def write_idx(array: NDArray[np.uint8]) -> bytes:
-    """The IDX file of an array of unsigned bytes; the inverse of `read_idx`."""
+    """Return the IDX file of an array of unsigned bytes; the inverse of `read_idx`."""
     header = bytes([0, 0, _IDX_UBYTE, array.ndim]) + np.array(array.shape, ">u4").tobytes()
     return header + array.tobytes()
 
@@ -68,12 +68,21 @@ class Split:
     def __len__(self) -> int:
         return len(self.labels)
 
+    def where(self, mask: NDArray[np.bool_]) -> Split:
+        """Return the images for which `mask`, (n,), is true."""
+        return Split(self.images[mask], self.labels[mask], self.index[mask])
+
+    def joined(self, other: Split) -> Split:
+        """Return the images of both, those of `other` last."""
+        arrays = ((getattr(self, name), getattr(other, name)) for name in _ARRAYS)
+        return Split(*map(np.concatenate, arrays))
+
 
 @dataclass(frozen=True)
 class Splits:
-    """The whole data set; no image is in two of its parts.
+    """A whole data set; no image is in two of its parts.
 
-    `feedback`: what was held out of what users told the service, where that is part of the data.
+    `feedback`: the users' feedback that is held out of training, if the data set has feedback.
     """
 
     train: Split
@@ -88,25 +97,24 @@ _ARRAYS = ("images", "labels", "index")
 
 
 def save(splits: Splits, path: Path) -> None:
-    """Writes the splits as one uncompressed `.npz`: its bytes depend on nothing but the arrays."""
+    """Write the splits as one uncompressed `.npz`; equal arrays give equal bytes."""
     names = NAMES if splits.feedback is None else (*NAMES, FEEDBACK)
     arrays = {
         f"{name}_{array}": getattr(getattr(splits, name), array)
         for name in names
         for array in _ARRAYS
     }
-    with replacing(path) as temporary, temporary.open("wb") as file:
-        np.savez(file, **arrays)
+    write_arrays(path, **arrays)
 
 
 def load(path: Path, name: str) -> Split:
-    """One part of the data set; the others stay unread: none but its user opens the test set."""
+    """Read one split; the other arrays stay unread, so that only `evaluate` opens the test set."""
     with _opened(path) as arrays:
         return Split(*(arrays[f"{name}_{array}"] for array in _ARRAYS))
 
 
 def load_feedback(path: Path) -> Split | None:
-    """The part that was held out of the users' feedback, where that is part of the data."""
+    """Read the feedback that is held out of training, or None for data without feedback."""
     with _opened(path) as arrays:
         there = f"{FEEDBACK}_labels" in arrays
     return load(path, FEEDBACK) if there else None

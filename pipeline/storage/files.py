@@ -1,4 +1,4 @@
-"""Files that are whole or not there."""
+"""Atomic writes: a file is there whole, or not at all."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A temporary name beside `path`, renamed to it when the block ends without an error.
+    """Yield a temporary path beside `path`; renames it to `path` if the block raises nothing.
 
-    It keeps the ending, because some writers choose the format by it.
+    The name keeps its ending, because some writers choose the format by it.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{os.getpid()}.{path.name}")
@@ -30,18 +30,18 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def write_json(path: Path, content: object) -> None:
-    """Writes `content` as JSON that is the same bytes for the same content."""
+    """Write `content` as JSON; equal content gives equal bytes."""
     with replacing(path) as temporary:
         temporary.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n")
 
 
 def write_arrays(path: Path, **arrays: NDArray[Any]) -> None:
-    """Writes an uncompressed `.npz`: its bytes depend on nothing but the arrays."""
+    """Write an uncompressed `.npz`; equal arrays give equal bytes."""
     with replacing(path) as temporary, temporary.open("wb") as file:
         np.savez(file, allow_pickle=False, **arrays)
 
 
 def sha256(path: Path) -> str:
-    """Hex digest of the file's bytes."""
+    """Return the hex digest of the file's bytes."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

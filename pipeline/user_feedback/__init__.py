@@ -1,1 +1,1 @@
-"""What users of the service reported: true labels with their images."""
+"""Feedback of the service's users: true digits with their images."""

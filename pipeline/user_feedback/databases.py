@@ -1,4 +1,4 @@
-"""What users told the service: read from the databases of its replicas, beside their work."""
+"""Feedback databases of the service's replicas: read while they are in use, and merged."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ import numpy as np
 
 from pipeline.config import PipelineError
 from pipeline.data.dataset import CLASSES, SIDE
-from pipeline.user_feedback.export_file import Corrections
+from pipeline.user_feedback.export_file import Export
 from serve.prediction.feedback_store import Entry, FeedbackStore
 
 
 def read(databases: Sequence[Path]) -> list[Entry]:
-    """What was told of each request, the last if several replicas were told; the oldest first.
+    """Return one entry per request, the oldest first; of several replicas' entries the latest.
 
     Raises:
-        PipelineError: one of the files is missing or something else.
+        PipelineError: a file is missing, or is not a feedback database.
     """
-    rows = [entry for database in databases for entry in _entries(database)]
-    # By all that is told, so that the order of the files changes nothing.
-    rows.sort(key=lambda row: (row.given_at, row.label, row.request_id, row.image.tobytes()))
-    return list({row.request_id: row for row in rows}.values())
+    entries = [entry for database in databases for entry in _entries(database)]
+    # By all columns, so that the order of the files changes nothing.
+    entries.sort(key=lambda e: (e.given_at, e.label, e.request_id, e.image.tobytes()))
+    return list({entry.request_id: entry for entry in entries}.values())
 
 
 def _entries(database: Path) -> list[Entry]:
@@ -34,7 +34,7 @@ def _entries(database: Path) -> list[Entry]:
     except FileNotFoundError:
         raise PipelineError(
             f"{database} is missing: name the files STATE_DIR/feedback.db of the service "
-            "(.state/feedback.db here); one is made with the first feedback"
+            "(.state/feedback.db here); the service makes one with the first feedback"
         ) from None
     except (sqlite3.DatabaseError, TypeError, ValueError, OSError) as error:
         message = f"{database} cannot be read as feedback of the service: {error}"
@@ -42,7 +42,7 @@ def _entries(database: Path) -> list[Entry]:
 
 
 def _typed(entry: Entry) -> Entry:
-    """The entry, as the service's own table holds it: another's may hold anything anywhere.
+    """Return the entry if its columns have the service's types: SQLite stores any type anywhere.
 
     Raises:
         TypeError: a column has another type.
@@ -55,28 +55,28 @@ def _typed(entry: Entry) -> Entry:
 
 
 @dataclass(frozen=True)
-class Resolved:
-    """Feedback as it is exported, and what happened on the way there, counted."""
+class Merged:
+    """Feedback to export, and counts of what was merged and dropped."""
 
-    corrections: Corrections
-    told: int  # requests with feedback
-    confirmed: int  # of the images: the model was right at least once
-    repeated: int  # requests that told of the same image again
+    export: Export
+    requests: int  # with feedback
+    confirmed: int  # images: the model was right at least once
+    repeated: int  # requests with an image that was there already
     disputed: int  # images with several labels: dropped
-    unusable: int  # requests without a digit from 0 to 9 or an image with something in it: dropped
+    unusable: int  # requests without a digit from 0 to 9 or with an empty image: dropped
 
 
-def resolve(entries: Iterable[Entry]) -> Resolved:
-    """Each image once, with the digit that all who told of it agree on, in the order of its bytes.
+def merge(entries: Iterable[Entry]) -> Merged:
+    """Return each image once, sorted by bytes, with the digit on which all its feedback agrees.
 
-    No request id is kept, nor who told what or when.
+    Request ids, users and times are not kept.
     """
-    told = unusable = repeated = 0
+    requests = unusable = repeated = 0
     labels: dict[bytes, set[int]] = defaultdict(set)
     right: set[bytes] = set()
     for entry in entries:
-        told += 1
-        if not _usable(entry):
+        requests += 1
+        if entry.label not in range(CLASSES) or not entry.image.any():
             unusable += 1
             continue
         image = entry.image.tobytes()
@@ -89,9 +89,4 @@ def resolve(entries: Iterable[Entry]) -> Resolved:
     images = np.frombuffer(b"".join(agreed), np.uint8).reshape(-1, SIDE, SIDE)
     digits = np.array([label for image in agreed for label in labels[image]], np.uint8)
     disputed = len(labels) - len(agreed)
-    return Resolved(Corrections(images, digits), told, confirmed, repeated, disputed, unusable)
-
-
-def _usable(entry: Entry) -> bool:
-    """Whether the database holds a digit and a picture: it is not strict about what they say."""
-    return entry.label in range(CLASSES) and bool(entry.image.any())
+    return Merged(Export(images, digits), requests, confirmed, repeated, disputed, unusable)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from support.feedback_entries import database, told
+from support.feedback_entries import database, entry
 
 from pipeline.data import dataset
 
@@ -24,7 +24,7 @@ def retrained(module_clone):
     clone.edit("conf/run/1.yaml", "epochs: 5", "epochs: 1")
     clone.commit("small")
     clone.feedback = database(
-        clone.folder.with_name("state") / "feedback.db", map(told, range(200))
+        clone.folder.with_name("state") / "feedback.db", map(entry, range(200))
     )
     clone.output = clone.run(
         *("python", "-m", "pipeline.retrain", "--feedback", str(clone.feedback)),
@@ -74,7 +74,7 @@ def test_git_and_dvc_know_which_feedback_it_was(retrained):
 
 
 def export(clone, numbers):
-    database(clone.feedback, map(told, numbers))
+    database(clone.feedback, map(entry, numbers))
     clone.run("python", "-m", "pipeline.feedback", str(clone.feedback))
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from dvc.repo import Repo
 from omegaconf import OmegaConf
-from support.feedback_entries import database, told
+from support.feedback_entries import database, entry
 
 from pipeline import feedback
 from pipeline.config import CONF, PipelineError, paths
@@ -38,7 +38,7 @@ def export(*databases):
 
 def test_the_configuration_names_what_was_exported(repository):
     before = feedback.CONFIGURATION.read_text()
-    export(database(repository / "feedback.db", map(told, range(120))))
+    export(database(repository / "feedback.db", map(entry, range(120))))
     assert named() == hashlib.sha256(paths.FEEDBACK.read_bytes()).hexdigest()
     assert len(export_file.load(paths.FEEDBACK)) == 120
     changed = [
@@ -53,7 +53,7 @@ def test_the_configuration_names_what_was_exported(repository):
 
 
 def test_dvc_keeps_the_export_and_git_sees_its_record_alone(repository):
-    export(database(repository / "feedback.db", map(told, range(120))))
+    export(database(repository / "feedback.db", map(entry, range(120))))
     content = paths.FEEDBACK.read_bytes()
     paths.FEEDBACK.unlink()
     with Repo() as repo:
@@ -66,33 +66,33 @@ def test_dvc_keeps_the_export_and_git_sees_its_record_alone(repository):
 
 def test_the_same_feedback_is_the_same_export_whichever_replica_has_it(repository, caplog):
     caplog.set_level(logging.INFO)
-    one = database(repository / "1.db", [told(n) for n in range(120) if n % 2])
-    other = database(repository / "2.db", [told(n) for n in range(119, -1, -1) if not n % 2])
+    one = database(repository / "1.db", [entry(n) for n in range(120) if n % 2])
+    other = database(repository / "2.db", [entry(n) for n in range(119, -1, -1) if not n % 2])
     export(one, other)
     first = named()
     caplog.clear()
     export(other, one)
     assert named() == first
-    assert "is what it was" in caplog.text
-    export(database(repository / "1.db", [told(500)]), other)
+    assert "has not changed" in caplog.text
+    export(database(repository / "1.db", [entry(500)]), other)
     assert named() != first
 
 
 def test_it_says_what_comes_in_and_what_does_not(repository, caplog):
     caplog.set_level(logging.INFO)
     odd = [
-        told(200, label=11),
-        told(201, image=np.zeros((28, 28), np.uint8)),
-        told(202, label=3, image=told(1).image),
-        told(203, label=2, image=told(2).image),
+        entry(200, label=11),
+        entry(201, image=np.zeros((28, 28), np.uint8)),
+        entry(202, label=3, image=entry(1).image),
+        entry(203, label=2, image=entry(2).image),
     ]
-    right, wrong = map(told, range(90)), (told(n, said=0) for n in range(101, 120))
+    right, wrong = map(entry, range(90)), (entry(n, prediction=0) for n in range(101, 120))
     export(database(repository / "feedback.db", [*right, *wrong, *odd]))
     for line in (
         "113 requests with feedback",
-        "2 of the same image again",
-        "2 without a digit or a picture: dropped",
-        "1 images that were told to be several digits: dropped",
+        "2 requests repeat an image",
+        "2 requests without a digit or a picture: dropped",
+        "1 images with several labels: dropped",
         "108 images: 90 confirmed, 18 corrected",
         "0: 10, 1: 10, 2: 11, ",
     ):
@@ -101,9 +101,9 @@ def test_it_says_what_comes_in_and_what_does_not(repository, caplog):
 
 
 def test_too_little_leaves_the_last_export(repository):
-    export(database(repository / "feedback.db", map(told, range(120))))
+    export(database(repository / "feedback.db", map(entry, range(120))))
     before, name = paths.FEEDBACK.read_bytes(), named()
-    few = database(repository / "few.db", map(told, range(99)))
+    few = database(repository / "few.db", map(entry, range(99)))
     with pytest.raises(
         PipelineError, match=r"^99 images of feedback can be used, but .* wants 100"
     ):
@@ -115,7 +115,7 @@ def test_without_dvc_it_says_so_and_names_nothing(repository):
     (repository / ".dvc/config").unlink()
     (repository / ".dvc").rename(repository / "gone")
     with pytest.raises(PipelineError, match=r"dvc add data/feedback\.npz: ERROR"):
-        export(database(repository / "feedback.db", map(told, range(120))))
+        export(database(repository / "feedback.db", map(entry, range(120))))
     assert named() is None
 
 

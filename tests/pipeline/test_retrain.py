@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 
 import numpy as np
 import pytest
-from support.feedback_entries import database, drawn, told
+from support.feedback_entries import database, entry, noise
 
 from pipeline import retrain
 from pipeline.config import PipelineError
@@ -79,9 +79,9 @@ def test_drift_alone_trains_on_what_is_picked_and_says_what_that_means(
 
 
 def test_wrong_answers_are_exported_and_trained_on(champion, steps, workspace, caplog):
-    wrong = [told(n, said=(n + 1) % 10) for n in range(60)]
-    one = database(workspace / "1.db", wrong + [told(n) for n in range(60, 100)])
-    other = database(workspace / "2.db", [told(n) for n in range(100, 110)])
+    wrong = [entry(n, prediction=(n + 1) % 10) for n in range(60)]
+    one = database(workspace / "1.db", wrong + [entry(n) for n in range(60, 100)])
+    other = database(workspace / "2.db", [entry(n) for n in range(100, 110)])
     text = said(caplog, "--feedback", "1.db", "2.db")
     assert "due  version 1 was right in 50 of 110 (45.5%)" in text
     export = ("python", "-m", "pipeline.feedback", str(one), str(other))
@@ -93,16 +93,16 @@ def test_wrong_answers_are_exported_and_trained_on(champion, steps, workspace, c
 
 
 def test_images_that_mnist_has_do_not_count(champion, steps, workspace, caplog):
-    wrong = [told(n, said=(n + 1) % 10) for n in range(110)]
+    wrong = [entry(n, prediction=(n + 1) % 10) for n in range(110)]
     database(workspace / "1.db", wrong)
     raw = workspace / "data/raw/mnist/t10k-images-idx3-ubyte"
     raw.parent.mkdir(parents=True)
-    raw.write_bytes(dataset.write_idx(np.stack([drawn(n) for n in range(11)])))
+    raw.write_bytes(dataset.write_idx(np.stack([noise(n) for n in range(11)])))
     text = said(caplog, "--feedback", "1.db")
     assert "99 images of feedback, 100 wanted (conf/data/mnist_feedback.yaml; 11 that" in text
     assert steps == PIPELINE
     assert picked(workspace) == "mnist"
-    database(workspace / "1.db", [told(111)])
+    database(workspace / "1.db", [entry(111)])
     said(caplog, "--feedback", "1.db")
     assert steps[2][:3] == ("python", "-m", "pipeline.feedback")
 
@@ -110,7 +110,7 @@ def test_images_that_mnist_has_do_not_count(champion, steps, workspace, caplog):
 def test_mnist_is_fetched_before_its_images_are_told_from_new_ones(
     champion, steps, workspace, caplog, monkeypatch
 ):
-    database(workspace / "1.db", [told(n, said=(n + 1) % 10) for n in range(110)])
+    database(workspace / "1.db", [entry(n, prediction=(n + 1) % 10) for n in range(110)])
     assert "A new model is due" in said(caplog, "--feedback", "1.db", "--check")
     assert steps == []
 
@@ -119,7 +119,7 @@ def test_mnist_is_fetched_before_its_images_are_told_from_new_ones(
         if command[-1] == "fetch":
             raw = workspace / "data/raw/mnist/t10k-images-idx3-ubyte"
             raw.parent.mkdir(parents=True)
-            raw.write_bytes(dataset.write_idx(np.stack([drawn(n) for n in range(110)])))
+            raw.write_bytes(dataset.write_idx(np.stack([noise(n) for n in range(110)])))
 
     monkeypatch.setattr(retrain, "run", run)
     assert "0 images of feedback, 100 wanted" in said(caplog, "--feedback", "1.db")
@@ -127,7 +127,7 @@ def test_mnist_is_fetched_before_its_images_are_told_from_new_ones(
 
 
 def test_right_answers_are_no_reason_however_many(champion, steps, workspace, caplog):
-    database(workspace / "1.db", [told(n) for n in range(150)])
+    database(workspace / "1.db", [entry(n) for n in range(150)])
     assert "150 of 150 (100.0%)" in said(caplog, "--feedback", "1.db")
     assert steps == []
 
@@ -170,7 +170,7 @@ def test_only_feedback_given_since_is_news(champion):
     client, model = mlflow_runs.connect(), gates.rules().model
     client.set_model_version_tag(model, "1", "data", "mnist_feedback")
     version = client.get_model_version(model, "1")
-    before, after = (told(1)._replace(given_at=at) for at in ("2020-01-01", "2999-01-01"))
+    before, after = (entry(1)._replace(given_at=at) for at in ("2020-01-01", "2999-01-01"))
     assert not retrain.unknown(version, [before], "mnist_feedback")
     assert retrain.unknown(version, [before, after], "mnist_feedback")
     assert retrain.unknown(version, [], "mnist")
@@ -178,7 +178,7 @@ def test_only_feedback_given_since_is_news(champion):
 
 @pytest.mark.parametrize("failing", ["pipeline.feedback", "repro"])
 def test_what_a_failure_leaves_is_what_was(champion, workspace, monkeypatch, failing):
-    database(workspace / "1.db", [told(n, said=(n + 1) % 10) for n in range(110)])
+    database(workspace / "1.db", [entry(n, prediction=(n + 1) % 10) for n in range(110)])
     conf = workspace / "conf/data/mnist_feedback.yaml"
     conf.parent.mkdir(parents=True)
     conf.write_text("before")

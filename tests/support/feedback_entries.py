@@ -1,27 +1,26 @@
-"""Feedback as users give it: entries of the service's database, each with an image of its own."""
+"""Entries of the service's feedback database, each with an image of its own."""
 
 import numpy as np
 
 from serve.prediction.feedback_store import Entry, FeedbackStore
 
 
-def drawn(number):
-    """An image that is like no other of another number."""
+def noise(number):
+    """Return an image of noise, another for each number."""
     return np.random.default_rng(number).integers(0, 256, (28, 28), np.uint8)
 
 
-def told(number, label=None, *, said=None, version="1", request=None, image=None):
-    """What a user told of request `number`: by default that the answer was right."""
+def entry(number, label=None, *, prediction=None, version="1", image=None):
+    """Return the feedback for request `number`; by default it confirms the prediction."""
     label = number % 10 if label is None else label
-    pixels = drawn(number) if image is None else image
-    return Entry(
-        request or f"request-{number}", label, label if said is None else said, version, pixels
-    )
+    prediction = label if prediction is None else prediction
+    image = noise(number) if image is None else image
+    return Entry(f"request-{number}", label, prediction, version, image)
 
 
 def database(path, entries):
-    """The file with these entries, as the service writes it."""
+    """Write the entries to a database as the service does; returns its path."""
     feedback = FeedbackStore(path)
-    for entry in entries:
-        feedback.add(entry)
+    for each in entries:
+        feedback.add(each)
     return path

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import re
 import zipfile
 from pathlib import Path
 
@@ -9,7 +8,8 @@ import pytest
 
 from pipeline.config import PipelineError
 from pipeline.data import dataset
-from pipeline.data.dataset import Split, Splits, read_idx, write_idx
+from pipeline.data.dataset import SIDE, Split, Splits, read_idx, write_idx
+from serve.imaging import placement
 
 
 def a_split(size: int, seed: int) -> Split:
@@ -43,17 +43,17 @@ def test_idx_header_is_as_mnist_has_it():
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"", "file: magic number  is not"),
-        (b"\x1f\x8b\x08\x00 compressed", "file: magic number 1f8b0800 is not"),
-        (b"\0\0\x0d\x01\0\0\0\0", "file: magic number 00000d01 is not"),  # floats
+        (b"", "file: no IDX file"),
+        (b"\x1f\x8b\x08\x00 compressed", "file: no IDX file .* 1f8b0800"),
+        (b"\0\0\x0d\x01\0\0\0\0", "file: no IDX file .* 00000d01"),  # floats
         (b"\0\0\x08\x03\0\0\0\x01\0", "file: ends within its header"),
-        (b"\0\0\x08\x01\0\0\0\x05abc", "file: announces (5,) = 5 bytes of data, holds 3"),
-        (b"\0\0\x08\x01\0\0\0\x02abc", "file: announces (2,) = 2 bytes of data, holds 3"),
+        (b"\0\0\x08\x01\0\0\0\x05abc", r"file: announces \(5,\) .* holds 3"),
+        (b"\0\0\x08\x01\0\0\0\x02abc", r"file: announces \(2,\) .* holds 3"),
     ],
     ids=["empty", "gzip", "floats", "header", "short", "long"],
 )
 def test_what_is_no_idx_file_is_refused_by_name(content, message):
-    with pytest.raises(PipelineError, match=re.escape(message)):
+    with pytest.raises(PipelineError, match=message):
         read_idx(content, "file")
 
 
@@ -86,6 +86,10 @@ def test_loading_one_part_does_not_read_another(tmp_path: Path):
     assert len(dataset.load(damaged, "train")) == 30
     with pytest.raises(ValueError, match="expected 5488 bytes got 5487"):
         dataset.load(damaged, "test")
+
+
+def test_pipeline_and_service_have_images_of_the_same_side():
+    assert placement.SIDE == SIDE
 
 
 def test_missing_data_names_the_command_that_makes_it(tmp_path: Path):

@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 from mlflow.entities.model_registry import ModelVersion
-from support.feedback_entries import told
+from support.feedback_entries import entry
 
 from pipeline.config import PipelineError
 from pipeline.registry import retrain_triggers
@@ -27,7 +27,7 @@ def champion(version="3", days=0.0, promoted=None):
 def given(count, right, version="3", days=1.0):
     at = (NOW - timedelta(days=days)).isoformat(timespec="seconds")
     return [
-        told(n, label=1, said=1 if n < right else 2, version=version)._replace(given_at=at)
+        entry(n, label=1, prediction=1 if n < right else 2, version=version)._replace(given_at=at)
         for n in range(count)
     ]
 

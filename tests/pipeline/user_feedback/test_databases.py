@@ -1,73 +1,91 @@
-"""What several replicas were told, as one set of images with their digits."""
+"""Merging the feedback databases of several replicas."""
 
 import sqlite3
 
 import numpy as np
 import pytest
-from support.feedback_entries import database, drawn, told
+from support.feedback_entries import database, entry, noise
 
 from pipeline.config import PipelineError
 from pipeline.user_feedback import databases
 
 
-def resolved(*entries):
-    return databases.resolve(entries)
+def merge(*entries):
+    return databases.merge(entries)
 
 
-def test_images_come_in_the_order_of_their_bytes_whoever_was_told_first():
-    entries = [told(number) for number in range(20)]
-    one, other = resolved(*entries), resolved(*reversed(entries))
-    for first, second in zip(one.corrections, other.corrections, strict=True):
+def test_images_are_sorted_by_their_bytes_in_any_order_of_entries():
+    entries = [entry(number) for number in range(20)]
+    one, other = merge(*entries), merge(*reversed(entries))
+    for first, second in zip(one.export, other.export, strict=True):
         np.testing.assert_array_equal(first, second)
-    images = [image.tobytes() for image in one.corrections.images]
+    images = [image.tobytes() for image in one.export.images]
     assert images == sorted(images)
-    expected = {drawn(number).tobytes(): number % 10 for number in range(20)}
-    assert dict(zip(images, one.corrections.labels, strict=True)) == expected
+    expected = {noise(number).tobytes(): number % 10 for number in range(20)}
+    assert dict(zip(images, one.export.labels, strict=True)) == expected
 
 
-def test_an_image_that_was_told_of_twice_is_there_once():
-    found = resolved(told(1), told(2, image=drawn(1), label=1, said=7), told(3))
-    assert len(found.corrections) == 2
-    assert (found.told, found.repeated, found.disputed) == (3, 1, 0)
+def test_an_image_with_two_entries_is_exported_once():
+    found = merge(entry(1), entry(2, image=noise(1), label=1, prediction=7), entry(3))
+    assert len(found.export) == 2
+    assert (found.requests, found.repeated, found.disputed) == (3, 1, 0)
     assert found.confirmed == 2  # by the first of the two
 
 
-def test_an_image_that_is_said_to_be_two_digits_is_dropped_and_counted():
-    found = resolved(told(1), told(2, image=drawn(1), label=4), told(3))
-    assert [*found.corrections.labels] == [3]
+def test_an_image_with_two_labels_is_dropped_and_counted():
+    found = merge(entry(1), entry(2, image=noise(1), label=4), entry(3))
+    assert [*found.export.labels] == [3]
     assert found.disputed == 1
 
 
 def test_corrections_and_confirmations_are_told_apart():
-    found = resolved(told(1), told(2, said=5), told(3, said=5))
-    assert len(found.corrections) == 3
+    found = merge(entry(1), entry(2, prediction=5), entry(3, prediction=5))
+    assert len(found.export) == 3
     assert found.confirmed == 1
 
 
 @pytest.mark.parametrize(
-    "bad", [told(1, label=10), told(1, label=-1), told(1, image=np.zeros((28, 28), np.uint8))]
+    "bad", [entry(1, label=10), entry(1, label=-1), entry(1, image=np.zeros((28, 28), np.uint8))]
 )
-def test_what_is_no_digit_or_no_picture_is_dropped_and_counted(bad):
-    found = resolved(bad, told(2))
-    assert [*found.corrections.labels] == [2]
+def test_an_unusable_entry_is_dropped_and_counted(bad):
+    found = merge(bad, entry(2))
+    assert [*found.export.labels] == [2]
     assert found.unusable == 1
 
 
-def test_nothing_told_is_no_image():
-    images, labels = resolved().corrections
+def test_no_entries_are_an_empty_export():
+    images, labels = merge().export
     assert images.shape == (0, 28, 28)
     assert labels.shape == (0,)
     assert images.dtype == labels.dtype == np.uint8
 
 
-def test_the_last_that_any_replica_was_told_of_a_request_counts(tmp_path):
-    first = database(tmp_path / "1/feedback.db", [told(1, label=3), told(2)])
-    second = database(tmp_path / "2/feedback.db", [told(1, label=8), told(3)])
-    with sqlite3.connect(second) as connection:
-        connection.execute("UPDATE feedback SET given_at = '2999-01-01T00:00:00+00:00'")
+def timed(path, entries):
+    """Write a database whose entries were given at the years that are their keys."""
+    database(path, entries.values())
+    with sqlite3.connect(path) as connection:
+        for year, each in entries.items():
+            row = (f"{year}-01-01T00:00:00+00:00", each.request_id)
+            connection.execute("UPDATE feedback SET given_at = ? WHERE request_id = ?", row)
+    return path
+
+
+@pytest.mark.parametrize("last", [3, 8], ids=["lower label", "higher label"])
+def test_the_latest_feedback_on_a_request_counts(tmp_path, last):
+    first = timed(tmp_path / "1.db", {2021: entry(1, label=11 - last), 2022: entry(2)})
+    second = timed(tmp_path / "2.db", {2020: entry(3), 2023: entry(1, label=last)})
     for order in ((first, second), (second, first)):
-        found = {entry.request_id: entry.label for entry in databases.read(order)}
-        assert found == {"request-1": 8, "request-2": 2, "request-3": 3}
+        labels = {each.request_id: each.label for each in databases.read(order)}
+        assert labels == {"request-1": last, "request-2": 2, "request-3": 3}
+
+
+def test_entries_are_read_from_the_oldest_to_the_latest(tmp_path):
+    """Neither by request, nor by label, nor by database."""
+    one = timed(tmp_path / "1.db", {2023: entry(1, label=0), 2020: entry(9)})
+    other = timed(tmp_path / "2.db", {2021: entry(4), 2022: entry(2)})
+    for order in ((one, other), (other, one)):
+        read = [each.request_id for each in databases.read(order)]
+        assert read == ["request-9", "request-4", "request-2", "request-1"]
 
 
 def test_a_missing_database_is_named_with_where_to_look(tmp_path):
@@ -88,25 +106,21 @@ def test_a_folder_is_refused_by_name(tmp_path):
         databases.read([tmp_path])
 
 
-def test_images_of_another_size_are_refused(tmp_path):
+@pytest.mark.parametrize(
+    ("image", "given_at"),
+    [("x'0102'", "'2026'"), ("zeroblob(784)", "NULL"), ("zeroblob(784)", "7")],
+    ids=["image of another size", "no time", "time as a number"],
+)
+def test_rows_of_other_types_are_refused(tmp_path, image, given_at):
+    """There are two rows, because times are compared between rows."""
     with sqlite3.connect(tmp_path / "odd.db") as connection:
         connection.execute(
             "CREATE TABLE feedback (request_id, label, prediction, model_version, image, given_at)"
         )
-        connection.execute("INSERT INTO feedback VALUES ('a', 1, 1, '1', x'0102', '2026')")
-    with pytest.raises(PipelineError, match=r"odd\.db cannot be read as feedback"):
-        databases.read([tmp_path / "odd.db"])
-
-
-@pytest.mark.parametrize("odd", ["NULL", "7", "x'00'"])
-def test_rows_with_odd_types_are_refused(tmp_path, odd):
-    """Two, because it is between rows that the time is compared."""
-    with sqlite3.connect(tmp_path / "odd.db") as connection:
-        connection.execute(
-            "CREATE TABLE feedback (request_id, label, prediction, model_version, image, given_at)"
-        )
-        for name, at in (("a", "'2026'"), ("b", odd)):
-            row = f"('{name}', 1, 1, '1', zeroblob(784), {at})"
-            connection.execute(f"INSERT INTO feedback VALUES {row}")  # noqa: S608 - both are ours
+        for row in (
+            "'a', 1, 1, '1', zeroblob(784), '2026'",
+            f"'b', 1, 1, '1', {image}, {given_at}",
+        ):
+            connection.execute(f"INSERT INTO feedback VALUES ({row})")  # noqa: S608 - both are ours
     with pytest.raises(PipelineError, match=r"odd\.db cannot be read as feedback"):
         databases.read([tmp_path / "odd.db"])

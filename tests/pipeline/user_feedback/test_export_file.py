@@ -1,29 +1,30 @@
 """How much of the users' feedback joins the data set, and which part is held out."""
 
 import dataclasses
+import hashlib
 
 import numpy as np
 import pytest
-from support.feedback_entries import drawn
+from support.feedback_entries import noise
 
 from pipeline.config import Feedback, PipelineError
 from pipeline.data import dataset
 from pipeline.data.dataset import Split, Splits
 from pipeline.user_feedback import export_file
-from pipeline.user_feedback.export_file import Corrections, joined
+from pipeline.user_feedback.export_file import Export, join
 
 RULES = Feedback(sha256=None, held_out=0.25, largest_share=0.5, least=20)
 
 
 def part(numbers):
     numbers = np.array(numbers)
-    images = np.stack([drawn(number) for number in numbers])
+    images = np.stack([noise(number) for number in numbers])
     return Split(images, (numbers % 10).astype(np.uint8), numbers.astype(np.int32))
 
 
-def told(numbers):
+def export(numbers):
     images, labels, _ = dataclasses.astuple(part(numbers))
-    return Corrections(images, labels)
+    return Export(images, labels)
 
 
 @pytest.fixture(scope="module")
@@ -37,34 +38,34 @@ def splits():
 
 
 def test_feedback_joins_the_training_images_and_no_others(splits, published):
-    mixed, figures = joined(splits, published.images, told(range(1000, 1100)), RULES)
+    mixed, counts = join(splits, published.images, export(range(1000, 1100)), RULES)
     for name in ("validation", "test"):
         assert getattr(mixed, name) is getattr(splits, name)
     np.testing.assert_array_equal(mixed.train.images[:300], splits.train.images)
-    assert figures["train"] == len(mixed.train) - 300
-    assert figures["held_out"] == len(mixed.feedback)
-    assert figures["train"] + figures["held_out"] == figures["exported"] == 100
-    assert figures["train_share"] == pytest.approx(figures["train"] / len(mixed.train), abs=1e-6)
-    assert sum(figures["train_digits"].values()) == figures["train"]
-    assert sum(figures["held_out_digits"].values()) == figures["held_out"]
+    assert counts["train"] == len(mixed.train) - 300
+    assert counts["held_out"] == len(mixed.feedback)
+    assert counts["train"] + counts["held_out"] == counts["exported"] == 100
+    assert counts["train_share"] == pytest.approx(counts["train"] / len(mixed.train), abs=1e-6)
+    assert sum(counts["train_digits"].values()) == counts["train"]
+    assert sum(counts["held_out_digits"].values()) == counts["held_out"]
 
 
 def test_no_image_is_in_two_parts_and_each_keeps_its_digit(splits, published):
-    exported = told(range(1000, 1100))
-    mixed, _ = joined(splits, published.images, exported, RULES)
+    exported = export(range(1000, 1100))
+    mixed, _ = join(splits, published.images, exported, RULES)
     added = mixed.train.index[300:], mixed.feedback.index
     assert sorted(np.concatenate(added)) == list(range(500, 600))
-    for chosen in (mixed.feedback, Split(*(a[300:] for a in vars(mixed.train).values()))):
-        np.testing.assert_array_equal(chosen.images, exported.images[chosen.index - 500])
-        np.testing.assert_array_equal(chosen.labels, exported.labels[chosen.index - 500])
+    for of_part in (mixed.feedback, Split(*(a[300:] for a in vars(mixed.train).values()))):
+        np.testing.assert_array_equal(of_part.images, exported.images[of_part.index - 500])
+        np.testing.assert_array_equal(of_part.labels, exported.labels[of_part.index - 500])
 
 
 @pytest.mark.parametrize("there", [range(10), range(300, 310), range(400, 410)])
 def test_published_images_that_come_back_are_left_out(splits, published, there):
     """Those of the test set above all: the service is tried with them."""
-    exported = told([*there, *range(1000, 1100)])
-    mixed, figures = joined(splits, published.images, exported, RULES)
-    assert figures["published"] == 10
+    exported = export([*there, *range(1000, 1100)])
+    mixed, counts = join(splits, published.images, exported, RULES)
+    assert counts["published"] == 10
     known = {image.tobytes() for image in published.images}
     new = [*mixed.train.images[300:], *mixed.feedback.images]
     assert len(new) == 100
@@ -72,7 +73,7 @@ def test_published_images_that_come_back_are_left_out(splits, published, there):
 
 
 def held_out(splits, published, numbers):
-    mixed, _ = joined(splits, published.images, told(numbers), RULES)
+    mixed, _ = join(splits, published.images, export(numbers), RULES)
     return {image.tobytes() for image in mixed.feedback.images}
 
 
@@ -80,7 +81,7 @@ def test_what_is_held_out_stays_so_when_feedback_grows(splits, published):
     few = held_out(splits, published, range(1000, 1100))
     many = held_out(splits, published, range(900, 1300))
     assert few < many
-    assert {drawn(n).tobytes() for n in range(1000, 1100)} & many == few
+    assert {noise(n).tobytes() for n in range(1000, 1100)} & many == few
     assert len(many) / 400 == pytest.approx(RULES.held_out, abs=0.08)
 
 
@@ -89,29 +90,43 @@ def test_each_digit_has_at_most_its_share_whatever_the_others_have(splits, publi
     rules = dataclasses.replace(RULES, largest_share=0.25)
     flood = [1000 + 10 * n + 7 for n in range(200)]
     few = [5000 + 10 * n + digit for n in range(5) for digit in range(10) if digit != 7]
-    mixed, figures = joined(splits, published.images, told(flood + few), rules)
-    assert figures["train_digits"]["7"] == 10  # 30 published: a quarter of 40
+    mixed, counts = join(splits, published.images, export(flood + few), rules)
+    assert counts["train_digits"]["7"] == 10  # 30 published: a quarter of 40
     assert (mixed.train.labels == 7).sum() == 40
-    assert figures["above_share"] == 200 + 45 - figures["train"] - figures["held_out"]
-    others = [count for digit, count in figures["train_digits"].items() if digit != "7"]
-    assert sum(others) + figures["held_out_digits"]["7"] > 36
-    assert figures["train"] - 10 + figures["held_out"] - figures["held_out_digits"]["7"] == 45
+    assert counts["above_share"] == 200 + 45 - counts["train"] - counts["held_out"]
+    others = [count for digit, count in counts["train_digits"].items() if digit != "7"]
+    assert sum(others) + counts["held_out_digits"]["7"] > 36
+    assert counts["train"] - 10 + counts["held_out"] - counts["held_out_digits"]["7"] == 45
+
+
+def test_over_the_cap_the_images_of_the_highest_draws_stay(splits, published):
+    """So that the choice stays as feedback grows; a draw comes from the image's hash alone."""
+
+    def draw(image):
+        return int.from_bytes(hashlib.sha256(image.tobytes()).digest()[:6]) / 2**48
+
+    sevens = export(range(1007, 3000, 10))
+    offered = sorted((image for image in sevens.images if draw(image) >= 0.25), key=draw)
+    mixed, counts = join(splits, published.images, sevens, RULES)
+    assert counts["train"] == 30 < len(offered)  # as many as there are published sevens
+    added = {image.tobytes() for image in mixed.train.images[300:]}
+    assert added == {image.tobytes() for image in offered[-30:]}
 
 
 def test_too_little_is_refused_with_the_count_and_what_to_do(splits, published):
     message = r"19 images of feedback are new .* wants 20 .*collect more.*data=mnist"
     with pytest.raises(PipelineError, match=message):
-        joined(splits, published.images, told([*range(30), *range(1000, 1019)]), RULES)
+        join(splits, published.images, export([*range(30), *range(1000, 1019)]), RULES)
 
 
 def test_neither_side_may_be_empty(splits, published):
     rules = dataclasses.replace(RULES, held_out=1e-9)
     with pytest.raises(PipelineError, match=r"of 30 images of feedback 0 are held out and 30"):
-        joined(splits, published.images, told(range(1000, 1030)), rules)
+        join(splits, published.images, export(range(1000, 1030)), rules)
 
 
 def test_the_file_is_the_same_bytes_for_the_same_images(tmp_path):
-    exported = told(range(30))
+    exported = export(range(30))
     for name in ("a", "b"):
         export_file.save(exported, tmp_path / f"{name}.npz")
     assert (tmp_path / "a.npz").read_bytes() == (tmp_path / "b.npz").read_bytes()
@@ -134,7 +149,7 @@ def test_the_file_is_the_same_bytes_for_the_same_images(tmp_path):
 )
 def test_arrays_that_are_no_images_with_digits_are_refused(tmp_path, images, labels):
     np.savez(tmp_path / "feedback.npz", images=images, labels=labels)
-    with pytest.raises(PipelineError, match="other arrays than images and digits"):
+    with pytest.raises(PipelineError, match="does not hold images"):
         export_file.load(tmp_path / "feedback.npz")
 
 
@@ -157,7 +172,7 @@ def test_a_missing_file_names_the_stage_that_copies_it(tmp_path):
 
 
 def test_the_held_out_part_is_saved_where_there_is_one(tmp_path, splits, published):
-    mixed, _ = joined(splits, published.images, told(range(1000, 1100)), RULES)
+    mixed, _ = join(splits, published.images, export(range(1000, 1100)), RULES)
     dataset.save(splits, tmp_path / "mnist.npz")
     dataset.save(mixed, tmp_path / "mixed.npz")
     assert dataset.load_feedback(tmp_path / "mnist.npz") is None
