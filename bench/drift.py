@@ -17,7 +17,7 @@ from PIL import Image, ImageDraw, ImageFilter, ImageFont
 from rich.table import Table
 
 from bench.shown import show
-from monitoring.drift.drift_tests import p_values, stability
+from monitoring.drift.drift_tests import kolmogorov_smirnov, stability
 from pipeline.config import paths
 from pipeline.data import dataset
 from pipeline.data.dataset import Split
@@ -105,7 +105,7 @@ def drifts(window: Reference, expected: Reference) -> bool:
     """As `check`, also of windows that are too small for it."""
     return any(
         found.drift
-        for compared in (stability, p_values)  # the quicker first
+        for compared in (stability, kolmogorov_smirnov)  # the quicker first
         for found in compared(window, expected).values()
     )
 

@@ -1,1 +1,1 @@
-"""What watches the service and the pipeline; knows their metrics by name only."""
+"""Monitoring of the service and the pipeline: drift job, pipeline exporter, alerts, dashboards."""

@@ -42,7 +42,7 @@ def main(arguments: list[str] | None = None) -> None:
     for name, value in _PATIENCE.items():  # a scrape waits no longer than 10 s
         os.environ.setdefault(name, value)
     registry = CollectorRegistry()
-    registry.register(Figures(options.reports, options.registry))
+    registry.register(PipelineCollector(options.reports, options.registry))
     server, thread = start_http_server(options.port, options.address, registry)
     logger.info("serving metrics on http://%s:%s/metrics", *server.server_address[:2])
     signal.signal(signal.SIGTERM, signal.default_int_handler)
@@ -67,7 +67,7 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
-class Figures(Collector):
+class PipelineCollector(Collector):
     """Read anew at each scrape."""
 
     def __init__(self, reports: Path, registry: str) -> None:

@@ -1,1 +1,4 @@
-"""Whether what comes in looks like what was evaluated: `python -m monitoring.drift`."""
+"""Data drift: compare recent predictions with the model's validation images.
+
+Run it with `python -m monitoring.drift`.
+"""

@@ -1,7 +1,7 @@
-"""Compares what a service answered lately with what its model was evaluated on.
+"""Check the service for data drift: compare its latest predictions with its model's reference.
 
-Ends with 0 if there is no drift or too few images to tell, with 3 if there is drift, with 1 if no
-replica could be asked. With --every it goes on, and Prometheus may ask it.
+Exit status: 0 without drift or with too few images, 3 with drift, 1 if no replica could be asked.
+With --every the checks repeat, and Prometheus can scrape the results.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from prometheus_client import start_http_server
 from monitoring.drift import report
 from monitoring.drift.drift_tests import LATEST, NEEDED, Findings, check
 from monitoring.drift.prometheus_gauges import Gauges
-from monitoring.drift.service_client import ReplicasError, ask
+from monitoring.drift.service_client import ReplicasError, fetch
 from serve.models.drift_reference import Reference, features
 
 logger = logging.getLogger("monitoring.drift")
@@ -30,79 +30,70 @@ NO_DRIFT, FAILED, DRIFT = 0, 1, 3  # 2 is argparse's
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """One check, or one after another; the exit status."""
-    chosen = parsed(arguments)
+    """Check once and return the exit status, or check again and again."""
+    options = _options(arguments)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # which a first process ignores
-    # Those of the service: its first is used.
-    key = os.environ.get("API_KEYS", "").split(",")[0].strip()
-    urls = chosen.url or ["http://127.0.0.1:8000"]
-    if not chosen.every:
-        findings = _once(urls, key, chosen, None)
+    # As process 1 of a container it would ignore SIGTERM.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    if not options.every:
+        findings = _check(options, None)
         return FAILED if findings is None else DRIFT if findings.drifted else NO_DRIFT
     gauges = Gauges()
-    start_http_server(chosen.port, chosen.address, registry=gauges.registry)
+    start_http_server(options.port, options.address, registry=gauges.registry)
     while True:
         try:
-            _once(urls, key, chosen, gauges)
-        except Exception:  # one that nobody thought of, or a full disk, must not end the checks
-            logger.exception("the check did not end")
-        time.sleep(chosen.every)
+            _check(options, gauges)
+        except Exception:  # such as a full disk: the next check may succeed
+            logger.exception("the check failed")
+        time.sleep(options.every)
 
 
-def _once(
-    urls: list[str], key: str, chosen: argparse.Namespace, gauges: Gauges | None
-) -> Findings | None:
-    """A check, shown and with its report; nothing if no replica could be asked."""
+def _check(options: argparse.Namespace, gauges: Gauges | None) -> Findings | None:
+    """Check once, set the gauges, write the report; None if no replica could be asked."""
+    key = os.environ.get("API_KEYS", "").split(",")[0].strip()
+    since = time.time_ns() - int(options.hours * _HOUR)
     try:
-        asked = ask(urls, key, LATEST, since=time.time_ns() - int(chosen.hours * _HOUR))
+        response = fetch(options.url or ["http://127.0.0.1:8000"], key, LATEST, since)
     except ReplicasError as error:
-        logger.error("nothing to compare: %s", error)
+        logger.error("no replica could be asked: %s", error)
         return None
-    answers = asked.answers
-    window = Reference(answers.probabilities, features(answers.images))
-    findings = check(window, asked.reference)
+    predictions = response.predictions
+    window = Reference(predictions.probabilities, features(predictions.images))
+    findings = check(window, response.reference)
     if gauges:
         gauges.show(findings)
-    report.write(chosen.out, asked, window, findings)
-    _say(asked.version, findings, chosen.out)
+    report.write(options.out, response, window, findings)
+    checked = f"version {response.version}, {findings.images:,} images"
+    page = options.out / "index.html"
+    if findings.drifted:
+        logger.warning("data drift: %s: %s: %s", checked, ", ".join(findings.drifted), page)
+    elif findings.enough:
+        logger.info("no data drift: %s", checked)
+    else:
+        logger.info("too few images: %s; the tests need %d", checked, NEEDED)
     return findings
 
 
-def _say(version: str, findings: Findings, out: Path) -> None:
-    seen = f"version {version}, {findings.images:,} images"
-    if findings.drifted:
-        logger.warning("drift: %s: %s: %s", seen, ", ".join(findings.drifted), out / "index.html")
-    elif findings.enough:
-        logger.info("no drift: %s", seen)
-    else:
-        logger.info("too few to tell: %s of the %d that are needed", seen, NEEDED)
-
-
-def parsed(arguments: list[str] | None) -> argparse.Namespace:
-    """What the command line asks for."""
+def _options(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m monitoring.drift",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
     )
-    parser.add_argument(
+    option = parser.add_argument
+    option(
         "--url",
         action="append",
-        help="a service, may be repeated; each address of the name is asked"
-        " (http://127.0.0.1:8000); its key is the first of API_KEYS in the environment",
+        help="address of a service (http://127.0.0.1:8000); may be repeated; all replicas behind a"
+        " name are asked; the API key is the first of API_KEYS in the environment",
     )
-    parser.add_argument(
-        "--out", type=Path, default=Path("build/drift"), help="folder for the report (build/drift)"
-    )
-    parser.add_argument(
-        "--hours", type=_positive, default=24, help="no answers that are older (24)"
-    )
-    parser.add_argument("--every", type=_positive, help="seconds from one check to the next")
-    parser.add_argument(
-        "--address", default="127.0.0.1", help="to listen on, with --every (127.0.0.1)"
-    )
-    parser.add_argument("--port", type=int, default=9108, help="of /metrics, with --every (9108)")
+    out = Path("build/drift")
+    option("--out", type=Path, default=out, help="folder for the report (build/drift)")
+    option("--hours", type=_positive, default=24, help="maximum age of the predictions (24)")
+    option("--every", type=_positive, help="repeat the check every so many seconds")
+    option("--address", default="127.0.0.1", help="address of /metrics with --every (127.0.0.1)")
+    option("--port", type=int, default=9108, help="port of /metrics with --every (9108)")
     return parser.parse_args(arguments)
 
 

@@ -1,9 +1,10 @@
-"""Two-sample tests of a window of answers against the reference of the model that gave them.
+"""Data drift tests: compare a window of predictions with the model's own reference.
 
-On the softmax outputs after Rabanser et al., "Failing Loudly: An Empirical Study of Methods for
-Detecting Dataset Shift", NeurIPS 2019: Kolmogorov-Smirnov on each, with Bonferroni's correction.
-On what can be seen of the images, and on the answers, the population stability index, PSI, which
-says how large a change is. Limits and sizes are measured: docs/MONITORING.md.
+Two-sample Kolmogorov-Smirnov tests on the softmax outputs with Bonferroni's correction, after
+Rabanser et al., "Failing Loudly: An Empirical Study of Methods for Detecting Dataset Shift",
+NeurIPS 2019. The population stability index (PSI) of the image features, the confidence and the
+predicted digit says how large a change is. docs/MONITORING.md has the measurements behind the
+limits and sizes.
 """
 
 from __future__ import annotations
@@ -16,19 +17,20 @@ from scipy.stats import chi2, ks_2samp
 
 from serve.models.drift_reference import FEATURES, Reference
 
-NEEDED = 100  # images; of fewer nothing is said
-LATEST = 1_000  # images at most: of more, what does not matter becomes significant
-FALSE_ALARMS = 0.001  # of all tests of a check together
-LARGE_PSI = 0.25  # by custom; below NEEDED or with a small reference chance alone makes more
-_RARE = 0.0001  # chance of that
-_BINS = 10
+NEEDED = 100  # images: with fewer, no test is made
+LATEST = 1_000  # images at most: with more, differences that do not matter become significant
+FALSE_ALARMS = 0.001  # probability of a false alarm, of all Kolmogorov-Smirnov tests together
+LARGE_PSI = 0.25  # the usual limit for "large"; with few images chance alone gives more
+_CHANCE_OF_LIMIT = 0.0001  # probability that chance alone exceeds a PSI limit
+_BINS = 10  # deciles of the reference, as is usual for PSI
+_SMOOTHING = 0.5  # added to each bin's count, so that no bin is empty: Jeffreys' prior
 
 Counts = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
-class Found:
-    """A value and the limit beyond which it means drift."""
+class Result:
+    """A statistic, the limit beyond which it means drift, and whether it is beyond."""
 
     value: float
     limit: float
@@ -37,90 +39,97 @@ class Found:
 
 @dataclass(frozen=True)
 class Findings:
-    """Of a window of `images`: p-values by output, PSI by feature; none if there are too few."""
+    """All results for a window of `images`; both tables are empty if there are too few images."""
 
     images: int
-    p_values: dict[str, Found]
-    psi: dict[str, Found]
+    p_values: dict[str, Result]  # by softmax output
+    psi: dict[str, Result]  # by feature
 
     @property
     def enough(self) -> bool:
-        """Whether there were enough images to say something."""
+        """Whether the window has enough images to test."""
         return self.images >= NEEDED
 
     @property
     def drifted(self) -> list[str]:
-        """The outputs and features that are beyond their limits."""
-        return [name for name, found in (self.p_values | self.psi).items() if found.drift]
+        """Names of the outputs and features beyond their limits."""
+        return [name for name, result in (self.p_values | self.psi).items() if result.drift]
 
 
 def check(window: Reference, reference: Reference) -> Findings:
-    """Compares a window with the reference."""
+    """Test a window of predictions for data drift against the reference."""
     n = len(window.probabilities)
     if n < NEEDED:
         return Findings(n, {}, {})
-    return Findings(n, p_values(window, reference), stability(window, reference))
+    return Findings(n, kolmogorov_smirnov(window, reference), stability(window, reference))
 
 
-def p_values(window: Reference, reference: Reference) -> dict[str, Found]:
-    """Kolmogorov-Smirnov on each softmax output."""
+def kolmogorov_smirnov(window: Reference, reference: Reference) -> dict[str, Result]:
+    """Return the p-value of a two-sample Kolmogorov-Smirnov test for each softmax output."""
     outputs = reference.probabilities.shape[1]
-    limit = FALSE_ALARMS / outputs
-    found = {}
+    limit = FALSE_ALARMS / outputs  # Bonferroni
+    results = {}
     for digit in range(outputs):
         samples = window.probabilities[:, digit], reference.probabilities[:, digit]
         p = float(ks_2samp(*samples, method="asymp").pvalue)
-        found[f"softmax_{digit}"] = Found(p, limit, p < limit)
-    return found
+        results[f"softmax_{digit}"] = Result(p, limit, p < limit)
+    return results
 
 
-def stability(window: Reference, reference: Reference) -> dict[str, Found]:
-    """PSI of each feature of the images, of the confidence, and of how often each digit comes."""
-    samples = [(seen(window, name), seen(reference, name)) for name in (*FEATURES, "confidence")]
-    counts = [binned(*pair) for pair in samples]
-    counts.append((_digits(window), _digits(reference)))
-    found = {}
-    for name, (now, then) in zip((*FEATURES, "confidence", "digit"), counts, strict=True):
-        value, limit = psi(now, then), psi_limit(now, then)
-        found[name] = Found(value, limit, value > limit)
-    return found
+def stability(window: Reference, reference: Reference) -> dict[str, Result]:
+    """Return the PSI of each image feature, of the confidence and of the predicted digit."""
+    counts = {
+        name: decile_counts(feature(window, name), feature(reference, name))
+        for name in (*FEATURES, "confidence")
+    }
+    counts["digit"] = digit_counts(window), digit_counts(reference)
+    results = {}
+    for name, pair in counts.items():
+        value, limit = psi(*pair), psi_limit(*pair)
+        results[name] = Result(value, limit, value > limit)
+    return results
 
 
-def seen(sample: Reference, name: str) -> NDArray[np.float32]:
-    """(n,) a feature by its name; also `confidence`."""
+def feature(sample: Reference, name: str) -> NDArray[np.float32]:
+    """Return the (n,) values of one of FEATURES, or of `confidence`."""
     if name == "confidence":
         confidence: NDArray[np.float32] = sample.probabilities.max(axis=1)
         return confidence
     return sample.features[:, FEATURES.index(name)]
 
 
-def binned(window: NDArray[np.float32], reference: NDArray[np.float32]) -> tuple[Counts, Counts]:
-    """How much of each lies in the tenths of the reference; ties may leave fewer than ten."""
+def digit_counts(sample: Reference) -> Counts:
+    """Count how often each digit was predicted."""
+    outputs = sample.probabilities.shape[1]
+    return np.bincount(sample.probabilities.argmax(axis=1), minlength=outputs)
+
+
+def decile_counts(
+    window: NDArray[np.float32], reference: NDArray[np.float32]
+) -> tuple[Counts, Counts]:
+    """Count both samples in the deciles of the reference; ties may leave fewer than ten bins."""
     edges = np.unique(np.quantile(reference, np.arange(1, _BINS) / _BINS))
-    window_bins, reference_bins = (
-        np.bincount(np.searchsorted(edges, each, side="right"), minlength=len(edges) + 1)
-        for each in (window, reference)
+    window_counts, reference_counts = (
+        np.bincount(np.searchsorted(edges, sample, side="right"), minlength=len(edges) + 1)
+        for sample in (window, reference)
     )
-    return window_bins, reference_bins
+    return window_counts, reference_counts
 
 
 def psi(window: Counts, reference: Counts) -> float:
-    """The population stability index; half a count more in each bin, so that none is empty."""
-    now, then = ((counts + 0.5) / (counts + 0.5).sum() for counts in (window, reference))
+    """Return the population stability index of two histograms with the same bins."""
+    now, then = (
+        (counts + _SMOOTHING) / (counts + _SMOOTHING).sum() for counts in (window, reference)
+    )
     return float(((now - then) * np.log(now / then)).sum())
 
 
 def psi_limit(window: Counts, reference: Counts) -> float:
-    """The PSI that is large, or that chance hardly reaches if that is more.
+    """Return LARGE_PSI, or the PSI that chance alone rarely exceeds if that is more.
 
-    By chance it is chi-squared times the sum of the samples' inverse sizes: Yurdakul and Naranjo,
-    "Statistical properties of the population stability index", Journal of Risk Model Validation,
-    2020.
+    Without drift, PSI follows a chi-square distribution with one degree of freedom less than bins,
+    times the sum of the inverse sample sizes: Yurdakul and Naranjo, "Statistical properties of the
+    population stability index", Journal of Risk Model Validation, 2020.
     """
-    inverse = 1 / window.sum() + 1 / reference.sum()
-    return max(LARGE_PSI, float(chi2.isf(_RARE, len(window) - 1) * inverse))
-
-
-def _digits(sample: Reference) -> Counts:
-    outputs = sample.probabilities.shape[1]
-    return np.bincount(sample.probabilities.argmax(axis=1), minlength=outputs)
+    inverse_sizes = 1 / window.sum() + 1 / reference.sum()
+    return max(LARGE_PSI, float(chi2.isf(_CHANCE_OF_LIMIT, len(window) - 1) * inverse_sizes))

@@ -1,4 +1,4 @@
-"""What a check found, as Prometheus reads it."""
+"""Prometheus gauges of the latest drift check."""
 
 from __future__ import annotations
 
@@ -16,27 +16,29 @@ class Gauges:
         self.registry = CollectorRegistry()
 
         def gauge(name: str, about: str, *labels: str) -> Gauge:
-            return Gauge(name, about, labels, registry=self.registry)
+            return Gauge(f"drift_{name}", about, labels, registry=self.registry)
 
-        self._p_value = gauge("drift_p_value", "Kolmogorov-Smirnov on a softmax output.", "test")
-        self._psi = gauge("drift_psi", "Population stability index of a feature.", "feature")
-        self._detected = gauge("drift_detected", "Whether the latest check found drift.")
-        self._images = gauge("drift_window_images", "Images of the latest check.")
-        self._needed = gauge("drift_needed_images", "Images without which nothing is said.")
+        self._p_value = gauge(
+            "p_value", "p-value of the Kolmogorov-Smirnov test of a softmax output.", "test"
+        )
+        self._psi = gauge("psi", "Population stability index (PSI) of a feature.", "feature")
+        self._detected = gauge("detected", "1 if the latest check found data drift, else 0.")
+        self._images = gauge("window_images", "Images in the latest check.")
+        self._needed = gauge("needed_images", "Images that a check needs to test for drift.")
         self._checked = gauge(
-            "drift_last_check_timestamp_seconds", "When that was, or the job began."
+            "last_check_timestamp_seconds", "Unix time of the latest check, or of the job's start."
         )
         self._needed.set(NEEDED)
-        self._checked.set(time.time())  # from when on a check is missed: 0 would be 1970
+        self._checked.set(time.time())  # not 0, which DriftJobStale would take for 1970
 
     def show(self, findings: Findings) -> None:
-        """Shows a check; of one with too few images no p-value and no PSI."""
+        """Set all gauges; a check with too few images leaves no p-values and no PSI."""
         self._p_value.clear()
         self._psi.clear()
-        for test, found in findings.p_values.items():
-            self._p_value.labels(test).set(found.value)
-        for feature, found in findings.psi.items():
-            self._psi.labels(feature).set(found.value)
+        for test, result in findings.p_values.items():
+            self._p_value.labels(test).set(result.value)
+        for feature, result in findings.psi.items():
+            self._psi.labels(feature).set(result.value)
         self._detected.set(bool(findings.drifted))
         self._images.set(findings.images)
         self._checked.set(time.time())

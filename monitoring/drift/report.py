@@ -1,4 +1,4 @@
-"""The report of a check: `index.html`, one file that loads nothing, and `drift.json`."""
+"""Report of a drift check: `index.html`, one self-contained file, and `drift.json`."""
 
 from __future__ import annotations
 
@@ -13,39 +13,44 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from monitoring.drift.drift_tests import NEEDED, Findings, seen
-from monitoring.drift.service_client import Answers, Asked
+from monitoring.drift.drift_tests import NEEDED, Findings, digit_counts, feature
+from monitoring.drift.service_client import Predictions, Response
 from pipeline.reports import theme
 from pipeline.storage.files import replacing, write_json
 from serve.imaging.png import data_uri
 from serve.models.drift_reference import Reference
 
-_SHOWN = 24  # images of a kind
+_EXAMPLES = 24  # images in each row
+_SMALLEST_P = 1e-30  # smaller p-values are plotted here
 _TITLES = {
     "ink": "Ink: mean of the pixels",
     "row": "Centre of mass, row",
     "column": "Centre of mass, column",
-    "stroke": "Width of the strokes, pixels",
-    "confidence": "Confidence of the answer",
+    "stroke": "Stroke width, pixels",
+    "confidence": "Confidence",
 }
 
 
-def write(folder: Path, asked: Asked, window: Reference, findings: Findings) -> None:
-    """Writes the report into the folder."""
-    about = {
+def write(folder: Path, response: Response, window: Reference, findings: Findings) -> None:
+    """Write both files of the report into the folder."""
+    summary = {
         "checked": datetime.now(UTC).isoformat(timespec="seconds"),
-        "model_version": asked.version,
+        "model_version": response.version,
         "images": findings.images,
         "needed": NEEDED,
-        "reference_images": len(asked.reference.probabilities),
+        "reference_images": len(response.reference.probabilities),
         "enough": findings.enough,
         "drift": bool(findings.drifted),
         "drifted": findings.drifted,
-        "p_values": {name: vars(found) for name, found in findings.p_values.items()},
-        "psi": {name: vars(found) for name, found in findings.psi.items()},
+        "p_values": {name: vars(result) for name, result in findings.p_values.items()},
+        "psi": {name: vars(result) for name, result in findings.psi.items()},
     }
-    write_json(folder / "drift.json", about)
-    drawings = _drawings(window, asked.reference, findings) if findings.images else {}
+    write_json(folder / "drift.json", summary)
+    plots = {}
+    if findings.images:
+        plots["features"] = theme.svg(_feature_plot(window, response.reference))
+    if findings.enough:
+        plots["tests"] = theme.svg(_p_value_plot(findings))
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -54,40 +59,31 @@ def write(folder: Path, asked: Asked, window: Reference, findings: Findings) -> 
         lstrip_blocks=True,
     )
     html = environment.get_template("report.html.j2").render(
-        about, colours=theme.css(), drawings=drawings, shown=_shown(asked.answers)
+        summary, colours=theme.css(), plots=plots, examples=_examples(response.predictions)
     )
     with replacing(folder / "index.html") as temporary:
         temporary.write_text(html)
 
 
-def _drawings(window: Reference, reference: Reference, findings: Findings) -> dict[str, str]:
-    found = {"features": theme.svg(_features(window, reference))}
-    if findings.enough:
-        found["tests"] = theme.svg(_tests(findings))
-    return found
-
-
 @matplotlib.rc_context(theme.STYLE)
-def _features(window: Reference, reference: Reference) -> Figure:
-    """What comes in over what was evaluated: how it spreads."""
+def _feature_plot(window: Reference, reference: Reference) -> Figure:
+    """Plot histograms of the features: the window over the reference."""
     figure = Figure((8.4, 5.2))
     places = figure.subplots(2, 3).ravel()
     for axes, (name, title) in zip(places, _TITLES.items(), strict=False):
-        now, then = seen(window, name), seen(reference, name)
+        now, then = feature(window, name), feature(reference, name)
         low, high = np.quantile(np.concatenate([now, then]), [0.002, 0.998])
         edges = np.linspace(low, max(high, low + 1e-3), 25)
-        _bars(
-            axes, edges, *(np.histogram(np.clip(each, low, high), edges)[0] for each in (now, then))
-        )
+        counts = (np.histogram(np.clip(each, low, high), edges)[0] for each in (now, then))
+        _histograms(axes, edges, *counts)
         axes.set(title=title)
-    digits = [each.probabilities.argmax(axis=1) for each in (window, reference)]
-    _bars(places[-1], np.arange(11) - 0.5, *(np.bincount(each, minlength=10) for each in digits))
-    places[-1].set(title="Digit that was read", xticks=range(10))
+    _histograms(places[-1], np.arange(11) - 0.5, digit_counts(window), digit_counts(reference))
+    places[-1].set(title="Predicted digit", xticks=range(10))
     places[0].legend(loc="upper right")
     return figure
 
 
-def _bars(
+def _histograms(
     axes: Axes, edges: NDArray[Any], window: NDArray[np.int64], reference: NDArray[np.int64]
 ) -> None:
     now, then = (100 * counts / max(1, counts.sum()) for counts in (window, reference))
@@ -98,34 +94,33 @@ def _bars(
 
 
 @matplotlib.rc_context(theme.STYLE)
-def _tests(findings: Findings) -> Figure:
-    """The p-value of each softmax output; what lies below the line is drift."""
+def _p_value_plot(findings: Findings) -> Figure:
+    """Plot the p-value of each softmax output; below the dashed line is drift."""
     figure = Figure((8.4, 2.6))
     axes = figure.subplots()
-    least = 1e-30  # of what is drawn
-    for digit, found in enumerate(findings.p_values.values()):
-        color = theme.WRONG if found.drift else theme.colour(3)
-        axes.semilogy(digit, max(found.value, least), "o", color=color, ms=7)
-        axes.axhline(found.limit, color=theme.WRONG, lw=1, ls="--")
-    lowest = min(max(found.value, least) for found in findings.p_values.values())
-    axes.set(xticks=range(len(findings.p_values)), xlabel="softmax output", ylabel="p-value")
-    axes.set(ylim=(min(lowest / 10, 1e-6), 3), title="Could both be of the same kind?")
+    values = [max(result.value, _SMALLEST_P) for result in findings.p_values.values()]
+    for digit, result in enumerate(findings.p_values.values()):
+        color = theme.WRONG if result.drift else theme.colour(3)
+        axes.semilogy(digit, values[digit], "o", color=color, ms=7)
+        axes.axhline(result.limit, color=theme.WRONG, lw=1, ls="--")
+    axes.set(xticks=range(len(values)), xlabel="softmax output", ylabel="p-value")
+    axes.set(ylim=(min(min(values) / 10, 1e-6), 3), title="Kolmogorov-Smirnov test, p-values")
     return figure
 
 
-def _shown(answers: Answers) -> dict[str, list[dict[str, Any]]]:
-    """Images to look at: the latest, and those of which the model is least sure."""
-    confidence = answers.probabilities.max(axis=1)
-    latest = np.arange(len(confidence))[::-1][:_SHOWN]
-    unsure = np.argsort(confidence, kind="stable")[:_SHOWN]
+def _examples(predictions: Predictions) -> dict[str, list[dict[str, Any]]]:
+    """Return images to look at: the latest, and those with the lowest confidence."""
+    confidence = predictions.probabilities.max(axis=1)
+    latest = np.arange(len(confidence))[::-1][:_EXAMPLES]
+    lowest = np.argsort(confidence, kind="stable")[:_EXAMPLES]
     return {
         title: [
             {
-                "uri": data_uri(answers.images[place]),
-                "digit": int(answers.probabilities[place].argmax()),
+                "uri": data_uri(predictions.images[place]),
+                "digit": int(predictions.probabilities[place].argmax()),
                 "confidence": float(confidence[place]),
             }
             for place in places
         ]
-        for title, places in (("The latest", latest), ("Least sure", unsure))
+        for title, places in (("Latest images", latest), ("Lowest confidence", lowest))
     }

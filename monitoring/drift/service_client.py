@@ -1,4 +1,4 @@
-"""What the replicas of a service answered lately, and what to compare it with."""
+"""Client of the service's replicas: their latest predictions, and the reference of their model."""
 
 from __future__ import annotations
 
@@ -18,17 +18,16 @@ import requests
 from numpy.typing import NDArray
 from urllib3.exceptions import HTTPError
 
-from serve.models import drift_reference as reference
+from serve.models import drift_reference
 from serve.models.drift_reference import Reference
 
 logger = logging.getLogger(__name__)
 
-_SECONDS = 10  # until the next bytes of an answer
-_MOST_SECONDS = 60  # for the whole of one
-_MOST_BYTES = 50 * 2**20  # of one, also when unpacked: the largest window has 2 MB
+READ_SECONDS = 10  # until the next bytes of a response
+RESPONSE_SECONDS = 60  # for a whole response
+MAX_RESPONSE_BYTES = 50 * 2**20  # also when unpacked; the largest window has 2 MB
 _PART = 2**16
-_SIDE = 28
-# What is not as this code expects: of an archive nearly anything may be broken.
+# What NumPy, zipfile and requests raise on a response that is no such archive.
 _MALFORMED = (
     *(ValueError, KeyError, TypeError, EOFError, OSError, MemoryError, OverflowError),
     *(NotImplementedError, RuntimeError, BadZipFile, zlib.error, HTTPError),
@@ -36,18 +35,18 @@ _MALFORMED = (
 
 
 class ReplicasError(Exception):
-    """No replica can be compared; the message says why not."""
+    """No replica has a usable response; the message says why."""
 
 
 class Replica(NamedTuple):
-    """Where one is asked; `host` is the name that it goes by."""
+    """The address of one replica; `host` is the name for its Host header."""
 
     url: str
     host: str
 
 
-class Answers(NamedTuple):
-    """Of n answers of one version, the oldest first."""
+class Predictions(NamedTuple):
+    """n predictions, the oldest first."""
 
     images: NDArray[np.uint8]  # (n, 28, 28)
     probabilities: NDArray[np.float32]  # (n, 10)
@@ -55,24 +54,24 @@ class Answers(NamedTuple):
     times: NDArray[np.int64]  # nanoseconds since 1970
 
 
-class Asked(NamedTuple):
-    """What came of it: the version in service, its reference and its latest answers."""
+class Response(NamedTuple):
+    """A model version, its reference, and its latest predictions."""
 
     version: str
     reference: Reference
-    answers: Answers
+    predictions: Predictions
 
 
-def ask(urls: Iterable[str], key: str, most: int, since: int) -> Asked:
-    """Asks every replica; the version is the one in service at most of them.
+def fetch(urls: Iterable[str], key: str, latest: int, since: int) -> Response:
+    """Fetch the latest predictions of all replicas, for the version that most of them serve.
 
-    `most`: how many answers are wanted, the latest of all replicas; `since`: none before, in
-    nanoseconds since 1970.
+    `latest`: how many predictions at most; `since`: none before this time, in nanoseconds since
+    1970. A replica that fails is left out with a warning.
 
     Raises:
-        ReplicasError: none answers as it should.
+        ReplicasError: all replicas failed.
     """
-    told, failures = [], []
+    responses, failures = [], []
     for url in urls:
         try:
             found = list(replicas(url))
@@ -81,27 +80,31 @@ def ask(urls: Iterable[str], key: str, most: int, since: int) -> Asked:
             continue
         for replica in found:
             try:
-                told.append(_ask(replica, key, most))
+                responses.append(_fetch_one(replica, key, latest))
             except (ReplicasError, *_MALFORMED) as error:
                 failures.append(f"{replica.url}: {error or type(error).__name__}")
-    if not told:
-        raise ReplicasError("; ".join(failures) or "no address is given")
+    if not responses:
+        raise ReplicasError("; ".join(failures) or "no address is given: use --url")
     for failure in failures:
-        logger.warning("left out: %s", failure)
-    version, _ = Counter(each.version for each in told).most_common(1)[0]
-    expected = next(each.reference for each in told if each.version == version)
-    answers = _latest([each.answers for each in told], version, most, since)
-    return Asked(version, expected, answers)
+        logger.warning("replica left out: %s", failure)
+    version, _ = Counter(each.version for each in responses).most_common(1)[0]
+    reference = next(each.reference for each in responses if each.version == version)
+    parts = zip(*(each.predictions for each in responses), strict=True)
+    merged = Predictions(*map(np.concatenate, parts))
+    order = np.argsort(merged.times, kind="stable")
+    wanted = (merged.versions == version) & (merged.times >= since)
+    order = order[wanted[order]][-latest:]
+    return Response(version, reference, Predictions(*(part[order] for part in merged)))
 
 
 def replicas(url: str) -> Iterator[Replica]:
-    """Every address of the name in the URL, which may be that of a headless service.
+    """Resolve the URL's name to all replicas behind it, such as those of a headless service.
 
-    Of a name with addresses of both kinds those of IPv4, lest a replica be asked twice. A name
-    behind https is asked as it is: no certificate is for an address.
+    If the name has addresses of both kinds, only IPv4 is used, so that no replica counts twice.
+    An https URL is used as it is, because its certificate is for the name.
 
     Raises:
-        OSError: the name has no address.
+        OSError: the name cannot be resolved.
     """
     parts = urlsplit(url)
     if parts.scheme != "http" or not parts.hostname:
@@ -109,68 +112,58 @@ def replicas(url: str) -> Iterator[Replica]:
         return
     found = socket.getaddrinfo(parts.hostname, parts.port or 80, type=socket.SOCK_STREAM)
     addresses = {(family, address[0]) for family, *_, address in found}
-    kind = min(family for family, _ in addresses)  # AF_INET is 2, AF_INET6 10
-    for address in sorted(str(address) for family, address in addresses if family == kind):
+    first = min(family for family, _ in addresses)  # AF_INET is 2, AF_INET6 10
+    for address in sorted(str(address) for family, address in addresses if family == first):
         host = f"[{address}]" if ":" in address else address
         port = f":{parts.port}" if parts.port else ""
         path = parts.path.rstrip("/")
         yield Replica(urlunsplit(("http", f"{host}{port}", path, "", "")), parts.netloc)
 
 
-def _ask(replica: Replica, key: str, most: int) -> Asked:
+def _fetch_one(replica: Replica, key: str, latest: int) -> Response:
     with requests.Session() as session:
-        session.trust_env = False  # a replica is asked itself, not through a proxy
+        session.trust_env = False  # no proxy between the job and a replica
         session.headers.update({"Host": replica.host, "Accept-Encoding": "identity"})
         session.headers.update({"X-API-Key": key} if key else {})
-        described, version = _get(session, f"{replica.url}/api/reference")
-        window, _ = _get(session, f"{replica.url}/api/window?images={most}")
+        archive, version = _download(session, f"{replica.url}/api/reference")
+        window, _ = _download(session, f"{replica.url}/api/window?images={latest}")
     if version is None:
-        raise ReplicasError("the reference is of no version")
-    expected = reference.read(described)
-    if not all(np.isfinite(part).all() for part in expected):
-        raise ReplicasError("the reference has values that are no numbers")
+        raise ReplicasError("the reference has no X-Model-Version")
+    reference = drift_reference.read(archive)
     with np.load(BytesIO(window), allow_pickle=False) as arrays:
-        answers = Answers(*(arrays[name] for name in Answers._fields))
-    _check(answers)
-    return Asked(version, expected, answers)
+        predictions = Predictions(*(arrays[name] for name in Predictions._fields))
+    _check_arrays(predictions)
+    return Response(version, reference, predictions)
 
 
-def _get(session: requests.Session, url: str) -> tuple[bytes, str | None]:
-    """An archive, and the version that it is of if it says so."""
-    ends = time.monotonic() + _MOST_SECONDS
+def _download(session: requests.Session, url: str) -> tuple[bytes, str | None]:
+    """Download an archive; also return the model version that its header names."""
+    deadline = time.monotonic() + RESPONSE_SECONDS
     content = bytearray()
-    with session.get(url, timeout=_SECONDS, stream=True) as response:
+    with session.get(url, timeout=READ_SECONDS, stream=True) as response:
         while part := response.raw.read1(_PART):
             content += part
-            if len(content) > _MOST_BYTES:
-                raise ReplicasError(f"more than {_MOST_BYTES:,} bytes")
-            if time.monotonic() > ends:
-                raise ReplicasError(f"no end of it in {_MOST_SECONDS} s")
+            if len(content) > MAX_RESPONSE_BYTES:
+                raise ReplicasError(f"more than {MAX_RESPONSE_BYTES:,} bytes")
+            if time.monotonic() > deadline:
+                raise ReplicasError(f"response not complete after {RESPONSE_SECONDS} s")
     if response.status_code != requests.codes.ok:
-        said = content[:200].decode(errors="replace")
-        raise ReplicasError(f"{response.status_code} {said}")
+        detail = content[:200].decode(errors="replace")
+        raise ReplicasError(f"status {response.status_code}: {detail}")
     with ZipFile(BytesIO(content)) as archive:
-        if sum(file.file_size for file in archive.infolist()) > _MOST_BYTES:
-            raise ReplicasError(f"more than {_MOST_BYTES:,} bytes when unpacked")
+        if sum(file.file_size for file in archive.infolist()) > MAX_RESPONSE_BYTES:
+            raise ReplicasError(f"more than {MAX_RESPONSE_BYTES:,} bytes when unpacked")
     return bytes(content), response.headers.get("X-Model-Version")
 
 
-def _check(answers: Answers) -> None:
-    """Raises ReplicasError if the arrays are not those of n answers."""
-    n = len(answers.times)
-    parts: tuple[NDArray[Any], ...] = answers
-    shapes = (n, _SIDE, _SIDE), (n, 10), (n,), (n,)
-    kinds = np.uint8, np.float32, np.str_, np.int64
-    for name, part, shape, kind in zip(Answers._fields, parts, shapes, kinds, strict=True):
-        if part.shape != shape or not np.issubdtype(part.dtype, kind):
-            raise ReplicasError(f"{name}: {part.dtype} of {part.shape}, not of {shape}")
-    if not np.isfinite(answers.probabilities).all():
-        raise ReplicasError("probabilities are no numbers")
-
-
-def _latest(told: list[Answers], version: str, most: int, since: int) -> Answers:
-    whole = Answers(*(np.concatenate(parts) for parts in zip(*told, strict=True)))
-    order = np.argsort(whole.times, kind="stable")
-    wanted = (whole.versions == version) & (whole.times >= since)
-    order = order[wanted[order]][-most:]
-    return Answers(*(part[order] for part in whole))
+def _check_arrays(predictions: Predictions) -> None:
+    """Raise ReplicasError unless shapes and types are those of n predictions."""
+    n = len(predictions.times)
+    arrays: tuple[NDArray[Any], ...] = predictions
+    shapes = (n, 28, 28), (n, 10), (n,), (n,)
+    dtypes = np.uint8, np.float32, np.str_, np.int64
+    for name, array, shape, dtype in zip(Predictions._fields, arrays, shapes, dtypes, strict=True):
+        if array.shape != shape or not np.issubdtype(array.dtype, dtype):
+            raise ReplicasError(f"{name}: {array.dtype} of {array.shape}, not of {shape}")
+    if not np.isfinite(predictions.probabilities).all():
+        raise ReplicasError("probabilities: not all are finite numbers")

@@ -102,7 +102,7 @@ def test_digits_do_not_drift_and_letters_do(service, digits, job, tmp_path):
     assert (status, found["drift"]) == (NO_DRIFT, False), found["drifted"]
     assert (found["images"], found["enough"]) == (NEEDED - 1 + 300, True)
     assert len(found["p_values"]) == 10
-    assert "No drift" in page(tmp_path)
+    assert "No data drift" in page(tmp_path)
 
     send(service, letters(700))
     status, found = job()
@@ -111,7 +111,7 @@ def test_digits_do_not_drift_and_letters_do(service, digits, job, tmp_path):
     assert "stroke" in found["drifted"]
     assert job("--hours", "1e-9")[1]["images"] == 0
     assert job("--hours", "1")[1]["images"] == 1_000
-    assert "is not what was evaluated" in page(tmp_path)
+    assert "differ from the validation images" in page(tmp_path)
     assert not re.findall(r"(?:src|href)=\"(?!data:|#)", page(tmp_path))
     assert page(tmp_path).count("data:image/png") == 48
 
@@ -197,7 +197,7 @@ def test_a_check_that_ends_badly_is_told_and_the_next_comes(service, digits, tmp
         if len(slept) == 2:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(job_module.page, "write", write)
+    monkeypatch.setattr(job_module.report, "write", write)
     monkeypatch.setattr(job_module.time, "sleep", sleep)
     monkeypatch.setattr(job_module, "start_http_server", lambda *_, **__: None)
     monkeypatch.setattr(Gauges, "show", lambda _, findings: shown.append(findings.images))

@@ -8,8 +8,8 @@ from monitoring.drift.drift_tests import (
     FALSE_ALARMS,
     LARGE_PSI,
     NEEDED,
-    binned,
     check,
+    decile_counts,
     psi,
     psi_limit,
 )
@@ -75,13 +75,18 @@ def test_psi_is_what_it_is_defined_as():
     now, then = np.array([300, 700]), np.array([500, 500])
     assert psi(now, then) == pytest.approx(0.2 * np.log(0.7 / 0.3), rel=0.01)
     assert psi(then, 3 * then) == pytest.approx(0, abs=1e-6)
-    assert np.isfinite(psi(np.array([1000, 0]), then))
+
+
+def test_an_empty_bin_counts_as_half_an_image():
+    """Worked by hand: 0.4995 x ln(1000.5 / 500.5) + 0.4995 x ln(500.5 / 0.5)."""
+    assert psi(np.array([1000, 0]), np.array([500, 500])) == pytest.approx(3.797, rel=1e-3)
 
 
 def test_the_limit_of_psi_is_what_chance_does_not_reach(chance):
     small, large = np.full(10, 20), np.full(10, 10_000)
     assert psi_limit(large, large) == LARGE_PSI
-    assert psi_limit(small, small) > LARGE_PSI
+    # The chi-square distribution with 9 degrees of freedom exceeds 33.72 once in 10,000.
+    assert psi_limit(small, small) == pytest.approx(33.72 * (1 / 200 + 1 / 200), rel=1e-3)
     # Chance as Yurdakul and Naranjo say: on average as many as degrees of freedom, over the sizes.
     drawn = [chance.multinomial(1_000, [0.1] * 10) for _ in range(400)]
     mean = np.mean([psi(one, other) for one, other in zip(drawn[::2], drawn[1::2], strict=True)])
@@ -90,9 +95,9 @@ def test_the_limit_of_psi_is_what_chance_does_not_reach(chance):
 
 def test_bins_hold_a_tenth_of_the_reference_each_if_it_has_no_ties():
     reference = np.arange(1_000, dtype="f4")
-    now, then = binned(reference[:100], reference)
+    now, then = decile_counts(reference[:100], reference)
     assert then.tolist() == [100] * 10
     assert now.tolist() == [100] + [0] * 9
-    now, then = binned(np.ones(5, "f4"), np.ones(50, "f4"))  # all the same
+    now, then = decile_counts(np.ones(5, "f4"), np.ones(50, "f4"))  # all the same
     assert (now.sum(), then.sum()) == (5, 50)
     assert psi(now, then) < psi_limit(now, then)

@@ -9,7 +9,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from support.bundles import write_bundle
 from support.mlflow_registry import Registry
 
-from monitoring.pipeline_exporter import Figures
+from monitoring.pipeline_exporter import PipelineCollector
 
 COMPARISON = {
     "best": 2,
@@ -23,7 +23,7 @@ COMPARISON = {
 def scraped(reports, uri):
     """Values by name and labels, as a scrape gives them."""
     registry = CollectorRegistry()
-    registry.register(Figures(reports, uri))
+    registry.register(PipelineCollector(reports, uri))
     return {
         (sample.name.removeprefix("pipeline_"), *sample.labels.values()): sample.value
         for family in text_string_to_metric_families(generate_latest(registry).decode())
@@ -143,7 +143,7 @@ def test_versions_aliases_and_the_gates_of_the_newest(reports, tmp_path):
 
 def test_each_scrape_reads_anew(reports, tmp_path):
     registry = CollectorRegistry()
-    registry.register(Figures(reports, f"sqlite:///{tmp_path / 'mlflow.db'}"))
+    registry.register(PipelineCollector(reports, f"sqlite:///{tmp_path / 'mlflow.db'}"))
     assert b'pipeline_test_accuracy{run="2"} 0.99\n' in generate_latest(registry)
     (reports / "comparison.json").write_text('{"runs": {"2": {"test_accuracy": 0.995}}}')
     assert b'pipeline_test_accuracy{run="2"} 0.995\n' in generate_latest(registry)

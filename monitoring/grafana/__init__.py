@@ -1,1 +1,0 @@
-"""The dashboards as code: `python -m monitoring.grafana` writes them as Grafana reads them."""
