@@ -31,7 +31,7 @@ NO_DRIFT, FAILED, DRIFT = 0, 1, 3  # 2 is argparse's
 
 def main(arguments: list[str] | None = None) -> int:
     """Check once and return the exit status, or check again and again."""
-    options = _options(arguments)
+    options = parse_options(arguments)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     # As process 1 of a container it would ignore SIGTERM.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
@@ -74,7 +74,8 @@ def _check(options: argparse.Namespace, gauges: Gauges | None) -> Findings | Non
     return findings
 
 
-def _options(arguments: list[str] | None) -> argparse.Namespace:
+def parse_options(arguments: list[str] | None) -> argparse.Namespace:
+    """Parse the command line."""
     parser = argparse.ArgumentParser(
         prog="python -m monitoring.drift",
         description=__doc__,

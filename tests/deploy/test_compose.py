@@ -20,7 +20,7 @@ from support.manifests import IMAGES, ROOT, VERSION, succeeds, tool
 from support.mlflow_registry import NAME, Registry, await_server
 from support.service_process import Process
 
-from monitoring.drift.__main__ import parsed as drift_arguments
+from monitoring.drift.__main__ import parse_options as drift_options
 from pipeline.retrain import _options as retrain_options
 from serve.prediction.feedback_store import Entry, FeedbackStore
 from serve.settings import Settings
@@ -88,7 +88,7 @@ def test_no_password_has_a_default():
 def test_the_drift_job_asks_the_service_and_prometheus_asks_it():
     command = SERVICES["drift"]["command"]
     assert command[:3] == ["python", "-m", "monitoring.drift"]
-    chosen = drift_arguments(command[3:])
+    chosen = drift_options(command[3:])
     port = Settings.model_fields["api_port"].default
     assert (chosen.url, chosen.every) == ([f"http://digits:{port}"], 300)
     assert f"drift:{chosen.out}" in SERVICES["drift"]["volumes"]
@@ -105,8 +105,8 @@ def test_retraining_has_drift_and_feedback_for_reasons():
         r"&& exec python -m pipeline\.retrain (.*)",
         service["command"][2],
     ).groups()
-    asked, options = drift_arguments(drift.split()), retrain_options(retrain.split())
-    assert (asked.url, asked.every) == (drift_arguments(SERVICES["drift"]["command"][3:]).url, None)
+    asked, options = drift_options(drift.split()), retrain_options(retrain.split())
+    assert (asked.url, asked.every) == (drift_options(SERVICES["drift"]["command"][3:]).url, None)
     assert options.drift == asked.out / "drift.json"
     (feedback,) = options.feedback
     assert f"state:{feedback.parent}:ro" in service["volumes"]

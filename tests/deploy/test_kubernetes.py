@@ -27,7 +27,7 @@ from support.manifests import (
 
 from monitoring import kubernetes
 from monitoring.drift.__main__ import DRIFT
-from monitoring.drift.__main__ import parsed as drift_arguments
+from monitoring.drift.__main__ import parse_options as drift_options
 from monitoring.drift.prometheus_gauges import Gauges
 from monitoring.pipeline_exporter import PORT
 from pipeline.retrain import _options as retrain_options
@@ -453,7 +453,7 @@ def test_the_service_is_reached_from_the_ingress_prometheus_and_the_drift_job(pr
 
 def test_the_drift_job_asks_every_pod_and_prometheus_asks_it(prod):
     (job,) = dict(prod.pods())["drift"]["spec"]["containers"]
-    chosen = drift_arguments([*job["command"], *job["args"]][3:])
+    chosen = drift_options([*job["command"], *job["args"]][3:])
     (url,) = map(urlsplit, chosen.url)
     pods = prod.one("Service", url.hostname)
     (port,) = pods["spec"]["ports"]
@@ -584,9 +584,9 @@ def check_drift_is_asked_first(rendered):
     assert drift["command"][:2] == ["sh", "-c"]
     asked, _, rest = script.partition(" || ")
     assert rest == f"[ $? = {DRIFT} ]"
-    chosen = drift_arguments(asked.split()[3:])
+    chosen = drift_options(asked.split()[3:])
     (of_the_job,) = dict(rendered.pods())["drift"]["spec"]["containers"]
-    assert chosen.url == drift_arguments(of_the_job["command"][3:]).url
+    assert chosen.url == drift_options(of_the_job["command"][3:]).url
     assert not chosen.every
     assert drift["env"] == of_the_job["env"]
     mounts = {m["name"]: m for m in container["volumeMounts"]}
