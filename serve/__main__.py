@@ -20,7 +20,7 @@ from serve.models import registry_sync
 from serve.processes import worker
 from serve.processes.supervisor import Child, Supervisor
 from serve.settings import Settings, SettingsError
-from serve.telemetry import counts, logs, metrics
+from serve.telemetry import logs, metrics
 
 logger = logging.getLogger("serve")
 
@@ -47,11 +47,11 @@ def main() -> None:
         )
     if not settings.api_keys and settings.api_host not in ("127.0.0.1", "::1", "localhost"):
         logger.warning("API_KEYS is empty: whoever reaches %s may call", settings.api_host)
-    parent = os.getpid()  # told, not asked: a child may start when its parent is gone already
-    children = [
-        Child(f"worker {place}", partial(worker.main, settings, listener, place, folder, parent))
-        for place in range(settings.api_workers)
-    ]
+    parent = os.getpid()  # a child may start when its parent is gone already
+    children = []
+    for name in (f"worker-{place}" for place in range(settings.api_workers)):
+        work = partial(worker.main, settings, listener, name, folder, parent)
+        children.append(Child(name, work, died=partial(metrics.forget, folder, name)))
     if settings.registered:
         pull = partial(_pull, settings, folder, parent)
         children.append(Child("puller", pull, died=partial(registry_sync.record_death, settings)))
@@ -106,7 +106,7 @@ def _listener(settings: Settings) -> socket.socket:
 
 def _pull(settings: Settings, folder: Path, parent: int) -> None:
     logs.configure(settings)
-    counts.share(folder, "puller")
+    metrics.share(folder, "puller")
     registry_sync.main(settings, metrics.Metrics().reloaded, parent)
 
 

@@ -51,7 +51,7 @@ class Application(FastAPI):
 def create_app(given: Settings | None = None, metrics_folder: Path | None = None) -> Application:
     """A new application with a registry, models and memory of its own.
 
-    `metrics_folder`: where the workers that serve together count (see `counts.share`).
+    `metrics_folder`: where the processes of the service count (see `metrics.share`).
     """
     settings = given or environment.load()
     metrics = Metrics(metrics_folder)

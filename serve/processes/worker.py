@@ -15,7 +15,7 @@ import uvicorn
 from serve.app import Application, create_app
 from serve.processes.http_protocol import Protocol
 from serve.settings import Settings
-from serve.telemetry import counts, logs
+from serve.telemetry import logs, metrics
 
 
 class Server(uvicorn.Server):
@@ -45,11 +45,14 @@ class Server(uvicorn.Server):
 
 
 def main(
-    settings: Settings, listener: socket, place: int, metrics_folder: Path, parent: int
+    settings: Settings, listener: socket, name: str, metrics_folder: Path, parent: int
 ) -> None:
-    """Answers on the socket until it is stopped, or until the process `parent` is gone."""
+    """Answer on the socket until stopped, or until the process `parent` is gone.
+
+    `name`: under which it counts in the folder.
+    """
     logs.configure(settings)
-    counts.share(metrics_folder, f"worker-{place}")
+    metrics.share(metrics_folder, name)
     app = create_app(settings, metrics_folder)
 
     async def look_after_parent() -> None:

@@ -1,0 +1,68 @@
+"""Metrics of processes that share a folder, by prometheus_client's multiprocess mode."""
+
+import gc
+
+import pytest
+from prometheus_client import values
+from prometheus_client.mmap_dict import MmapedDict
+
+from serve.telemetry import metrics
+from serve.telemetry.metrics import Metrics
+
+
+@pytest.fixture(autouse=True)
+def own_values(monkeypatch):
+    """Each test has its own values; their files, else open as long as the process, are closed."""
+    monkeypatch.setattr(values, "ValueClass", values.MutexValue)
+    monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", "")
+    yield
+    for each in gc.get_objects():
+        if type(each) is MmapedDict:  # `isinstance` asks, and what a proxy stands for may be gone
+            each._f.close()
+
+
+def count(folder, process):
+    """What a process counts: a prediction, and a request that is still in flight."""
+    metrics.share(folder, process)
+    found = Metrics(folder)
+    found.predicted("7", 3, 0.9, 0.002)
+    found.doubted("7", 0.4, uncertain=True, not_digit=False)
+    found.began()
+    return found
+
+
+def lines(found):
+    return found.render("")[0].decode().splitlines()
+
+
+def test_processes_are_added_up(tmp_path):
+    count(tmp_path, "worker-0")
+    shared = lines(count(tmp_path, "worker-1"))
+    for line in (
+        'predictions_total{model_version="7",predicted_class="3"} 2.0',
+        'prediction_latency_seconds_bucket{le="0.0025",model_version="7"} 2.0',
+        'prediction_latency_seconds_bucket{le="0.001",model_version="7"} 0.0',
+        'prediction_confidence{model_version="7"} 0.9',
+        'predictions_uncertain_total{model_version="7"} 2.0',
+        'predictions_not_digit_total{model_version="7"} 0.0',
+        "active_requests 2.0",
+    ):
+        assert line in shared
+
+
+def test_a_replacement_counts_on_in_the_files_of_the_dead_process(tmp_path):
+    count(tmp_path, "worker-0")
+    files = sorted(tmp_path.iterdir())
+    metrics.forget(tmp_path, "worker-0")
+    shared = lines(count(tmp_path, "worker-0"))
+    assert 'predictions_total{model_version="7",predicted_class="3"} 2.0' in shared
+    assert "active_requests 1.0" in shared
+    assert sorted(tmp_path.iterdir()) == files
+
+
+def test_requests_of_a_dead_process_are_not_in_flight(tmp_path):
+    alive = count(tmp_path, "worker-0")
+    count(tmp_path, "worker-1")
+    metrics.forget(tmp_path, "worker-1")
+    assert "active_requests 1.0" in lines(alive)
+    assert 'predictions_total{model_version="7",predicted_class="3"} 2.0' in lines(alive)
