@@ -29,7 +29,7 @@ def main(cfg: Config) -> None:
     """Evaluates the model of `cfg.run` as it is served."""
     bundle, folder = paths.model(cfg.run), paths.evaluation(cfg.run)
     predictor = opened(bundle, cfg)
-    likelihood, described, fresh = evaluation.load(cfg.data.name)
+    likelihood, described, examples = evaluation.load(cfg.data.name)
     validation = as_served.load(paths.processed(cfg.data.name), "validation")
     test = as_served.load(paths.processed(cfg.data.name), "test")
 
@@ -41,8 +41,8 @@ def main(cfg: Config) -> None:
         | test_metrics(probabilities, test)
         | feedback_metrics(predictor, dataset.load_feedback(paths.processed(cfg.data.name)))
     )
-    looks = evaluation.judged(likelihood, test.images, fresh)
-    figures |= evaluation.figures(looks, described)
+    ood_scores = evaluation.scores(likelihood, test.images, examples)
+    figures |= evaluation.metrics(ood_scores, described)
     worst = worst_mistakes(probabilities, test)
 
     write_arrays(folder / "predictions.npz", probabilities=probabilities, labels=test.labels)
@@ -53,7 +53,7 @@ def main(cfg: Config) -> None:
     )
     write_pairs(folder / "confusion.csv", test.labels, probabilities.argmax(axis=1))
     draw(folder, cfg.run, probabilities, test, worst)
-    theme.save(evaluation.picture(looks, described["threshold"]), folder / "likelihood.png")
+    theme.save(evaluation.plot(ood_scores, described["threshold"]), folder / "likelihood.png")
     write_json(folder / "metrics.json", figures)
     measure(cfg.run, predictor, test)
     misread = f"{figures['errors']:,} of {len(test):,} test images"

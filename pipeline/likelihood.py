@@ -1,6 +1,6 @@
-"""Fits what tells digits from what is none, for the bundles of all runs: `pipeline.likelihood`.
+"""Fit the OOD score (likelihood of a digit) and its threshold: `python -m pipeline.likelihood`.
 
-`python -m pipeline.likelihood`, after `pipeline.preprocess`; it needs no trained run.
+Runs after `pipeline.preprocess`; the bundles of all runs share the result.
 """
 
 from __future__ import annotations
@@ -19,35 +19,35 @@ from serve.models.predictor import Likelihood
 
 logger = logging.getLogger(__name__)
 
-FALSE_REFUSALS = 0.01  # share of the validation digits below the threshold
+BELOW_THRESHOLD = 0.01  # share of the validation digits
 
 
 def main(cfg: Config) -> None:
-    """Fits the likelihood on the training split, and finds its threshold on validation."""
+    """Fit the score on the training split and find its threshold on the validation split."""
     source, folder = paths.processed(cfg.data.name), paths.LIKELIHOOD
     validation = as_served.load(source, "validation")
-    drawn = examples.to_fit(dataset.load(source, "train"), cfg.seed)
-    fresh = examples.to_judge(validation, cfg.seed)
+    training = examples.for_training(dataset.load(source, "train"), cfg.seed)
+    evaluation = examples.for_evaluation(validation, cfg.seed)
     determinism.start(cfg.seed, cfg.threads)
-    # TensorFlow comes with these, and must find seed and threads set.
-    from pipeline.ood import network
+    # These import TensorFlow, which must find seed and threads set.
+    from pipeline.ood import score_network
     from pipeline.training import litert_export
 
-    content = litert_export.to_litert(network.fitted(drawn))
+    content = litert_export.to_litert(score_network.fit(training))
     threshold = threshold_of(Likelihood(content, 0)(validation.images))
 
     with files.replacing(folder / "likelihood.tflite") as temporary:
         temporary.write_bytes(content)
     digest = files.sha256(folder / "likelihood.tflite")
-    about = {"data": cfg.data.name, "sha256": digest, "threshold": threshold}
-    files.write_json(folder / "likelihood.json", about)
-    files.write_arrays(paths.nondigits(cfg.data.name), **fresh)
-    logger.info("%.0f %% of the validation digits are below %.3f", 100 * FALSE_REFUSALS, threshold)
+    description = {"data": cfg.data.name, "sha256": digest, "threshold": threshold}
+    files.write_json(folder / "likelihood.json", description)
+    files.write_arrays(paths.ood_examples(cfg.data.name), **evaluation)
+    logger.info("%.0f %% of the validation digits are below %.3f", 100 * BELOW_THRESHOLD, threshold)
 
 
-def threshold_of(likelihoods: NDArray[np.float32]) -> float:
-    """The likelihood that all but FALSE_REFUSALS of these digits reach."""
-    return round(float(np.quantile(likelihoods, FALSE_REFUSALS)), 6)
+def threshold_of(scores: NDArray[np.float32]) -> float:
+    """Return the score that all but BELOW_THRESHOLD of the digits reach."""
+    return round(float(np.quantile(scores, BELOW_THRESHOLD)), 6)
 
 
 if __name__ == "__main__":

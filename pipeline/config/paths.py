@@ -37,8 +37,8 @@ def processed(data: str) -> Path:
     return Path("data/processed") / f"{data}.npz"
 
 
-def nondigits(data: str) -> Path:
-    """Fresh pictures of what is no digit, to judge with."""
+def ood_examples(data: str) -> Path:
+    """Out-of-distribution examples for evaluation: pictures of no digit."""
     return Path("data/nondigits") / f"{data}.npz"
 
 

@@ -1,1 +1,1 @@
-"""Out-of-distribution detection: is a picture a digit at all."""
+"""Out-of-distribution (OOD) detection: is a picture a digit at all."""

@@ -1,4 +1,4 @@
-"""What the likelihood of a digit refuses: few of the digits, much of the rest."""
+"""Out-of-distribution (OOD) evaluation: does the score part digits from all that is none."""
 
 from __future__ import annotations
 
@@ -19,48 +19,48 @@ from pipeline.storage.files import sha256
 from serve.models.predictor import Likelihood
 
 _WIDTH = 8.4  # inches
-_EXAMPLES = 12  # of each kind
+_SAMPLES = 12  # images of each kind in the plot
 
 
-class Judged(NamedTuple):
-    """Likelihoods of the test digits, and of each kind of fresh images; some of all images."""
+class Scores(NamedTuple):
+    """OOD scores of the test digits and of each kind of examples, and sample images of each."""
 
     digits: NDArray[np.float32]
     kinds: dict[str, NDArray[np.float32]]
-    examples: list[Images]
+    samples: list[Images]
 
 
 def load(data: str) -> tuple[Likelihood, dict[str, Any], dict[str, Images]]:
-    """What `likelihood` left: itself, its description, and fresh images of each kind.
+    """Return what the stage `likelihood` wrote: the score, its description, examples by kind.
 
     Raises:
-        PipelineError: it is missing, or of other data or files than it says.
+        PipelineError: a file is missing, or belongs to other data or another description.
     """
     remedy = f"python -m pipeline.likelihood data={data}"
     file = paths.LIKELIHOOD / "likelihood.tflite"
     try:
         description = json.loads((paths.LIKELIHOOD / "likelihood.json").read_bytes())
         content = file.read_bytes()
-        with np.load(paths.nondigits(data), allow_pickle=False) as arrays:
+        with np.load(paths.ood_examples(data), allow_pickle=False) as arrays:
             images = dict(arrays)
     except FileNotFoundError as error:
         raise PipelineError(f"{error.filename} is missing: {remedy}") from None
     if description["data"] != data or description["sha256"] != sha256(file):
-        raise PipelineError(f"{paths.LIKELIHOOD} is not of data={data}: {remedy}")
+        raise PipelineError(f"{paths.LIKELIHOOD} does not belong to data={data}: {remedy}")
     return Likelihood(content, description["threshold"]), description, images
 
 
-def judged(likelihood: Likelihood, digits: Images, images: dict[str, Images]) -> Judged:
-    """The likelihood of everything."""
+def scores(likelihood: Likelihood, digits: Images, images: dict[str, Images]) -> Scores:
+    """Return the scores of the test digits and of the examples of each kind."""
     kinds = {kind: likelihood(some) for kind, some in images.items()}
-    shown = [some[:_EXAMPLES] for some in (digits, *images.values())]
-    return Judged(likelihood(digits), kinds, shown)
+    samples = [some[:_SAMPLES] for some in (digits, *images.values())]
+    return Scores(likelihood(digits), kinds, samples)
 
 
-def figures(found: Judged, description: dict[str, Any]) -> dict[str, Any]:
-    """AUROC of each kind of non-digit against the test digits, and the shares that are refused.
+def metrics(found: Scores, description: dict[str, Any]) -> dict[str, Any]:
+    """Return the share of each kind that is refused (below the threshold), and AUROCs.
 
-    `nondigit_auroc` is the lowest. The redrawn and printed digits have shares alone.
+    An AUROC compares a kind of OOD examples with the test digits; `nondigit_auroc` is the lowest.
     """
     threshold = np.float32(description["threshold"])
 
@@ -90,8 +90,8 @@ def figures(found: Judged, description: dict[str, Any]) -> dict[str, Any]:
 
 
 @matplotlib.rc_context(theme.STYLE)
-def picture(found: Judged, threshold: float) -> Figure:
-    """A row for the test digits and for each other kind: some images, and how likely all are."""
+def plot(found: Scores, threshold: float) -> Figure:
+    """Draw a row per kind, test digits first: sample images, and a histogram of all scores."""
     rows = {"test digits": found.digits, **found.kinds}
     figure = Figure((_WIDTH, 0.55 * len(rows) + 0.4))
     panels = figure.subplots(len(rows), 2, sharex="col", width_ratios=(5, 4))
@@ -100,13 +100,13 @@ def picture(found: Judged, threshold: float) -> Figure:
         left, right = panels[row]
         left.axis("off")
         left.set_title(kind, size=8, pad=2)
-        left.imshow(np.hstack(list(found.examples[row])), "gray_r", vmin=0, vmax=255)
-        refused = likelihoods < threshold
-        color = theme.MUTED if kind not in examples.KINDS else theme.WRONG
+        left.imshow(np.hstack(list(found.samples[row])), "gray_r", vmin=0, vmax=255)
+        color = theme.WRONG if kind in examples.KINDS else theme.MUTED
         share = np.full(len(likelihoods), 1 / len(likelihoods))
         right.hist(likelihoods, edges, weights=share, color=color)
         right.axvline(threshold, color=theme.INK, lw=0.8)
         right.set(ylim=(0, 1), yticks=[], xlim=(0, 1))
-        right.text(0.5, 0.5, f"{refused.mean():.1%} below", size=8, ha="center")
-    panels[-1, 1].set_xlabel("likelihood of a digit; the line is the threshold")
+        below = (likelihoods < threshold).mean()
+        right.text(0.5, 0.5, f"{below:.1%} below", size=8, ha="center")
+    panels[-1, 1].set_xlabel("likelihood of a digit (OOD score); the line is the threshold")
     return figure

@@ -1,7 +1,7 @@
-"""Digits as a hand draws them with a round pen of one width: on a screen, as on the service's page.
+"""Digits drawn with a round pen of one width, as on the service's page.
 
-Each is a template, lines through points, of which no two drawings are alike. Without them what is
-fitted knows such a pen from scribbles alone, and takes a straight 1 for one.
+Each is a template of strokes, randomly distorted: no two are alike. Without them the OOD network
+knows such a pen from scribbles alone, and takes a straight 1 for a scribble.
 """
 
 from __future__ import annotations
@@ -10,12 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-Grey = NDArray[np.uint8]  # (height, width), ink bright on black
+Grey = NDArray[np.uint8]  # (height, width), bright on black, not yet normalised
 Points = NDArray[np.float64]  # (n, 2): x to the right and y down
 
-_SIDE = 160  # pixels of the drawing area; a digit is 100 high before it is distorted
-# The ways to write each digit, one a line; strokes are parted by bars.
-_WAYS = """
+_SIDE = 160  # pixels of the canvas; a template is 100 high and at most 66 wide
+# The ways to write each digit, one a line, as `x,y` points; a bar ends a stroke.
+_TEMPLATES = """
 0: 30,0 12,12 3,34 2,58 10,86 30,100 50,90 60,62 58,34 48,12 30,0
 0: 48,8 28,0 8,20 0,52 10,88 34,100 58,82 64,48 56,18 38,2
 1: 0,0 0,33 0,67 0,100
@@ -43,37 +43,33 @@ _WAYS = """
 """
 
 
-def _ways() -> dict[int, list[list[Points]]]:
-    ways: dict[int, list[list[Points]]] = {digit: [] for digit in range(10)}
-    for line in _WAYS.split("\n")[1:-1]:
+def _parsed() -> list[list[list[Points]]]:
+    templates: list[list[list[Points]]] = [[] for _ in range(10)]
+    for line in _TEMPLATES.strip().splitlines():
         digit, strokes = line.split(": ")
-        ways[int(digit)].append(
-            [
-                np.array([point.split(",") for point in stroke.split()], float)
-                for stroke in strokes.split("|")
-            ]
-        )
-    return ways
+        points = ([point.split(",") for point in stroke.split()] for stroke in strokes.split("|"))
+        templates[int(digit)].append([np.array(stroke, float) for stroke in points])
+    return templates
 
 
-WAYS = _ways()
+TEMPLATES = _parsed()  # by digit: templates of strokes of points
 
 
 def digit(random: np.random.Generator, which: int) -> Grey:
-    """The digit in one of the ways to write it, in a hand and with a pen of its own."""
-    strokes = WAYS[which][int(random.integers(len(WAYS[which])))]
+    """Return the digit after one of its templates, in a random hand and with a random pen."""
+    strokes = TEMPLATES[which][int(random.integers(len(TEMPLATES[which])))]
     hand = _hand(random)
-    unsteady, pen = random.uniform(0, 3.5), random.uniform(4, 20)
+    jitter, pen = random.uniform(0, 3.5), random.uniform(4, 20)
     curved = random.random() < 0.8
     canvas = Image.new("L", (_SIDE, _SIDE))
     for stroke in strokes:
-        moved = (stroke + random.normal(0, unsteady, stroke.shape) - (30, 50)) @ hand + _SIDE / 2
+        moved = (stroke + random.normal(0, jitter, stroke.shape) - (30, 50)) @ hand + _SIDE / 2
         draw(canvas, smooth(moved) if curved else moved, pen)
     return np.asarray(canvas.reduce(2))
 
 
 def smooth(points: Points) -> Points:
-    """A curve through the points (Catmull-Rom), as points close to each other."""
+    """Return closely spaced points on a curve through `points` (Catmull-Rom spline)."""
     ends = np.vstack([points[:1], points, points[-1:]])
     step = np.linspace(0, 1, 8)[:, None]
     return np.vstack(
@@ -88,7 +84,7 @@ def smooth(points: Points) -> Points:
 
 
 def draw(canvas: Image.Image, points: Points, pen: float) -> None:
-    """The line through the points, in a pen so wide and round; `pen` in pixels."""
+    """Draw the line through the points with a round pen of `pen` pixels."""
     image, path = ImageDraw.Draw(canvas), [(float(x), float(y)) for x, y in points]
     image.line(path, 255, round(pen))
     for x, y in path:
@@ -96,7 +92,7 @@ def draw(canvas: Image.Image, points: Points, pen: float) -> None:
 
 
 def _hand(random: np.random.Generator) -> Points:
-    """(2, 2): it turns, slants and stretches."""
+    """Return a random (2, 2) matrix that turns, slants and stretches."""
     angle = np.radians(random.uniform(-8, 8))
     width, height = random.uniform(0.65, 1.25), random.uniform(0.8, 1.2)
     turn = np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])

@@ -43,7 +43,7 @@ def test_what_is_no_digit_is_told_from_digits(champion):
     predictor = Predictor(folder / paths.CHAMPION)
     digits = predictor.likelihoods(dataset.load(folder / paths.processed("mnist"), "test").images)
     assert (digits < predictor.likelihood.threshold).mean() == pytest.approx(0.01, abs=0.005)
-    with np.load(folder / paths.nondigits("mnist")) as arrays:
+    with np.load(folder / paths.ood_examples("mnist")) as arrays:
         fresh = {kind: predictor.likelihoods(arrays[kind]) for kind in arrays.files}
     reached = {kind: metrics.auroc(digits, fresh[kind]) for kind in examples.KINDS}
     fitted = {kind: auroc for kind, auroc in reached.items() if kind not in examples.UNSEEN}

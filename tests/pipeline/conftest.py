@@ -69,11 +69,11 @@ def write_likelihood(content, threshold=0.25):
     return about
 
 
-def refusals_of(about):
-    """Figures of a likelihood, as `evaluate` has them."""
+def ood_metrics(description):
+    """OOD metrics, as `evaluate` has them."""
     some = np.linspace(0, 1, 8, dtype=np.float32)
     kinds = dict.fromkeys((*examples.KINDS, *examples.DIGITS), some / 2)
-    return evaluation.figures(evaluation.Judged(some, kinds, []), about)
+    return evaluation.metrics(evaluation.Scores(some, kinds, []), description)
 
 
 @pytest.fixture
@@ -96,7 +96,7 @@ def evaluated(workspace) -> Callable[..., None]:
         write_curves(run)
         figures = evaluate.identity(model, bundle) | evaluate.test_metrics(probabilities, test)
         figures |= {"val_accuracy": val_accuracy, "val_loss": val_loss}
-        figures |= refusals_of(write_likelihood(b"a likelihood"))
+        figures |= ood_metrics(write_likelihood(b"a likelihood"))
         write_json(folder / "metrics.json", figures)
         write_arrays(folder / "predictions.npz", probabilities=probabilities, labels=labels)
         worst = evaluate.worst_mistakes(probabilities, test)
@@ -189,7 +189,7 @@ def trained(workspace, litert, brightness) -> Splits:
     dataset.save(splits, paths.processed("mnist"))
     write_likelihood(brightness)
     write_arrays(
-        paths.nondigits("mnist"),
+        paths.ood_examples("mnist"),
         **dict.fromkeys(examples.KINDS, test.images[:20] // 4),
         **dict.fromkeys(examples.DIGITS, test.images[:20]),
     )

@@ -143,7 +143,7 @@ def test_the_champion_is_a_bundle_that_serves(trained, compared_runs):
     figures |= evaluate.test_metrics(probabilities, trained.test)
     figures |= {"val_accuracy": 0.9, "val_loss": 0.3}
     likelihood, about, fresh = evaluation.load("mnist")
-    figures |= evaluation.figures(evaluation.judged(likelihood, trained.test.images, fresh), about)
+    figures |= evaluation.metrics(evaluation.scores(likelihood, trained.test.images, fresh), about)
     folder = paths.evaluation(3)
     evaluate.write_json(folder / "metrics.json", figures)
     worst = evaluate.worst_mistakes(probabilities, trained.test)

@@ -63,7 +63,7 @@ def test_paths_are_those_of_dvc_yaml():
     data, run = "<data>", "<run>"
     assert list(outs("fetch")) == [str(paths.raw(data))]
     assert list(outs("preprocess")) == [str(paths.processed(data)), str(paths.DATA_REPORT)]
-    assert list(outs("likelihood")) == [str(paths.LIKELIHOOD), str(paths.nondigits(data))]
+    assert list(outs("likelihood")) == [str(paths.LIKELIHOOD), str(paths.ood_examples(data))]
     assert list(outs("train")) == [str(paths.model(run)), str(paths.curves(run))]
     assert list(outs("evaluate")) == [str(paths.evaluation(run))]
     assert list(outs("compare")) == [

@@ -58,14 +58,14 @@ def test_the_champion_answers_with_it(built):
 def test_a_second_fit_is_the_same_to_the_byte(tensorflow, built):
     """Within this process, where nothing else decides than the seed."""
     from pipeline.data import dataset
-    from pipeline.ood import network
+    from pipeline.ood import score_network
     from pipeline.training import litert_export
 
-    drawn = examples.to_fit(dataset.load(paths.processed("mnist"), "train"), 42)
+    drawn = examples.for_training(dataset.load(paths.processed("mnist"), "train"), 42)
     contents = []
     for _ in range(2):
         tensorflow.keras.utils.set_random_seed(42)
-        contents.append(litert_export.to_litert(network.fitted(drawn)))
+        contents.append(litert_export.to_litert(score_network.fit(drawn)))
     one, two = (Likelihood(content, 0)(drawn.images) for content in contents)
     np.testing.assert_array_equal(one, two)
 
@@ -109,7 +109,7 @@ def test_what_is_missing_or_of_other_data_is_refused(trained, configured):
         about.write_text(json.dumps(content | wrong))
         with pytest.raises(PipelineError, match=r"python -m pipeline.likelihood data=mnist"):
             evaluate.main(configured(3))
-    paths.nondigits("mnist").unlink()
+    paths.ood_examples("mnist").unlink()
     with pytest.raises(PipelineError, match=r"mnist.npz is missing"):
         evaluate.main(configured(3))
 
@@ -117,8 +117,8 @@ def test_what_is_missing_or_of_other_data_is_refused(trained, configured):
 def test_figures_say_what_is_refused_of_each_kind(trained):
     """The test digits of `trained` are as bright as 0.09 of what `brightness` takes for certain."""
     served, about, fresh = evaluation.load("mnist")
-    found = evaluation.judged(served, trained.test.images, fresh)
-    figures = evaluation.figures(found, about | {"threshold": 0.05})["likelihood"]
+    found = evaluation.scores(served, trained.test.images, fresh)
+    figures = evaluation.metrics(found, about | {"threshold": 0.05})["likelihood"]
     assert figures["refused_digits"] == dict.fromkeys(("test", *examples.DIGITS), 0)
     for kind, each in figures["nondigits"].items():
         assert each == {"auroc": 1, "refused": 1, "fitted": kind not in examples.UNSEEN}

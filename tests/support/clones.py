@@ -119,7 +119,7 @@ def unbuilt(folder):
 
 def quick(clone):
     """The same with a likelihood fitted in few steps, which else takes longer than all runs."""
-    clone.edit("pipeline/ood/network.py", "_STEPS, _BATCH = 1400,", "_STEPS, _BATCH = 200,")
+    clone.edit("pipeline/ood/score_network.py", "_STEPS, _BATCH = 1400,", "_STEPS, _BATCH = 200,")
     clone.commit("quick")
     return clone
 

@@ -4,8 +4,13 @@ import numpy as np
 import pytest
 
 from pipeline.data.dataset import Split
+<<<<<<< HEAD
 from pipeline.ood import examples
 from serve.imaging.normalise import normalise
+=======
+from pipeline.ood import drawings, examples
+from serve.imaging.normalise import normalise_grey
+>>>>>>> 5563995 (Name the OOD examples, score and evaluation by the field's words)
 
 
 def some_digits(seed):
@@ -20,7 +25,7 @@ def digits():
 
 @pytest.fixture(scope="module")
 def fresh(digits):
-    return examples.to_judge(digits, 42)
+    return examples.for_evaluation(digits, 42)
 
 
 def test_each_kind_is_there_and_normalised(fresh):
@@ -41,15 +46,15 @@ def test_two_kinds_at_least_are_not_fitted_to(fresh):
 
 
 def test_the_seed_decides(digits, fresh):
-    again, other = examples.to_judge(digits, 42), examples.to_judge(digits, 43)
+    again, other = examples.for_evaluation(digits, 42), examples.for_evaluation(digits, 43)
     for kind, images in fresh.items():
         np.testing.assert_array_equal(images, again[kind])
         assert (images != other[kind]).any()
 
 
-def test_what_is_fitted_has_its_labels_and_nothing_that_is_judged(fresh):
+def test_what_is_fitted_has_its_labels_and_nothing_that_is_evaluated(fresh):
     train = some_digits(8)
-    drawn = examples.to_fit(train, 42)
+    drawn = examples.for_training(train, 42)
     assert len(drawn.images) == len(drawn.labels)
     np.testing.assert_array_equal(drawn.images[:80], train.images)
     np.testing.assert_array_equal(drawn.labels[:80], train.labels)
@@ -62,7 +67,7 @@ def test_what_is_fitted_has_its_labels_and_nothing_that_is_judged(fresh):
 def test_a_redrawn_digit_that_shows_nothing_is_drawn_again(digits, monkeypatch):
     """As of feedback with pictures of anything."""
     pictures = iter([np.zeros((56, 56), np.uint8), digits.images[0], digits.images[1]])
-    monkeypatch.setattr(examples, "_redrawn", lambda random, digit: next(pictures))
+    monkeypatch.setattr(drawings, "redrawn", lambda random, digit: next(pictures))
     random = np.random.default_rng(0)
     drawn = examples.redrawn(digits.images, digits.labels, 2, random)
     np.testing.assert_array_equal(drawn.images, digits.images[:2])

@@ -1,0 +1,37 @@
+"""The network behind the OOD score: ten digits and an eleventh class for all that is none.
+
+Ten classes of digits instead of one: errors are fewer on kinds of examples that are not in the
+training set (docs/ML_PIPELINE.md has the comparison).
+"""
+
+from __future__ import annotations
+
+import keras
+
+from pipeline.data.dataset import SIDE
+from pipeline.ood.examples import NOT_A_DIGIT, Examples
+
+_STEPS, _BATCH = 1400, 128
+_LEARNING_RATE = 2e-3  # at the first step; cosine decay to 0 at the last
+
+
+def fit(examples: Examples) -> keras.Model:
+    """Return a model from (n, 28, 28, 1) uint8 images to (n, 1) OOD scores: 1 is surely a digit."""
+    image = keras.Input((SIDE, SIDE, 1), dtype="uint8", name="image")
+    x = keras.layers.Rescaling(1 / 255)(image)
+    x = keras.layers.Conv2D(12, 5, strides=2, activation="relu")(x)
+    x = keras.layers.Conv2D(24, 3, strides=2, activation="relu")(x)
+    x = keras.layers.Flatten()(x)
+    x = keras.layers.Dropout(0.2)(x)
+    x = keras.layers.Dense(64, activation="relu")(x)
+    logits = keras.layers.Dense(NOT_A_DIGIT + 1)(x)
+    network = keras.Model(image, logits)
+    network.compile(
+        keras.optimizers.Adam(keras.optimizers.schedules.CosineDecay(_LEARNING_RATE, _STEPS)),
+        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+    )
+    images, labels = examples.images[..., None], examples.labels
+    epochs = max(1, round(_STEPS * _BATCH / len(labels)))
+    network.fit(images, labels, batch_size=_BATCH, epochs=epochs, verbose=0)
+    probabilities = keras.layers.Softmax()(logits)
+    return keras.Model(image, 1 - probabilities[:, NOT_A_DIGIT:])
