@@ -34,8 +34,12 @@ SERVE = [
     Layer("imaging", "telemetry"),
     Layer("settings", "version"),
 ]
-# What reads a picture, what judged it and what users reported: training sees what serving sees.
-SHARED_WITH_PIPELINE = {"models.predictor", "models.drift_reference", "prediction.feedback_store"}
+# What reads a picture, what predicts, what identifies a model and what users reported: the pipeline
+# trains on what the service sees, and registers what the service verifies.
+SHARED_WITH_PIPELINE = {
+    *("models.predictor", "models.drift_reference", "models.bundle_digest"),
+    "prediction.feedback_store",
+}
 
 
 def graph():

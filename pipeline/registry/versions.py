@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import tempfile
@@ -20,6 +19,7 @@ from mlflow.exceptions import MlflowException
 
 from pipeline.config import paths
 from pipeline.storage.files import replacing
+from serve.models import bundle_digest
 from serve.models.predictor import BundleError, Predictor
 
 logger = logging.getLogger(__name__)
@@ -30,20 +30,6 @@ LIKELIHOOD = "bundle.likelihood"
 PROMOTED = "promoted_at"
 ROLLED_BACK = "rolled_back"
 _ARTIFACT = "champion"  # folder of the MLflow run
-
-
-def bundle_digest(bundle: Predictor) -> str:
-    """What a bundle's predictions depend on, not what was found out about them."""
-    decisive = f"{bundle.description['sha256']} {bundle.description['temperature']}"
-    return hashlib.sha256(decisive.encode()).hexdigest()
-
-
-def likelihood_digest(bundle: Predictor) -> str | None:
-    """What its likelihood of a digit depends on; None if it has none."""
-    second = bundle.description.get("likelihood")
-    if not second:
-        return None
-    return hashlib.sha256(f"{second['sha256']} {second['threshold']}".encode()).hexdigest()
 
 
 def identity(version: ModelVersion) -> str:
@@ -57,10 +43,10 @@ def ensure_registered(
     """The version of `model` that is this bundle, readable; registers it if there is none."""
     if not client.search_registered_models(f"name = '{model}'"):
         client.create_registered_model(model)
-    predictor = Predictor(bundle)
-    digest, likelihood = bundle_digest(predictor), likelihood_digest(predictor)
+    digest = bundle_digest.model_digest(bundle)
+    likelihood = bundle_digest.likelihood_digest(bundle)
     same_model = client.search_model_versions(f"name = '{model}' and tags.`{BUNDLE}` = '{digest}'")
-    found = [version for version in same_model if version.tags.get(LIKELIHOOD) == likelihood]
+    found = [version for version in same_model if version.tags.get(LIKELIHOOD, "") == likelihood]
     if found:
         version = max(found, key=lambda version: int(version.version))
         if not readable(version):

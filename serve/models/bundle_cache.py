@@ -172,44 +172,6 @@ def check(bundle: Path) -> None:
         raise BundleError(f"{bundle.name}: the likelihood of a digit is not from 0 to 1")
 
 
-def digest(bundle: Path) -> str:
-    """What its predictions depend on, as `pipeline.registry.versions` has it.
-
-    Raises:
-        BundleError: `model.json` is missing or lacks it.
-    """
-    description = _json(bundle / "model.json")
-    return _digest(bundle, description, "sha256", "temperature")
-
-
-def likelihood_digest(bundle: Path) -> str:
-    """What its likelihood of a digit depends on; empty if it has none.
-
-    Raises:
-        BundleError: `model.json` lacks it.
-    """
-    second = _json(bundle / "model.json").get("likelihood")
-    return _digest(bundle, second, "sha256", "threshold") if second else ""
-
-
-def identity(bundle: Path) -> str:
-    """What identifies a bundle: all that its answers depend on.
-
-    Raises:
-        BundleError: `model.json` is missing or lacks it.
-    """
-    model, likelihood = digest(bundle), likelihood_digest(bundle)
-    return hashlib.sha256(f"{model} {likelihood}".encode()).hexdigest() if likelihood else model
-
-
-def _digest(bundle: Path, described: dict[str, Any], *names: str) -> str:
-    try:
-        decisive = " ".join(str(described[name]) for name in names)
-    except (KeyError, TypeError) as error:
-        raise BundleError(f"{bundle} is not a model bundle: model.json lacks {error}") from error
-    return hashlib.sha256(decisive.encode()).hexdigest()
-
-
 def folder_name(version: str, identity: str) -> str:
     """A name for the version's folder; versions of one number but other content differ."""
     clean = re.sub(r"[^\w.-]", "_", version)[:40]

@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from serve.models import bundle_cache
+from serve.models import bundle_cache, bundle_digest
 from serve.models.bundle_cache import BundleCache, Release
 from serve.models.predictor import BundleError
 from serve.settings import Settings
@@ -37,8 +37,8 @@ _NOT_FOUND = {"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"}  # the latte
 _FILES = ("model.tflite", "likelihood.tflite", "model.json", "README.md", "reference.npz")
 # Tags that `pipeline.register` sets, and what a bundle must have where they are set.
 _DIGESTS = {
-    "bundle.digest": bundle_cache.digest,
-    "bundle.likelihood": bundle_cache.likelihood_digest,
+    "bundle.digest": bundle_digest.model_digest,
+    "bundle.likelihood": bundle_digest.likelihood_digest,
 }
 
 
@@ -58,7 +58,7 @@ def sync_folder(settings: Settings, count: Callable[[str], None]) -> None:
     target, folder = bundle_cache.cache(settings), Path(settings.model_uri)
     with target.lock():
         try:
-            identity = bundle_cache.identity(folder)
+            identity = bundle_digest.identity(folder)
             release = Release(bundle_cache.folder_name(identity[:12], identity), identity[:12])
             pointer = target.pointer()
             if not pointer or pointer.current != release or not target.holds(release):

@@ -1,6 +1,5 @@
 """The likelihood of a digit: fitted, its threshold, what it leaves, what it refuses."""
 
-import hashlib
 import json
 
 import numpy as np
@@ -11,7 +10,6 @@ from pipeline.config import PipelineError, paths
 from pipeline.evaluation import metrics
 from pipeline.ood import evaluation, examples
 from pipeline.storage.files import sha256
-from serve.models import bundle_cache
 from serve.models.predictor import Likelihood, Predictor
 
 
@@ -68,38 +66,6 @@ def test_a_second_fit_is_the_same_to_the_byte(tensorflow, built):
         contents.append(litert_export.to_litert(score_network.fit(drawn)))
     one, two = (Likelihood(content, 0)(drawn.images) for content in contents)
     np.testing.assert_array_equal(one, two)
-
-
-def test_the_likelihood_is_part_of_what_identifies_a_bundle(built):
-    def describe(change):
-        path = paths.CHAMPION / "model.json"
-        content = json.loads(path.read_text())
-        change(content)
-        path.write_text(json.dumps(content))
-
-    def digests():
-        from pipeline.registry import versions
-
-        champion = Predictor(paths.CHAMPION)
-        model, likelihood = (
-            bundle_cache.digest(paths.CHAMPION),
-            bundle_cache.likelihood_digest(paths.CHAMPION),
-        )
-        assert model == versions.bundle_digest(champion)
-        assert likelihood == (versions.likelihood_digest(champion) or "")
-        return model, likelihood, bundle_cache.identity(paths.CHAMPION)
-
-    found = [digests()]
-    describe(lambda content: content["likelihood"].update(threshold=0.123))
-    found.append(digests())
-    describe(lambda content: content.pop("likelihood"))
-    found.append(digests())
-    models, likelihoods, identities = map(set, zip(*found, strict=True))
-    assert len(likelihoods) == len(identities) == 3
-    described = json.loads((paths.CHAMPION / "model.json").read_text())
-    decisive = f"{described['sha256']} {described['temperature']}"
-    # As an image of the service from before there was a likelihood computes it.
-    assert models == {hashlib.sha256(decisive.encode()).hexdigest()}
 
 
 def test_what_is_missing_or_of_other_data_is_refused(trained, configured):

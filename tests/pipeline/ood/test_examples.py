@@ -4,13 +4,8 @@ import numpy as np
 import pytest
 
 from pipeline.data.dataset import Split
-<<<<<<< HEAD
-from pipeline.ood import examples
-from serve.imaging.normalise import normalise
-=======
 from pipeline.ood import drawings, examples
-from serve.imaging.normalise import normalise_grey
->>>>>>> 5563995 (Name the OOD examples, score and evaluation by the field's words)
+from serve.imaging.normalise import normalise
 
 
 def some_digits(seed):

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from support.bundles import write_bundle
 
-from serve.models import bundle_cache, registry_sync
+from serve.models import bundle_cache, bundle_digest, registry_sync
 from serve.models.bundle_cache import BundleCache, Pointer, Release
 from serve.models.loaded import LoadedModels, NoModelError, UnknownVersionError
 from serve.models.predictor import BundleError
@@ -18,7 +18,9 @@ def cache(tmp_path):
 
 
 def bring(cache, bundle, version):
-    release = Release(bundle_cache.folder_name(version, bundle_cache.digest(bundle)), version)
+    release = Release(
+        bundle_cache.folder_name(version, bundle_digest.model_digest(bundle)), version
+    )
     with cache.lock():
         incoming = cache.temporary()
         for path in bundle.iterdir():

@@ -14,7 +14,7 @@ from support.mlflow_registry import NAME, Registry
 from support.service_process import ROOT, until
 
 from serve.models import bundle_cache, drift_reference, registry_sync
-from serve.models.bundle_cache import digest, likelihood_digest
+from serve.models.bundle_digest import likelihood_digest, model_digest
 from serve.models.registry_sync import RegistrySync
 from serve.telemetry.logs import JsonFormatter
 
@@ -60,7 +60,8 @@ def pulling(registry, settings):
 def test_it_follows_the_alias_and_keeps_the_previous(registry, pulling, made):
     pull, outcomes, cache = pulling()
     one, two = (
-        registry.register(made[digit], **{"bundle.digest": digest(made[digit])}) for digit in (3, 8)
+        registry.register(made[digit], **{"bundle.digest": model_digest(made[digit])})
+        for digit in (3, 8)
     )
     registry.promote(one)
     assert pull.pull()
@@ -148,7 +149,7 @@ def test_a_spoilt_copy_is_brought_again(registry, pulling, made):
 
 def test_another_bundle_than_was_registered_is_refused(registry, pulling, made):
     pull, outcomes, cache = pulling()
-    registry.promote(registry.register(made[8], **{"bundle.digest": digest(made[3])}))
+    registry.promote(registry.register(made[8], **{"bundle.digest": model_digest(made[3])}))
     assert not pull.pull()
     assert outcomes == ["bundle_invalid"]
     assert cache.pointer() is None
@@ -157,7 +158,7 @@ def test_another_bundle_than_was_registered_is_refused(registry, pulling, made):
 def test_a_likelihood_is_told_apart_from_the_model_that_it_is_beside(registry, pulling, made):
     """By a tag that services of before there was one do not know."""
     pull, outcomes, cache = pulling()
-    model = {"bundle.digest": digest(made[3])}
+    model = {"bundle.digest": model_digest(made[3])}
     registry.promote(registry.register(made[3], **model, **{"bundle.likelihood": "other"}))
     assert not pull.pull()
     right = registry.register(made[3], **model, **{"bundle.likelihood": likelihood_digest(made[3])})

@@ -1,0 +1,58 @@
+"""Digests that identify a model bundle: tags of the registry, checked by the cache.
+
+Services of earlier versions compute them too, so their values never change.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+from serve.models.predictor import BundleError
+
+
+def model_digest(bundle: Path) -> str:
+    """Return the digest of all that the predictions depend on: model file and temperature.
+
+    Raises:
+        BundleError: `model.json` is missing or incomplete.
+    """
+    return _digest(bundle, _description(bundle), "sha256", "temperature")
+
+
+def likelihood_digest(bundle: Path) -> str:
+    """Return the digest of all that the OOD score depends on; empty if the bundle has none.
+
+    Raises:
+        BundleError: `model.json` is missing or incomplete.
+    """
+    likelihood = _description(bundle).get("likelihood")
+    return _digest(bundle, likelihood, "sha256", "threshold") if likelihood else ""
+
+
+def identity(bundle: Path) -> str:
+    """Return one digest of all that the bundle's answers depend on.
+
+    Raises:
+        BundleError: `model.json` is missing or incomplete.
+    """
+    model, likelihood = model_digest(bundle), likelihood_digest(bundle)
+    return hashlib.sha256(f"{model} {likelihood}".encode()).hexdigest() if likelihood else model
+
+
+def _description(bundle: Path) -> dict[str, Any]:
+    try:
+        content = json.loads((bundle / "model.json").read_bytes())
+    except (OSError, ValueError) as error:
+        raise BundleError(f"{bundle} is not a model bundle: {error}") from error
+    return content if isinstance(content, dict) else {}
+
+
+def _digest(bundle: Path, described: dict[str, Any], *names: str) -> str:
+    try:
+        decisive = " ".join(str(described[name]) for name in names)
+    except (KeyError, TypeError) as error:
+        raise BundleError(f"{bundle} is not a model bundle: model.json lacks {error}") from error
+    return hashlib.sha256(decisive.encode()).hexdigest()
