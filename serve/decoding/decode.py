@@ -7,20 +7,21 @@ whatever is wrong with a file becomes one of our errors.
 from __future__ import annotations
 
 import contextlib
-import re
-import warnings
 from collections.abc import Callable, Iterator, Sequence
-from io import BytesIO
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, TiffImagePlugin, WebPImagePlugin
 
-from serve.decoding.headers import Size, declared_size, format_of, scans
+from serve.decoding.headers import (
+    check_size,
+    count_scans,
+    format_of,
+    image_errors,
+    open_image,
+)
 from serve.imaging.errors import (
-    ImageError,
     NotAnImageError,
-    TooManyPixelsError,
     UnsupportedImageError,
 )
 from serve.imaging.placement import Grey
@@ -52,9 +53,6 @@ _BRANDS = {b"avif": "AVIF", b"avis": "AVIF"}  # in an ISO base media file; HEIC 
 # A progressive JPEG of a few bytes per scan costs a pass over all its pixels for each: real ones
 # have about ten, and a thumbnail or two inside.
 _MAX_SCANS = 50
-
-_PILLOW = r"PIL\."
-_OF_PILLOW = ("ignore", None, Warning, re.compile(_PILLOW), 0)  # as an entry of warnings.filters
 
 _STRIP_PIXELS = 2**18  # of an image that is converted in strips
 
@@ -89,28 +87,19 @@ def decode(content: bytes, *, max_pixels: int) -> Grey:
         TooManyPixelsError: it declares more than `max_pixels`.
     """
     file_format = _format(content)
-    size = declared_size(content, file_format)
-    _check_size(size, max_pixels)
-    _silence()
-    try:
-        with Image.open(BytesIO(content), formats=(file_format,)) as image:
-            if image.width * image.height > size[0] * size[1]:
-                raise NotAnImageError(f"the {file_format} image declares two sizes")
-            if isinstance(image, WebPImagePlugin.WebPImageFile):
-                return _upright(_grey(_webp(image)), image)
-            if file_format == "JPEG":
-                _check_scans(content)
-                _draft(image)
-            elif isinstance(image, TiffImagePlugin.TiffImageFile):
-                _check_pieces(image, max_pixels)
-            image.load()
-            return _upright(_grey(image), image)
-    except ImageError:
-        raise
-    except Image.DecompressionBombError as error:
-        raise TooManyPixelsError(f"the image has more than {max_pixels:,} pixels") from error
-    except Exception as error:  # the decoders raise nearly anything for damaged files
-        raise NotAnImageError(f"the {file_format} image is damaged") from error
+    with (
+        image_errors(file_format, max_pixels),
+        open_image(content, file_format, max_pixels) as image,
+    ):
+        if isinstance(image, WebPImagePlugin.WebPImageFile):
+            return _upright(_grey(_webp(image)), image)
+        if file_format == "JPEG":
+            _check_scans(content)
+            _draft(image)
+        elif isinstance(image, TiffImagePlugin.TiffImageFile):
+            _check_pieces(image, max_pixels)
+        image.load()
+        return _upright(_grey(image), image)
 
 
 def _format(content: bytes) -> str:
@@ -129,26 +118,8 @@ def _other(start: bytes) -> str | None:
     return next((name for prefix, name in _OTHERS if text.startswith(prefix)), None)
 
 
-def _silence() -> None:
-    """Keeps Pillow's remarks on odd files off stderr, and from becoming errors under -W error.
-
-    A filter and not `catch_warnings`, which is not safe with threads; looked at each time, because
-    whoever resets the filters takes it away.
-    """
-    if not warnings.filters or warnings.filters[0] != _OF_PILLOW:
-        warnings.filterwarnings("ignore", module=_PILLOW)
-
-
-def _check_size(size: Size, max_pixels: int) -> None:
-    width, height = size
-    if width * height > max_pixels:
-        raise TooManyPixelsError(
-            f"{width} x {height} is {width * height:,} pixels, more than {max_pixels:,}"
-        )
-
-
 def _check_scans(content: bytes) -> None:
-    if scans(content) > _MAX_SCANS:
+    if count_scans(content) > _MAX_SCANS:
         raise NotAnImageError(f"the JPEG image has more than {_MAX_SCANS} scans")
 
 
@@ -156,10 +127,10 @@ def _check_pieces(image: TiffImagePlugin.TiffImageFile, max_pixels: int) -> None
     """Refuses a TIFF of tiles or strips that are larger than a picture may be."""
     tags = image.tag_v2
     width, height = tags.get(_TILE_WIDTH, 0), tags.get(_TILE_HEIGHT, 0)
-    _check_size((width, height), max_pixels)
+    check_size((width, height), max_pixels)
     rows = tags.get(_ROWS, _ALL_ROWS)
     if rows != _ALL_ROWS:
-        _check_size((image.width, rows), max_pixels)
+        check_size((image.width, rows), max_pixels)
 
 
 def _webp(image: WebPImagePlugin.WebPImageFile) -> Image.Image:

@@ -173,8 +173,7 @@ class Service:
 
     def _pixels(self, content: bytes) -> int:
         """How many pixels will be decoded: none of a picture that is refused for its size."""
-        declared = declared_pixels(content)
-        return declared if declared <= self.settings.max_image_pixels else 0
+        return declared_pixels(content, self.settings.max_image_pixels)
 
     async def predict_files(
         self,

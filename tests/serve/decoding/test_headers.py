@@ -1,15 +1,21 @@
-"""The size in a header, beside the size that Pillow finds."""
+"""What a header declares, and headers that are made to be long."""
 
 import io
+import struct
+import time
 
 import numpy as np
 import pytest
 from PIL import Image
 from support.bundles import picture
 
-from serve.decoding.headers import declared_pixels
+from serve.decoding.decode import decode
+from serve.decoding.headers import MAX_READS, MAX_SEGMENTS, declared_pixels
+from serve.imaging.errors import NotAnImageError
 
+MAX = 16_000_000
 FORMATS = ["PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF"]
+ANIMATION = {"save_all": True, "append_images": [Image.new("RGB", (40, 30), "red")]}
 
 
 def saved(image, file_format, **options):
@@ -21,34 +27,83 @@ def saved(image, file_format, **options):
 @pytest.mark.parametrize("file_format", FORMATS)
 @pytest.mark.parametrize("size", [(1, 1), (28, 30), (301, 7), (500, 499)])
 def test_each_format(file_format, size):
-    image = Image.fromarray(np.zeros((size[1], size[0], 3), np.uint8))
-    assert declared_pixels(saved(image, file_format)) == size[0] * size[1]
+    content = saved(Image.fromarray(np.zeros((size[1], size[0], 3), np.uint8)), file_format)
+    pixels = size[0] * size[1]
+    assert declared_pixels(content, pixels) == pixels
+    assert declared_pixels(content, pixels - 1) == 0
 
 
 @pytest.mark.parametrize(
     ("file_format", "options"),
     [
         ("WEBP", {"lossless": True}),
-        ("WEBP", {"save_all": True, "append_images": [Image.new("RGB", (40, 30), "red")]}),
-        ("GIF", {"save_all": True, "append_images": [Image.new("RGB", (40, 30), "red")]}),
+        ("WEBP", ANIMATION),
+        ("GIF", ANIMATION),
         ("JPEG", {"progressive": True, "comment": b"\xff\xc0" * 9}),
         ("TIFF", {"big_tiff": True}),
         ("TIFF", {"compression": "tiff_lzw"}),
     ],
 )
 def test_each_kind_of_a_format(file_format, options):
-    assert declared_pixels(saved(Image.new("RGB", (40, 30)), file_format, **options)) == 1200
+    content = saved(Image.new("RGB", (40, 30)), file_format, **options)
+    assert declared_pixels(content, MAX) == 1200
 
 
-def test_a_tiff_of_the_other_order():
+def test_a_tiff_of_the_other_byte_order():
     content = saved(Image.new("I;16B", (40, 30)), "TIFF")
     assert content.startswith(b"MM")
-    assert declared_pixels(content) == 1200
+    assert declared_pixels(content, MAX) == 1200
 
 
 @pytest.mark.parametrize("file_format", FORMATS)
-def test_what_is_cut_off_declares_nothing(file_format):
+def test_a_header_that_is_cut_off_declares_nothing(file_format):
     whole = picture(64, file_format)
     for part in range(20):
-        assert declared_pixels(whole[:part]) in (0, 64 * 64)
-    assert declared_pixels(b"no image") == 0
+        assert declared_pixels(whole[:part], MAX) in (0, 64 * 64)
+    assert declared_pixels(b"no image", MAX) == 0
+
+
+def with_parts(file_format, count):
+    """A file whose header has so many empty comments or unknown tags before the image."""
+    if file_format == "TIFF":
+        tags = b"".join(struct.pack("<HHII", 1000 + tag % 60_000, 3, 1, 1) for tag in range(count))
+        return b"II*\0\x08\0\0\0" + struct.pack("<H", min(count, 65_535)) + tags
+    content = picture(64, file_format)
+    place = {"GIF": content.index(b",\0\0\0\0") if file_format == "GIF" else 0, "JPEG": 2}
+    comment = {"GIF": b"!\xfe\0", "JPEG": b"\xff\xfe\0\2"}
+    at = place[file_format]
+    return content[:at] + count * comment[file_format] + content[at:]
+
+
+@pytest.mark.parametrize("file_format", ["GIF", "JPEG"])
+def test_a_header_of_some_hundred_parts_is_read(file_format):
+    assert declared_pixels(with_parts(file_format, 900), MAX) == 64 * 64
+    assert decode(with_parts(file_format, 900), max_pixels=MAX).shape == (64, 64)
+
+
+@pytest.mark.parametrize(
+    ("file_format", "count"),
+    [
+        ("GIF", 3_000_000),
+        ("TIFF", 800_000),
+        ("JPEG", 2_000_000),
+        ("GIF", MAX_READS),
+        ("JPEG", MAX_SEGMENTS),
+    ],
+)
+def test_a_header_of_endless_parts_is_refused_soon(file_format, count):
+    """The header is read in the event loop, where it would hold up every request."""
+    content = with_parts(file_format, count)
+    started = time.thread_time()
+    assert declared_pixels(content, MAX) == 0
+    with pytest.raises(NotAnImageError):
+        decode(content, max_pixels=MAX)
+    assert time.thread_time() - started < 0.5
+
+
+def test_a_big_tiff_whose_tags_lie_beyond_any_file():
+    content = bytearray(saved(Image.new("L", (28, 28)), "TIFF", big_tiff=True))
+    content[8:16] = b"\xff" * 8
+    assert declared_pixels(bytes(content), MAX) == 0
+    with pytest.raises(NotAnImageError, match="TIFF"):
+        decode(bytes(content), max_pixels=MAX)
