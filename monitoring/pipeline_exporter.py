@@ -1,7 +1,7 @@
-"""The pipeline's figures for Prometheus: `python -m monitoring.pipeline_exporter`, port 9109.
+"""Prometheus exporter of the pipeline: `python -m monitoring.pipeline_exporter`, port 9109.
 
-Reads at each scrape what the pipeline left in `reports/` and what the registry says. What is not
-there has no series: nothing is made up, and nothing stops it from answering.
+Each scrape reads the files in `reports/` and the model registry. A value that is missing or
+unreadable has no series, and never keeps the others from being exported.
 """
 
 from __future__ import annotations
@@ -31,15 +31,17 @@ logger = logging.getLogger(__name__)
 MODEL = "mnist-classifier"
 EXPERIMENT = "mnist"
 PORT = 9109
-_PATIENCE = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "3", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0"}
-_GATE = "gate."  # begins the tags in which `pipeline.register` leaves its findings
+# A scrape times out after 10 s, so MLflow gets 3 s and no retries.
+_MLFLOW_LIMITS = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "3", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0"}
+_GATE = "gate."  # prefix of the tags in which `pipeline.register` keeps the gates' results
+_Series = Iterable[tuple[tuple[str, ...], object]]  # label values and value
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Answers scrapes until it is stopped."""
+    """Answer scrapes until SIGINT or SIGTERM."""
     options = _options(arguments)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    for name, value in _PATIENCE.items():  # a scrape waits no longer than 10 s
+    for name, value in _MLFLOW_LIMITS.items():
         os.environ.setdefault(name, value)
     registry = CollectorRegistry()
     registry.register(PipelineCollector(options.reports, options.registry))
@@ -53,77 +55,80 @@ def main(arguments: list[str] | None = None) -> None:
 
 def _options(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        prog="python -m monitoring.pipeline_exporter", description=__doc__
+        prog="python -m monitoring.pipeline_exporter", description=__doc__, allow_abbrev=False
     )
     local = f"sqlite:///{Path.cwd() / 'mlflow.db'}"
-    parser.add_argument("--address", default="127.0.0.1", help="to listen on")
-    parser.add_argument("--port", type=int, default=PORT, help="0 is any free one")
-    parser.add_argument("--reports", type=Path, default=Path("reports"), help="their folder")
+    parser.add_argument("--address", default="127.0.0.1", help="address to listen on")
+    parser.add_argument("--port", type=int, default=PORT, help="port to listen on; 0 is any free")
+    parser.add_argument("--reports", type=Path, default=Path("reports"), help="folder of reports")
     parser.add_argument(
         "--registry",
         default=os.environ.get("MLFLOW_TRACKING_URI") or local,
-        help="MLflow's address; MLFLOW_TRACKING_URI, or mlflow.db in the working folder",
+        help="address of MLflow; MLFLOW_TRACKING_URI, or mlflow.db in the working folder",
     )
     return parser.parse_args(arguments)
 
 
 class PipelineCollector(Collector):
-    """Read anew at each scrape."""
+    """Collect all metrics anew at each scrape."""
 
     def __init__(self, reports: Path, registry: str) -> None:
         self._reports, self._uri = reports, registry
         self._client: MlflowClient | None = None
 
     def describe(self) -> Iterable[Metric]:
-        """Nothing before a scrape: registering must not ask MLflow."""
+        """Describe nothing: registering the collector must not ask MLflow."""
         return []
 
     def collect(self) -> Iterator[Metric]:
-        """The families in the order of the docs."""
-        told = self._told()
-        ended = [*_times(self._reports), *([told[0]] if told and told[0] else [])]
-        last = _family("last_run_timestamp_seconds", "When the pipeline last left figures.")
-        if ended:
-            last.add_metric((), max(ended))
-        yield last
-        yield from _accuracies(_read(self._reports / "comparison.json"))
-        yield from _registered(told[1], told[2]) if told else ()
-        up = _family("registry_up", "Whether MLflow answers.")
-        up.add_metric((), told is not None)
-        yield up
+        """Yield the metric families in the order of docs/MONITORING.md."""
+        answer = self._ask_registry()
+        ended, versions, aliases = answer or (None, [], {})
+        times = [time for time in (*_times(self._reports), ended) if time]
+        last = [((), max(times))] if times else []
+        yield _family("last_run_timestamp_seconds", "When the pipeline last wrote metrics.", last)
+        runs = _object(_read(self._reports / "comparison.json").get("runs"))
+        for name, key in (("test", "test_accuracy"), ("validation", "val_accuracy")):
+            values = [((run,), _object(metrics).get(key)) for run, metrics in runs.items()]
+            about = f"Accuracy of a run of the last comparison on the {name} set."
+            yield _family(f"{name}_accuracy", about, values, "run")
+        if answer:
+            yield from _registered(versions, aliases)
+        up = [((), int(answer is not None))]
+        yield _family("registry_up", "1 if MLflow answers, else 0.", up)
 
-    def _told(self) -> tuple[float, list[ModelVersion], dict[str, str]] | None:
-        """When the latest run ended, all versions, and which has an alias; None without MLflow."""
+    def _ask_registry(self) -> tuple[float | None, list[ModelVersion], dict[str, str]] | None:
+        """Return the last run's end, all versions and the aliases; None if MLflow fails."""
         if self._uri.startswith("sqlite:///") and not Path(self._uri[10:]).exists():
-            return None  # MLflow would make the file
+            return None  # MLflow would create the file
         from mlflow import MlflowClient  # takes seconds
         from mlflow.exceptions import MlflowException
 
         try:
             client = self._client = self._client or MlflowClient(self._uri, self._uri)
-            found = client.search_registered_models(f"name = '{MODEL}'")
+            models = client.search_registered_models(f"name = '{MODEL}'")
             versions = list(client.search_model_versions(f"name = '{MODEL}'"))
-            aliases = {name: str(number) for m in found for name, number in m.aliases.items()}
-            return _ended(client), versions, aliases
+            aliases = {name: str(number) for m in models for name, number in m.aliases.items()}
+            return _last_end(client), versions, aliases
         except (MlflowException, OSError) as error:
             logger.warning("the registry does not answer: %s", str(error)[:200])
             return None
 
 
-def _ended(client: MlflowClient) -> float:
-    """When the latest run of the experiment ended, in seconds; 0 without any."""
+def _last_end(client: MlflowClient) -> float | None:
+    """Return when the experiment's latest run ended, in seconds since 1970."""
     experiment = client.get_experiment_by_name(EXPERIMENT)
     if not experiment:
-        return 0.0
+        return None
     order = ["attributes.end_time DESC"]
     runs = client.search_runs([experiment.experiment_id], order_by=order, max_results=1)
     return max((run.info.end_time or 0 for run in runs), default=0) / 1000
 
 
 def _times(reports: Path) -> Iterator[float]:
-    """When what differs from run to run was written, and when something was promoted."""
+    """Yield when the timings were written, and when a version was last promoted."""
     with suppress(FileNotFoundError):
-        # Git and DVC leave it alone, so its date is true.
+        # Neither Git nor DVC restores this file, so its modification time is that of the run.
         yield (reports / "timings.json").stat().st_mtime
     promotions = reports / "promotions.jsonl"
     try:
@@ -136,67 +141,51 @@ def _times(reports: Path) -> Iterator[float]:
 
 
 def _read(file: Path) -> dict[str, Any]:
-    """A JSON object; an empty one if it is missing, being written, or none that can be read."""
+    """Read a JSON object; return an empty one if the file is missing or unreadable."""
     try:
-        found = json.loads(file.read_bytes())
+        return _object(json.loads(file.read_bytes()))
     except FileNotFoundError:
         return {}
     except (OSError, ValueError) as error:
         logger.warning("%s cannot be read: %s", file, error)
         return {}
-    return _object(found)
 
 
-def _object(found: Any) -> dict[str, Any]:  # noqa: ANN401 - as JSON has it
-    """What was found, or an empty object if it is none."""
+def _object(found: object) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def _number(found: Any) -> float | None:  # noqa: ANN401 - as JSON, or a tag, has it
-    """What was found, if it is a number or the text of one."""
-    try:
-        number = math.nan if isinstance(found, bool) else float(found)
-    except (OverflowError, TypeError, ValueError):
-        return None
-    return number if math.isfinite(number) else None
-
-
-def _accuracies(comparison: dict[str, Any]) -> Iterator[Metric]:
-    for name, key in (("test", "test_accuracy"), ("validation", "val_accuracy")):
-        family = _family(f"{name}_accuracy", f"Of a run in the last comparison, {name} set.", "run")
-        for run, figures in _object(comparison.get("runs")).items():
-            found = _number(_object(figures).get(key))
-            if found is not None:
-                family.add_metric((run,), found)
-        yield family
-
-
 def _registered(versions: list[ModelVersion], aliases: dict[str, str]) -> Iterator[Metric]:
-    for name, tag, of in (
-        ("version_accuracy", "test_accuracy", "test set"),
-        ("version_feedback_accuracy", "feedback_accuracy", "held-out feedback"),
+    """Yield what the registry says of its versions, from their tags."""
+    for name, tag, data in (
+        ("version_accuracy", "test_accuracy", "the test set"),
+        ("version_feedback_accuracy", "feedback_accuracy", "held-out user feedback"),
     ):
-        accuracy = _family(name, f"Of a registered version, {of}.", "model_version")
-        for version in versions:
-            found = _number(version.tags.get(tag))
-            if found is not None:
-                accuracy.add_metric((str(version.version),), found)
-        yield accuracy
-    pointing = _family("alias", "Always 1: what an alias points at.", "alias", "model_version")
-    for alias, number in aliases.items():
-        pointing.add_metric((alias, number), 1)
-    yield pointing
-    gates = _family("gate_passed", "Of the newest version that was judged.", "gate")
-    judged = [v for v in versions if any(tag.startswith(_GATE) for tag in v.tags)]
-    newest = max(judged, key=lambda version: int(version.version), default=None)
-    for tag, finding in newest.tags.items() if newest else ():
-        if tag.startswith(_GATE):
-            gates.add_metric((tag.removeprefix(_GATE),), finding.startswith("passed"))
-    yield gates
+        values = [((str(version.version),), version.tags.get(tag)) for version in versions]
+        yield _family(name, f"Accuracy of a registered version on {data}.", values, "model_version")
+    pointing = [(pair, 1) for pair in aliases.items()]
+    about = "Always 1: the version that an alias points to."
+    yield _family("alias", about, pointing, "alias", "model_version")
+    checked = [v for v in versions if any(tag.startswith(_GATE) for tag in v.tags)]
+    newest = max(checked, key=lambda version: int(version.version), default=None)
+    gates = [
+        ((tag.removeprefix(_GATE),), int(result.startswith("passed")))
+        for tag, result in (newest.tags.items() if newest else ())
+        if tag.startswith(_GATE)
+    ]
+    about = "1 if the newest checked version passed a promotion gate, else 0."
+    yield _family("gate_passed", about, gates, "gate")
 
 
-def _family(name: str, about: str, *labels: str) -> GaugeMetricFamily:
-    return GaugeMetricFamily(f"pipeline_{name}", about, labels=labels)
+def _family(name: str, about: str, series: _Series, *labels: str) -> GaugeMetricFamily:
+    """Return a gauge with the series whose value is a finite number, or the text of one."""
+    family = GaugeMetricFamily(f"pipeline_{name}", about, labels=labels)
+    for values, found in series:
+        with suppress(OverflowError, TypeError, ValueError):
+            number = math.nan if isinstance(found, bool) else float(found)  # type: ignore[arg-type]
+            if math.isfinite(number):
+                family.add_metric(values, number)
+    return family
 
 
 if __name__ == "__main__":
