@@ -1,7 +1,7 @@
-"""`make audit`: known vulnerabilities, secrets, licences and what everything is made of (SBOM).
+"""Supply-chain checks: vulnerabilities, secrets, licences and a CycloneDX SBOM (`make audit`).
 
-A check that could not be made is called NOT CHECKED and fails; with `--offline` an advisory service
-out of reach is still called so, but does not fail.
+A check that could not be made is reported as NOT CHECKED and fails. With `--offline`, an
+unreachable advisory service is still reported, but does not fail.
 """
 
 from __future__ import annotations
@@ -13,41 +13,43 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 ROOT = Path(__file__).resolve().parents[1]
 SERVICE = "https://api.osv.dev/v1/query"
 BASELINE = ".secrets.baseline"
-OUT_OF_REACH = re.compile(r"(Connection|Proxy|SSL)Error|Timeout|Could not connect")
+UNREACHABLE = re.compile(r"(Connection|Proxy|SSL)Error|Timeout|Could not connect")
 
 
 class Pin(NamedTuple):
-    """A line of a lock: package, version and hashes, on whatever system."""
+    """One requirement of a lock file, whatever its environment marker."""
 
     name: str
     version: str
-    hashes: tuple[str, ...]
+    text: str  # as pip-audit reads it: with hashes, without marker
 
 
 class Finding(NamedTuple):
-    """What a check says, and whether that is good enough."""
+    """The result of a check: whether it passed, and what to print."""
 
     good: bool
     text: str
 
 
 class ToolError(Exception):
-    """Why a tool did not do its work."""
+    """A tool is missing or failed; the message says why."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Prints a paragraph for each check; 0 if all is well."""
-    parser = argparse.ArgumentParser(description="Checks what this repository is made of.")
-    parser.add_argument("--root", type=Path, default=ROOT, help="the repository")
-    parser.add_argument("--service", default=SERVICE, help="of advisories, in OSV's protocol")
-    parser.add_argument("--offline", action="store_true", help="no failure if it is out of reach")
+    """Run all checks and print their findings; return 0 if all passed."""
+    parser = argparse.ArgumentParser(
+        prog="python -m deploy.audit", description=__doc__, allow_abbrev=False
+    )
+    parser.add_argument("--root", type=Path, default=ROOT, help="folder of the repository")
+    parser.add_argument("--service", default=SERVICE, help="advisory service, OSV's protocol")
+    parser.add_argument("--offline", action="store_true", help="pass if it cannot be reached")
     options = parser.parse_args(arguments)
     root: Path = options.root
     out = root / "build/audit"
@@ -67,119 +69,108 @@ def main(arguments: Sequence[str] | None = None) -> int:
             finding = Finding(False, f"NOT CHECKED: {error}")
         good = good and finding.good
         indented = finding.text.replace("\n", "\n" + " " * 17)
-        sys.stdout.write(f"{name:15}  {indented}\n")
-        sys.stdout.flush()
+        print(f"{name:15}  {indented}", flush=True)
     return 0 if good else 1
 
 
 def pins(lock: str) -> list[Pin]:
-    """Every pin, also those for other systems and Pythons, which an installer here would skip."""
+    """Parse a lock file: every pin, also those for other systems and Python versions."""
     found = []
     for requirement in re.split(r"\n(?=\S)", re.sub(r"^#.*\n", "", lock, flags=re.MULTILINE)):
         head = re.match(r"([\w.-]+)(?:\[[^]]*\])?==([^\s;]+)", requirement)
         if head:
-            hashes = tuple(re.findall(r"--hash=(\S+)", requirement))
-            found.append(Pin(canonical(head[1]), head[2], hashes))
+            hashes = re.findall(r"--hash=\S+", requirement)
+            name = canonical(head[1])
+            found.append(Pin(name, head[2], " ".join([f"{name}=={head[2]}", *hashes])))
         elif requirement.strip():
             raise ValueError(f"not a pin: {requirement.splitlines()[0]}")
     return found
 
 
+def canonical(name: str) -> str:
+    """Return a package's name as PyPI compares it (PEP 503)."""
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
 def vulnerabilities(locks: dict[str, list[Pin]], service: str, offline: bool) -> Finding:
-    """What the advisory service knows of each version that a lock names."""
+    """Look up every locked version in the advisory service."""
     known: dict[tuple[str, str], list[str]] = {}
+    left = sorted({pin for lock in locks.values() for pin in lock})
     try:
-        for batch in batches({pin for lock in locks.values() for pin in lock}):
-            known |= advisories(batch, service)
+        while left:  # pip-audit takes one version of a package at a time
+            batch = {pin.name: pin for pin in reversed(left)}
+            known |= advisories(batch.values(), service)
+            left = [pin for pin in left if batch[pin.name] != pin]
     except ConnectionError:
         return Finding(offline, f"NOT CHECKED: the advisory service cannot be reached ({service})")
     lines, good = [], True
     for name, lock in locks.items():
         bad = [pin for pin in lock if known[pin[:2]]]
         good = good and not bad
-        said = f"{len(bad)} with known vulnerabilities" if bad else "none with a known one"
-        lines.append(f"requirements/{name}: {len(lock)} versions, {said}")
+        count = f"{len(bad)} with known vulnerabilities" if bad else "none with a known one"
+        lines.append(f"requirements/{name}: {len(lock)} versions, {count}")
         lines += [f"  {pin.name} {pin.version}: {', '.join(known[pin[:2]])}" for pin in bad]
     return Finding(good and bool(locks), "\n".join(lines) or "no lock files")
 
 
-def batches(wanted: Iterable[Pin]) -> Iterator[list[Pin]]:
-    """All of them, no name twice in a batch: pip-audit takes one version of a package."""
-    left = sorted(wanted)
-    while left:
-        batch = {pin.name: pin for pin in reversed(left)}
-        yield sorted(batch.values())
-        left = [pin for pin in left if batch[pin.name] != pin]
-
-
-def advisories(batch: list[Pin], service: str) -> dict[tuple[str, str], list[str]]:
-    """The names of the advisories on each.
+def advisories(batch: Iterable[Pin], service: str) -> dict[tuple[str, str], list[str]]:
+    """Return the ids of the advisories by name and version, with pip-audit.
 
     Raises:
-        ConnectionError: the service is out of reach.
-        ToolError: pip-audit did not say something of each.
+        ConnectionError: the service cannot be reached.
+        ToolError: pip-audit failed, or left out a version.
     """
     with tempfile.TemporaryDirectory() as folder:
         lock, report = Path(folder, "lock.txt"), Path(folder, "report.json")
-        lock.write_text(
-            "".join(
-                " ".join([f"{pin.name}=={pin.version}", *(f"--hash={h}" for h in pin.hashes)])
-                + "\n"
-                for pin in batch
-            )
-        )
-        # Not strict, it calls green what it could not look up; without a report nothing was.
+        lock.write_text("".join(f"{pin.text}\n" for pin in batch))
+        # Without --strict, pip-audit passes versions that it could not look up.
         done = run(
             *("pip-audit", "--strict", "--require-hashes", "--disable-pip"),
             *("--progress-spinner", "off", "--vulnerability-service", "osv", "--osv-url", service),
             *("--format", "json", "--output", str(report), "--requirement", str(lock)),
         )
-        last = (done.stderr.strip().splitlines() or ["it said nothing"])[-1]
         if not report.exists():
-            if OUT_OF_REACH.search(last):
+            last = (done.stderr.strip().splitlines() or ["no output"])[-1]
+            if UNREACHABLE.search(last):
                 raise ConnectionError(last)
             raise ToolError(f"pip-audit: {last}")
         answers = json.loads(report.read_text())["dependencies"]
     found = {(a["name"], a["version"]): [v["id"] for v in a["vulns"]] for a in answers}
     missing = [pin.name for pin in batch if pin[:2] not in found]
     if missing:
-        raise ToolError(f"pip-audit said nothing of {', '.join(missing)}")
+        raise ToolError(f"pip-audit left out {', '.join(missing)}")
     return found
 
 
 def secrets(root: Path) -> Finding:
-    """What looks like a secret in the files that git tracks, and is not in the baseline."""
+    """Scan the files that Git tracks for secrets that the baseline does not list."""
     baseline = root / BASELINE
     if not baseline.exists():
         raise ToolError(f"{BASELINE} is missing")
     tracked = run("git", "ls-files", "-z", cwd=root).stdout.split("\0")[:-1]
     files = [name for name in tracked if (root / name).is_file() and name != BASELINE]
     with tempfile.TemporaryDirectory() as folder:
-        # A copy: the tool writes the lines' new numbers into its baseline.
-        copy = shutil.copy(baseline, folder)
-        done = run(
-            *("detect-secrets-hook", "--json", "--no-verify", "--baseline", str(copy), *files),
-            cwd=root,
-        )
+        copy = shutil.copy(baseline, folder)  # the tool updates line numbers in its baseline
+        hook = "detect-secrets-hook", "--json", "--no-verify", "--baseline", str(copy)
+        done = run(*hook, *files, cwd=root)
     if done.returncode == 1 and done.stdout.startswith("{"):
         places = [
             f"  {file}:{secret['line_number']}: {secret['type']}"
             for file, found in json.loads(done.stdout)["results"].items()
             for secret in found
         ]
-        head = f"FOUND in {len(files)} tracked files; if it is none: `# pragma: allowlist secret`"
+        head = f"FOUND in {len(files)} tracked files; mark others `# pragma: allowlist secret`"
         return Finding(False, "\n".join([head, *places]))
-    if done.returncode not in (0, 3):  # 3: lines have moved
+    if done.returncode not in (0, 3):  # 3: line numbers in the baseline have moved
         raise ToolError(f"detect-secrets: {(done.stderr or done.stdout).strip()[-200:]}")
-    return Finding(True, f"none in {len(files)} tracked files that {BASELINE} does not know")
+    return Finding(True, f"none in {len(files)} tracked files beyond {BASELINE}")
 
 
 def licences(served: Iterable[Pin], path: Path) -> Finding:
-    """Writes what each installed package says of its licence."""
-    done = run("pip-licenses", "--python", sys.executable, "--from", "mixed", "--format", "json")
-    if done.returncode:
-        raise ToolError(f"pip-licenses: {done.stderr.strip()[-200:]}")
-    packages = json.loads(done.stdout)
+    """Write a table of the licence of each installed package."""
+    packages = json.loads(
+        checked(*("pip-licenses", "--python", sys.executable), *("--from", "mixed", "-f", "json"))
+    )
     image = {pin.name for pin in served}
     lines = ["| package | version | licence | in the serving image |", "|---|---|---|---|"]
     for package in packages:
@@ -189,30 +180,24 @@ def licences(served: Iterable[Pin], path: Path) -> Finding:
     absent = sorted(image - {canonical(package["Name"]) for package in packages})
     lines += [f"| {name} | | not installed here | yes |" for name in absent]
     path.write_text("\n".join(lines) + "\n")
-    unknown = sum(package["License"] == "UNKNOWN" for package in packages)
-    said = f"; {unknown} do not say theirs" if unknown else ""
+    text = f"of {len(packages)} packages in build/audit/{path.name}"
+    if unknown := sum(package["License"] == "UNKNOWN" for package in packages):
+        text += f"; {unknown} do not state one"
     if absent:
-        said += f"; of the serving image not installed here: {', '.join(absent)}"
-    return Finding(True, f"of {len(packages)} packages in build/audit/{path.name}{said}")
-
-
-def canonical(name: str) -> str:
-    """As packages are called where they are compared."""
-    return re.sub(r"[-_.]+", "-", name).lower()
+        text += f"; in the serving image, not installed here: {', '.join(absent)}"
+    return Finding(True, text)
 
 
 def sbom(root: Path, locks: dict[str, list[Pin]], out: Path) -> Finding:
-    """Writes a CycloneDX document for each lock, the same each time."""
+    """Write a reproducible CycloneDX SBOM for each lock file."""
     lines = []
     for name, lock in locks.items():
         path = out / Path(name).with_suffix(".cdx.json").name
-        done = run(
+        checked(
             *("cyclonedx-py", "requirements", "--output-reproducible", "--of", "JSON"),
             *("--output-file", str(path), "--pyproject", str(root / "pyproject.toml")),
             str(root / "requirements" / name),
         )
-        if done.returncode:
-            raise ToolError(f"cyclonedx-py: {done.stderr.strip()[-200:]}")
         components = json.loads(path.read_text())["components"]
         if len(components) != len(lock):
             raise ToolError(f"{path.name} has {len(components)} of {len(lock)} versions")
@@ -220,12 +205,20 @@ def sbom(root: Path, locks: dict[str, list[Pin]], out: Path) -> Finding:
     return Finding(bool(lines), "\n".join(lines) or "no lock files")
 
 
+def checked(program: str, *arguments: str) -> str:
+    """Run a program; return its output, or raise ToolError if it fails."""
+    done = run(program, *arguments)
+    if done.returncode:
+        raise ToolError(f"{program}: {done.stderr.strip()[-200:]}")
+    return done.stdout
+
+
 def run(program: str, *arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
-    """What a program of this environment, or else of the system, prints."""
+    """Run a program of this environment, or of the system."""
     beside = Path(sys.executable).parent / program
     found = str(beside) if beside.exists() else shutil.which(program)
     if found is None:
-        raise ToolError(f"{program} is not installed")
+        raise ToolError(f"{program} is not installed: make setup")
     return subprocess.run(  # noqa: S603  names and arguments are ours
         [found, *arguments], cwd=cwd, capture_output=True, text=True, check=False
     )
