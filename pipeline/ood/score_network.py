@@ -1,7 +1,7 @@
 """The network behind the OOD score: ten digits and an eleventh class for all that is none.
 
 Ten classes of digits instead of one: errors are fewer on kinds of examples that are not in the
-training set (docs/ML_PIPELINE.md has the comparison).
+training set (docs/MEASUREMENTS.md has the comparison).
 """
 
 from __future__ import annotations

@@ -173,7 +173,7 @@ def test_the_file_begins_with_the_commands_that_apply_it(name):
     assert commands[build].endswith("--tag $IMAGE")
     assert "az acr build" not in "\n".join(commands)
     # The document has them too.
-    documented = (ROOT / "docs/DEPLOYMENT.md").read_text().splitlines()
+    documented = (ROOT / "docs/DEPLOY_CLOUDS.md").read_text().splitlines()
     assert [c for c in commands if c not in {line.strip() for line in documented}] == []
     assert f"{name}.yaml" in head
     assert "models:/mnist-classifier@champion" in head or "MODEL_URI" in head

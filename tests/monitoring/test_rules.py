@@ -83,7 +83,7 @@ def test_the_runbooks_commands_are_whole():
     asked = [c for c in re.findall(r"curl(?:\\\n|[^\n])*", RUNBOOK) if "$URL/predict" in c]
     assert asked
     assert all('-H "X-API-Key: $KEY"' in command for command in asked)
-    back = [line for line in RUNBOOK.splitlines() if "pipeline.register --rollback" in line]
+    back = [line for line in RUNBOOK.splitlines() if "trainer python -m pipeline.register" in line]
     assert back
     assert all("MLFLOW_TRACKING_URI=http" in line for line in back)
     jobs = set(re.findall(r"cronjob/([\w-]+)", RUNBOOK))
