@@ -16,6 +16,7 @@ from pipeline.data import dataset
 from pipeline.data.dataset import CLASSES, NAMES, SIDE, Images, Labels, Split, Splits
 from pipeline.reports.sample_sheet import sample_sheet
 from pipeline.storage.files import replacing, sha256, write_json
+from pipeline.storage.idx import read_idx
 from pipeline.user_feedback import export_file
 from serve.imaging.placement import centre_digit
 
@@ -76,7 +77,7 @@ def _idx(folder: Path, data: Data) -> Published:
         name = next((name for name in data.files if name.startswith(role)), None)
         if name is None:
             raise PipelineError(f"conf/data/{data.name}.yaml names no file {role}…")
-        return dataset.read_idx((folder / name).read_bytes(), name)
+        return read_idx((folder / name).read_bytes(), name)
 
     images = np.concatenate([array("train-images"), array("t10k-images")])
     own_test = array("t10k-labels")

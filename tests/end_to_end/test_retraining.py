@@ -8,6 +8,7 @@ import pytest
 from support.feedback_entries import database, entry
 
 from pipeline.data import dataset
+from pipeline.storage.idx import read_idx
 
 MNIST = Path(__file__).parents[3] / "shared/mnist"
 pytestmark = [
@@ -53,7 +54,7 @@ def test_accuracy_on_feedback_is_a_figure_of_its_own(retrained):
 def test_the_test_images_are_those_of_mnist(retrained):
     split = dataset.load(retrained.folder / "data/processed/mnist_feedback.npz", "test")
     raw = retrained.folder / "data/raw/mnist_feedback/t10k-images-idx3-ubyte"
-    np.testing.assert_array_equal(split.images, dataset.read_idx(raw.read_bytes(), raw.name))
+    np.testing.assert_array_equal(split.images, read_idx(raw.read_bytes(), raw.name))
 
 
 def test_git_and_dvc_know_which_feedback_it_was(retrained):

@@ -10,9 +10,9 @@ from support.feedback_entries import database, entry, noise
 
 from pipeline import retrain
 from pipeline.config import PipelineError
-from pipeline.data import dataset
 from pipeline.registry import gates, mlflow_runs
 from pipeline.registry.versions import CHAMPION
+from pipeline.storage.idx import write_idx
 
 
 @pytest.fixture
@@ -97,7 +97,7 @@ def test_images_that_mnist_has_do_not_count(champion, steps, workspace, caplog):
     database(workspace / "1.db", wrong)
     raw = workspace / "data/raw/mnist/t10k-images-idx3-ubyte"
     raw.parent.mkdir(parents=True)
-    raw.write_bytes(dataset.write_idx(np.stack([noise(n) for n in range(11)])))
+    raw.write_bytes(write_idx(np.stack([noise(n) for n in range(11)])))
     text = said(caplog, "--feedback", "1.db")
     assert "99 images of feedback, 100 wanted (conf/data/mnist_feedback.yaml; 11 that" in text
     assert steps == PIPELINE
@@ -119,7 +119,7 @@ def test_mnist_is_fetched_before_its_images_are_told_from_new_ones(
         if command[-1] == "fetch":
             raw = workspace / "data/raw/mnist/t10k-images-idx3-ubyte"
             raw.parent.mkdir(parents=True)
-            raw.write_bytes(dataset.write_idx(np.stack([noise(n) for n in range(110)])))
+            raw.write_bytes(write_idx(np.stack([noise(n) for n in range(110)])))
 
     monkeypatch.setattr(retrain, "run", run)
     assert "0 images of feedback, 100 wanted" in said(caplog, "--feedback", "1.db")
