@@ -9,6 +9,7 @@ TIFF), always less than 5 % of an answer.
 
 from __future__ import annotations
 
+import math
 import re
 import sys
 import warnings
@@ -35,6 +36,8 @@ _SIGNATURES = {
     "BMP": (b"BM",),
     "TIFF": (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"),
 }
+
+_PNG_START = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR"
 
 _MARKER = re.compile(rb"\xff[^\x00\x01\xff\xd0-\xd8]")  # of a JPEG: ends data, or begins a segment
 _END, _SCAN = 0xD9, 0xDA
@@ -82,7 +85,16 @@ def declared_pixels(content: bytes, max_pixels: int) -> int:
                 size = open_image(content, file_format, max_pixels).size
     except ImageError:
         return 0
-    return size[0] * size[1]
+    return math.prod(size)
+
+
+def is_small_png(content: bytes, max_pixels: int) -> bool:
+    """Whether it is a PNG of few bytes that declares few pixels."""
+    return (
+        len(content) <= 2 * max_pixels
+        and content.startswith(_PNG_START)
+        and 0 < math.prod(_png_size(content.ljust(24, b"\0"))) <= max_pixels
+    )
 
 
 def open_image(content: bytes, file_format: str, max_pixels: int) -> ImageFile.ImageFile:
@@ -100,7 +112,7 @@ def open_image(content: bytes, file_format: str, max_pixels: int) -> ImageFile.I
     file = _HeaderFile(content)
     image = Image.open(file, formats=(file_format,))
     file.lift()
-    if declared and image.width * image.height > declared[0] * declared[1]:
+    if declared and math.prod(image.size) > math.prod(declared):
         raise NotAnImageError(f"the {file_format} image declares two sizes")
     check_size(image.size, max_pixels)
     return image
@@ -121,10 +133,11 @@ def image_errors(file_format: str, max_pixels: int) -> Iterator[None]:
 
 def check_size(size: Size, max_pixels: int) -> None:
     """Raise TooManyPixelsError if the size has more pixels than that."""
-    width, height = size
-    if width * height > max_pixels:
+    pixels = math.prod(size)
+    if pixels > max_pixels:
+        width, height = size
         raise TooManyPixelsError(
-            f"{width} x {height} is {width * height:,} pixels, more than {max_pixels:,}"
+            f"{width} x {height} is {pixels:,} pixels, more than {max_pixels:,}"
         )
 
 

@@ -79,10 +79,10 @@ class BundleCache:
         content = _json(self._status)
         return str(content.get("failure", "")) if content.get("source") == self._source else ""
 
-    def holds(self, release: Release) -> bool:
+    def is_intact(self, release: Release) -> bool:
         """Whether the release's files are whole: a crash or a full disk may have spoilt them."""
         try:
-            check(self.path(release))
+            verify_bundle(self.path(release))
         except BundleError as error:
             logger.warning("the cached version %s is spoilt: %s", release.version, error)
             return False
@@ -117,7 +117,7 @@ class BundleCache:
         Raises:
             BundleError: it is not a bundle that answers; what was in service stays.
         """
-        check(incoming or self.path(release))
+        verify_bundle(incoming or self.path(release))
         if incoming:
             incoming.chmod(0o755)
             for path in (*incoming.iterdir(), incoming):
@@ -136,7 +136,7 @@ class BundleCache:
         )
         self._prune(keep={release.folder, previous.folder if previous else ""})
 
-    def say(self, failure: str) -> None:
+    def set_failure(self, failure: str) -> None:
         """Records why the source cannot be followed, or with an empty text that it can."""
         if failure != self.failure() or not self._status.exists():
             self._write(self._status, {"failure": failure})
@@ -154,7 +154,7 @@ class BundleCache:
                 shutil.rmtree(entry, ignore_errors=True)
 
 
-def check(bundle: Path) -> None:
+def verify_bundle(bundle: Path) -> None:
     """Loads the bundle and lets it answer once.
 
     Raises:
@@ -210,7 +210,7 @@ def _stamp(path: Path) -> tuple[int, int]:
     return (stat.st_mtime_ns, stat.st_ino)
 
 
-def cache(settings: Settings) -> BundleCache:
+def open_cache(settings: Settings) -> BundleCache:
     """The cache of what these settings say to serve."""
     if settings.registered:
         return BundleCache(

@@ -55,20 +55,20 @@ def sync_folder(settings: Settings, count: Callable[[str], None]) -> None:
 
     On failure the last good one stays, and the cache says why. `count` is told the outcome.
     """
-    target, folder = bundle_cache.cache(settings), Path(settings.model_uri)
+    target, folder = bundle_cache.open_cache(settings), Path(settings.model_uri)
     with target.lock():
         try:
             identity = bundle_digest.identity(folder)
             release = Release(bundle_cache.folder_name(identity[:12], identity), identity[:12])
             pointer = target.pointer()
-            if not pointer or pointer.current != release or not target.holds(release):
+            if not pointer or pointer.current != release or not target.is_intact(release):
                 _take(target, release, folder, (folder / "model.json").stat().st_mtime)
                 count(SUCCESS)
-            target.say("")
+            target.set_failure("")
         except (BundleError, OSError) as error:
             logger.error("MODEL_URI=%s: %s", folder, error)
             count(INVALID)
-            target.say("the bundle in MODEL_URI cannot be served")
+            target.set_failure("the bundle in MODEL_URI cannot be served")
 
 
 def _take(target: BundleCache, release: Release, files: Path, made: float) -> None:
@@ -97,7 +97,7 @@ class RegistrySync:
         self._registered = registered
         self._uri = settings.mlflow_tracking_uri
         self._poll = settings.model_poll_seconds
-        self._cache = bundle_cache.cache(settings)
+        self._cache = bundle_cache.open_cache(settings)
         self._count = count
 
     def run(self, wait: Callable[[float], None] = time.sleep) -> None:
@@ -118,7 +118,7 @@ class RegistrySync:
                 with _registry_errors():
                     version = self._resolve()
                     self._bring(version)
-                self._cache.say("")
+                self._cache.set_failure("")
                 return True
         except BundleError as error:
             logger.error("version %s cannot be served: %s", version.version, _masked(error))
@@ -140,7 +140,7 @@ class RegistrySync:
     def _fail(self, outcome: str, reason: str) -> None:
         self._count(outcome)
         try:
-            self._cache.say(reason)
+            self._cache.set_failure(reason)
         except OSError as error:
             logger.error("the cache cannot say so: %s", error)
 
@@ -179,7 +179,7 @@ class RegistrySync:
             bundle_cache.folder_name(str(version.version), identity), str(version.version)
         )
         pointer = self._cache.pointer()
-        held = pointer is not None and release in pointer and self._cache.holds(release)
+        held = pointer is not None and release in pointer and self._cache.is_intact(release)
         if held and pointer and pointer.current == release:
             return
         if held:
@@ -229,7 +229,7 @@ def _masked(error: Exception) -> str:
 def record_death(settings: Settings) -> None:
     """Lets `/health` say that the process that pulls is gone; the next one counts it."""
     try:
-        bundle_cache.cache(settings).say(_DEATH)
+        bundle_cache.open_cache(settings).set_failure(_DEATH)
     except OSError as error:
         logger.error("the cache cannot say so: %s", error)
 
@@ -243,7 +243,7 @@ def main(settings: Settings, count: Callable[[str], None], parent: int) -> None:
     }.items():
         os.environ.setdefault(name, value)
 
-    if bundle_cache.cache(settings).failure() == _DEATH:
+    if bundle_cache.open_cache(settings).failure() == _DEATH:
         count(DIED)
 
     def wait(seconds: float) -> None:

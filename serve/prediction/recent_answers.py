@@ -14,7 +14,7 @@ import threading
 import time
 import zlib
 from collections.abc import Iterator
-from io import BufferedRandom
+from io import BufferedRandom, BytesIO
 from pathlib import Path
 from typing import NamedTuple
 
@@ -60,6 +60,12 @@ class Window(NamedTuple):
     versions: NDArray[np.str_]
     times: NDArray[np.int64]  # nanoseconds since 1970
     likelihoods: NDArray[np.float32]  # NaN where the model gave none
+
+    def npz(self) -> bytes:
+        """Return the content of an `.npz` file with these arrays."""
+        file = BytesIO()
+        np.savez(file, allow_pickle=False, **self._asdict())
+        return file.getvalue()
 
 
 class RecentAnswers:

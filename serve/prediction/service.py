@@ -1,128 +1,112 @@
-"""What answers: pictures in, predictions out, and all that is counted and kept on the way."""
+"""The prediction service of one worker: pictures in, predictions out, all counted and kept."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from io import BytesIO
 from time import perf_counter
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
-from numpy.typing import NDArray
 
-from serve.decoding.headers import declared_pixels
+from serve.decoding.headers import declared_pixels, is_small_png
 from serve.decoding.normalise_file import normalise_file
-from serve.imaging.errors import ImageError, NoDigitError, TooManyPixelsError
+from serve.imaging.errors import ImageError, TooManyPixelsError
 from serve.imaging.png import data_uri
-from serve.models.bundle_cache import cache
+from serve.models.bundle_cache import open_cache
 from serve.models.loaded import LoadedModels, Model
+from serve.prediction.answer import Answer, Image, build_answer, infer
 from serve.prediction.feedback_store import FeedbackStore
 from serve.prediction.picture import Picture
 from serve.prediction.recent_answers import ANSWER_SIZE, RecentAnswers, Seen
-from serve.prediction.work_queue import MAX_ITEMS, BusyError, Check, WorkQueue
+from serve.prediction.work_queue import MAX_ITEMS, BusyError, Check, WorkQueues
 from serve.settings import Settings
 from serve.telemetry.metrics import Described, Metrics, State
 from serve.telemetry.tracing import Tracing
 
-Answer = dict[str, Any]
 Result = TypeVar("Result")
 
-# What may wait for a thread.
-_WAITING_BYTES = 64 * 2**20  # of all requests
-_WAITING_PICTURES = 16  # of the largest size: a few seconds
-_BATCH_PICTURES = 4  # of the largest size in a batch
-_LEAST_PIXELS = 8192  # as many as are read in the time that any picture takes
-_BYTE_PIXELS = 4  # as many as are read in the time that a byte of a tensor takes
-_SMALL_BODY = 64 * 2**10  # bytes that are parsed in well under a millisecond
-_WINDOWS = 2  # on their way at a time
-_CHUNK = 32  # images at a time: more is no faster and takes more memory
-_SMALL_PIXELS = 4096  # of a PNG that is read in well under a millisecond
-_PNG = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR"
+# Work is measured in pixels to decode. A queue takes this many pictures of the largest size, which
+# are a few seconds' work, a batch this many.
+MAX_WAITING_PICTURES = 16
+MAX_BATCH_PICTURES = 4
+# Pixels that take as long to decode as the least picture takes in all, or a byte of a tensor.
+MIN_PICTURE_PIXELS = 8192
+PIXELS_PER_TENSOR_BYTE = 4
+
+# Parsed or normalised in well under a millisecond: less than a change of threads would cost others.
+SMALL_BODY_BYTES = 64 * 2**10
+SMALL_PNG_PIXELS = 4096
+
+MAX_WINDOWS = 2  # being made or sent at a time
 
 
 class Service:
-    """One worker's models and memory; the routes share it."""
+    """One worker's models, feedback, recent answers and work queues; the routes share it."""
 
     def __init__(self, settings: Settings, metrics: Metrics, tracing: Tracing) -> None:
         self.settings = settings
         self.metrics = metrics
-        self.models = LoadedModels(cache(settings), metrics.expect)
+        self.models = LoadedModels(open_cache(settings), metrics.expect)
         self.feedback = FeedbackStore(settings.state_dir / "feedback.db")
         self.tracing = tracing
         self.stopping = False
-        self._waiting = self._windows = 0
+        self._windows = 0
         self._threshold = np.float32(settings.confidence_threshold)
         metrics.describe_model(self._state)
 
     def open(self) -> None:
-        """Takes threads and files, for as long as requests come."""
-        self.recent = RecentAnswers(
-            self.settings.state_dir / "recent", self.settings.recent_requests
-        )
-        # A thread for each kind of what would hold up the event loop. Two batches at once would
-        # take more than twice as long, for they wrangle over Python's lock.
-        largest = _WAITING_PICTURES * self.settings.max_image_pixels
-        most = max(largest, MAX_ITEMS * _LEAST_PIXELS)
-        self._bodies = WorkQueue("bodies", most)
-        self._pictures = WorkQueue("pictures", most)
-        self._batches = WorkQueue("batches", most)
+        """Open threads and files; `close` is its counterpart."""
+        settings = self.settings
+        self.recent = RecentAnswers(settings.state_dir / "recent", settings.recent_requests)
+        largest = MAX_WAITING_PICTURES * settings.max_image_pixels
+        self._queues = WorkQueues(max(largest, MAX_ITEMS * MIN_PICTURE_PIXELS))
 
     def close(self) -> None:
-        """Lets go of threads and files."""
-        for queue in (self._bodies, self._pictures, self._batches):
-            queue.close()
+        """Close threads and files."""
+        self._queues.close()
         self.recent.close()
         self.tracing.close()
 
     @property
     def ready(self) -> bool:
-        """Whether new requests should come here."""
+        """Whether a load balancer should send new requests here."""
         return self.models.current is not None and not self.stopping
 
     @property
     def degraded(self) -> bool:
-        """Whether what is in service, if anything is, may not be the newest."""
+        """Whether there is no model in service, or perhaps not the newest."""
         return self.models.current is None or bool(self.models.failure)
 
     async def parse(
         self, body: bytes, parse: Callable[[], Result], check: Check | None = None
     ) -> Result:
-        """What the body says: beside the event loop if it is a large one.
+        """Parse a body with `parse`: a large one beside the event loop.
 
         Raises:
             BusyError: too much is waiting already.
         """
         with self.tracing.span("decode", bytes=len(body)):
-            if len(body) <= _SMALL_BODY:
+            if len(body) <= SMALL_BODY_BYTES:
                 return parse()
-            return await self._beside(self._bodies, parse, len(body), 0, check)
+            work = self.tracing.carried(parse)
+            return await self._queues.run(self._queues.bodies, work, len(body), 0, check)
 
     async def run_batch(
         self, size: int, work: Callable[[], Result], check: Check | None = None
     ) -> Result:
-        """Does the work, on a tensor of `size` bytes, beside the event loop.
+        """Do the work on a tensor of `size` bytes, beside the event loop.
 
         Raises:
             BusyError: too much is waiting already.
         """
-        return await self._beside(self._batches, work, size, size * _BYTE_PIXELS, check)
+        return await self._run_batch(work, size, size * PIXELS_PER_TENSOR_BYTE, check)
 
-    async def _beside(
-        self,
-        queue: WorkQueue,
-        work: Callable[[], Result],
-        size: int,
-        pixels: int,
-        check: Check | None,
+    async def _run_batch(
+        self, work: Callable[[], Result], size: int, pixels: int, check: Check | None
     ) -> Result:
-        if self._waiting and self._waiting + size > _WAITING_BYTES:
-            raise BusyError
-        self._waiting += size
-        try:
-            return await queue.run(self.tracing.carried(work), pixels, check)
-        finally:
-            self._waiting -= size
+        work = self.tracing.carried(work)
+        return await self._queues.run(self._queues.batches, work, size, pixels, check)
 
     async def predict_file(
         self,
@@ -133,47 +117,43 @@ class Service:
         show: bool = False,
         check: Check | None = None,
     ) -> Answer:
-        """The prediction for an image file; `show`: with the image that the model saw.
+        """Return the prediction for an image file; `show`: with the image that the model saw.
 
-        That for a draft is neither counted nor kept: a half-drawn digit is no input gone wrong.
+        The answer for a draft is neither counted nor kept: a digit that is still being drawn is no
+        sign of data drift.
 
         Raises:
-            ImageError, NoDigitError: as `normalise`.
-            BusyError
+            ImageError: as `normalise_file`.
+            BusyError: too much is waiting already.
         """
         started = perf_counter()
-        image = await self._normalised(picture.content, check)
+        image = await self._normalise(picture.content, check)
         with self.tracing.span("infer", images=1, version=model.version):
-            probabilities = model.predictor.probabilities(image[None])[0]
-            likelihood = model.predictor.likelihoods(image[None])[0]
-        seconds = perf_counter() - started
-        answer = self._answer(
-            image, probabilities, likelihood, model, request_id, None if picture.draft else seconds
-        )
+            (probabilities,), (likelihood,) = infer(model, image[None])
+        answer = build_answer(probabilities, likelihood, model, request_id, self._threshold)
+        if not picture.draft:
+            self._keep(answer, image, perf_counter() - started)
         return answer | {"image": data_uri(image)} if show else answer
 
     async def recognise(self, content: bytes, model: Model) -> Seen:
-        """What the model makes of an image file, without counting or keeping it."""
-        image = await self._normalised(content)
+        """Return what the model makes of an image file, without counting or keeping it."""
+        image = await self._normalise(content)
         digit = int(model.predictor.probabilities(image[None])[0].argmax())
         return Seen(image, digit, model.version)
 
-    async def _normalised(self, content: bytes, check: Check | None = None) -> NDArray[np.uint8]:
+    async def _normalise(self, content: bytes, check: Check | None = None) -> Image:
+        def work() -> Image:
+            return normalise_file(content, max_pixels=limit)
+
         limit = self.settings.max_image_pixels
         with self.tracing.span("normalise", images=1, bytes=len(content)):
-            if _is_small(content):
-                return normalise_file(content, max_pixels=limit)
-            return await self._beside(
-                self._pictures,
-                lambda: normalise_file(content, max_pixels=limit),
-                len(content),
-                max(_LEAST_PIXELS, self._pixels(content)),
-                check,
+            if is_small_png(content, SMALL_PNG_PIXELS):
+                return work()
+            pixels = max(MIN_PICTURE_PIXELS, declared_pixels(content, limit))
+            carried = self.tracing.carried(work)
+            return await self._queues.run(
+                self._queues.pictures, carried, len(content), pixels, check
             )
-
-    def _pixels(self, content: bytes) -> int:
-        """How many pixels will be decoded: none of a picture that is refused for its size."""
-        return declared_pixels(content, self.settings.max_image_pixels)
 
     async def predict_files(
         self,
@@ -182,14 +162,14 @@ class Service:
         request_id: str,
         check: Check | None = None,
     ) -> list[Answer | Exception]:
-        """A prediction for each image file, or why there is none.
+        """Return a prediction for each image file, or the exception that says why there is none.
 
         `contents` may hold exceptions, which come back in their places.
 
         Raises:
             BusyError: too much is waiting already.
         """
-        capped, pixels = self._capped(contents)
+        capped, pixels = self._within_limit(contents)
 
         def work() -> list[Answer | Exception]:
             started = perf_counter()
@@ -200,98 +180,75 @@ class Service:
             return [image if isinstance(image, Exception) else next(answers) for image in images]
 
         size = sum(len(content) for content in capped if isinstance(content, bytes))
-        pixels = max(pixels, _LEAST_PIXELS * len(capped))
-        return await self._beside(self._batches, work, size, pixels, check)
+        return await self._run_batch(
+            work, size, max(pixels, MIN_PICTURE_PIXELS * len(capped)), check
+        )
 
-    def _capped(self, contents: Sequence[bytes | Exception]) -> tuple[list[bytes | Exception], int]:
-        """The pictures of a batch, errors for those beyond its pixels, and how many it has."""
-        most, total = _BATCH_PICTURES * self.settings.max_image_pixels, 0
+    def _within_limit(
+        self, contents: Sequence[bytes | Exception]
+    ) -> tuple[list[bytes | Exception], int]:
+        """Return the batch, with errors for files beyond its limit of pixels, and its pixels."""
+        largest = self.settings.max_image_pixels
+        limit, total = MAX_BATCH_PICTURES * largest, 0
         capped = list(contents)
         for place, content in enumerate(contents):
-            pixels = self._pixels(content) if isinstance(content, bytes) else 0
-            if total + pixels > most:
+            pixels = declared_pixels(content, largest) if isinstance(content, bytes) else 0
+            if total + pixels > limit:
                 capped[place] = TooManyPixelsError(
-                    f"with this picture the batch has more than {most:,} pixels: send it in another"
+                    f"with this picture the batch has more than {limit:,} pixels: "
+                    "send it in another"
                 )
             else:
                 total += pixels
         return capped, total
 
-    def predict_images(
-        self,
-        images: Sequence[NDArray[np.uint8]],
-        model: Model,
-        request_id: str,
-        started: float,
-    ) -> list[Answer]:
-        """Predictions for (28, 28) images; the n-th has the id `request_id.n`."""
-        if not len(images):
-            return []
-        stacked = np.stack(images)
-        chunks = [stacked[start : start + _CHUNK] for start in range(0, len(stacked), _CHUNK)]
-        with self.tracing.span("infer", images=len(stacked), version=model.version):
-            rows = np.concatenate([model.predictor.probabilities(chunk) for chunk in chunks])
-            likelihoods = np.concatenate([model.predictor.likelihoods(chunk) for chunk in chunks])
-        seconds = (perf_counter() - started) / len(stacked)
-        return [
-            self._answer(image, row, likelihood, model, f"{request_id}.{place}", seconds)
-            for place, (image, row, likelihood) in enumerate(
-                zip(stacked, rows, likelihoods, strict=True)
-            )
-        ]
-
-    def _image(self, content: bytes | Exception) -> NDArray[np.uint8] | Exception:
+    def _image(self, content: bytes | Exception) -> Image | Exception:
         if isinstance(content, Exception):
             return content
         try:
             return normalise_file(content, max_pixels=self.settings.max_image_pixels)
-        except (ImageError, NoDigitError) as error:
+        except ImageError as error:
             return error
 
-    def _answer(
-        self,
-        image: NDArray[np.uint8],
-        probabilities: NDArray[np.float32],
-        likelihood: np.float32,
-        model: Model,
-        request_id: str,
-        seconds: float | None,
-    ) -> Answer:
-        """`likelihood`: NaN if the model knows none, which becomes null in JSON.
+    def predict_images(
+        self, images: Sequence[Image], model: Model, request_id: str, started: float
+    ) -> list[Answer]:
+        """Return the predictions for (28, 28) uint8 images; the n-th has the id `request_id.n`.
 
-        `seconds`: how long it took; None if the answer is neither to be counted nor kept.
+        `started`: the value of `perf_counter` when work on them began.
         """
-        digit = int(probabilities.argmax())
-        confidence = probabilities[digit]
-        uncertain = bool(confidence < self._threshold)
-        known = model.predictor.likelihood
-        not_digit = known is not None and bool(likelihood < known.threshold)
-        if seconds is not None:
-            self.metrics.predicted(model.version, digit, float(confidence), seconds)
-            self.metrics.doubted(
-                model.version, float(likelihood), uncertain=uncertain, not_digit=not_digit
-            )
-            request, version = request_id.encode(), model.version.encode()
-            self.recent.add(request, version, digit, image, probabilities, float(likelihood))
-        return {
-            "prediction": digit,
-            "confidence": confidence,
-            "probabilities": probabilities,
-            "uncertain": uncertain,
-            "digit_likelihood": likelihood,
-            "not_digit": not_digit,
-            "model_version": model.version,
-            "request_id": request_id,
-        }
+        if not len(images):
+            return []
+        stacked = np.stack(images)
+        with self.tracing.span("infer", images=len(stacked), version=model.version):
+            rows, likelihoods = infer(model, stacked)
+        seconds = (perf_counter() - started) / len(stacked)
+        answers = []
+        for place, (row, likelihood) in enumerate(zip(rows, likelihoods, strict=True)):
+            request = f"{request_id}.{place}"
+            answers.append(build_answer(row, likelihood, model, request, self._threshold))
+            self._keep(answers[-1], stacked[place], seconds)
+        return answers
+
+    def _keep(self, answer: Answer, image: Image, seconds: float) -> None:
+        """Count the answer, which took `seconds`, and remember it for feedback and data drift."""
+        digit, version = answer["prediction"], answer["model_version"]
+        likelihood = float(answer["digit_likelihood"])
+        self.metrics.predicted(version, digit, float(answer["confidence"]), seconds)
+        self.metrics.doubted(
+            version, likelihood, uncertain=answer["uncertain"], not_digit=answer["not_digit"]
+        )
+        request, shares = answer["request_id"].encode(), answer["probabilities"]
+        self.recent.add(request, version.encode(), digit, image, shares, likelihood)
 
     @contextmanager
     def window_slot(self) -> Iterator[None]:
-        """Held from the making of a window until it is sent, which may take its caller long.
+        """Hold one of the slots for making and sending a window, which may take its caller long.
 
         Raises:
-            BusyError: as many as may be are held already.
+            BusyError: all are held.
         """
-        if self._windows == _WINDOWS:
+        if self._windows == MAX_WINDOWS:
             raise BusyError
         self._windows += 1
         try:
@@ -300,20 +257,20 @@ class Service:
             self._windows -= 1
 
     async def window(self, most: int) -> bytes:
-        """The latest answers of all workers, `most` at most, as an `.npz` of `recent.Window`.
+        """Return the latest answers of all workers, `most` at most, as a `Window` in an `.npz`.
 
         Raises:
-            BusyError
+            BusyError: too much is waiting already.
         """
 
         def work() -> bytes:
-            file = BytesIO()
-            np.savez(file, allow_pickle=False, **self.recent.window(most)._asdict())
-            return file.getvalue()
+            return self.recent.window(most).npz()
 
-        return await self._beside(self._bodies, work, most * ANSWER_SIZE, _LEAST_PIXELS, None)
+        carried, size = self.tracing.carried(work), most * ANSWER_SIZE
+        return await self._queues.run(self._queues.bodies, carried, size, MIN_PICTURE_PIXELS, None)
 
     def _state(self) -> State:
+        """Return what `/metrics` shows of the model in service."""
         model = self.models.current
         if not model:
             return State(self.ready, self.degraded, None, 0)
@@ -325,11 +282,3 @@ class Service:
             str(about.get("sha256", "")),
         )
         return State(self.ready, self.degraded, described, model.created)
-
-
-def _is_small(content: bytes) -> bool:
-    """Whether it is a PNG of few pixels, by what it declares, which decoding will check."""
-    if not content.startswith(_PNG) or len(content) > 2 * _SMALL_PIXELS:
-        return False
-    width = int.from_bytes(content[16:20])
-    return 0 < width * int.from_bytes(content[20:24]) <= _SMALL_PIXELS

@@ -1,4 +1,4 @@
-"""A thread for what would hold up the event loop, and what waits for it."""
+"""Work queues: threads for what would hold up the event loop, with limits on what may wait."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 Result = TypeVar("Result")
-Check = Callable[[], Awaitable[None]]  # raises if the work need not be done any more
+Check = Callable[[], Awaitable[None]]  # raises if nobody needs the work any more
 
-MAX_ITEMS = 256  # items that may wait
+MAX_ITEMS = 256  # that may wait in a queue
+MAX_WAITING_BYTES = 64 * 2**20  # of all requests that wait: six of the largest bodies
 
 
 class BusyError(Exception):
@@ -21,21 +22,23 @@ class BusyError(Exception):
 
 
 class WorkQueue:
-    """One thread, whose work is done in the order in which it came."""
+    """One thread that does its work in order of arrival."""
 
-    def __init__(self, name: str, most_pixels: int) -> None:
+    def __init__(self, name: str, max_pixels: int) -> None:
         self._thread = ThreadPoolExecutor(1, name)
-        self._turns = asyncio.Semaphore(2)  # the second lies ready for when the first is done
-        self._most_pixels = most_pixels
+        self._turns = asyncio.Semaphore(2)  # one runs, the second is ready for when it is done
+        self._max_pixels = max_pixels
         self._items = self._pixels = 0
 
     async def run(self, work: Callable[[], Result], pixels: int, check: Check | None) -> Result:
-        """Does the work, unless `check` raises when its turn comes.
+        """Do the work in the thread, unless `check` raises when its turn comes.
+
+        `pixels`: what the work costs. An idle queue takes any work.
 
         Raises:
             BusyError: too much is waiting already.
         """
-        full = self._items >= MAX_ITEMS or self._pixels + pixels > self._most_pixels
+        full = self._items >= MAX_ITEMS or self._pixels + pixels > self._max_pixels
         if self._items and full:
             raise BusyError
         self._items += 1
@@ -51,5 +54,45 @@ class WorkQueue:
             self._pixels -= pixels
 
     def close(self) -> None:
-        """Waits for what the thread is at."""
+        """Wait for the work that the thread is doing."""
         self._thread.shutdown()
+
+
+class WorkQueues:
+    """A queue for each kind of work, and one limit on the bytes that wait in all of them.
+
+    Batches share one thread: two at once would take more than twice as long, because they contend
+    for Python's lock.
+    """
+
+    def __init__(self, max_pixels: int) -> None:
+        self.bodies = WorkQueue("bodies", max_pixels)
+        self.pictures = WorkQueue("pictures", max_pixels)
+        self.batches = WorkQueue("batches", max_pixels)
+        self._waiting = 0
+
+    async def run(
+        self,
+        queue: WorkQueue,
+        work: Callable[[], Result],
+        size: int,
+        pixels: int,
+        check: Check | None,
+    ) -> Result:
+        """Do the work, which holds `size` bytes and costs `pixels`, in one of the queues.
+
+        Raises:
+            BusyError: too much is waiting already.
+        """
+        if self._waiting and self._waiting + size > MAX_WAITING_BYTES:
+            raise BusyError
+        self._waiting += size
+        try:
+            return await queue.run(work, pixels, check)
+        finally:
+            self._waiting -= size
+
+    def close(self) -> None:
+        """Wait for the work that the threads are doing."""
+        for queue in (self.bodies, self.pictures, self.batches):
+            queue.close()

@@ -20,7 +20,8 @@ from serve.http.schemas import (
     reference,
 )
 from serve.models.loaded import Model
-from serve.prediction.service import Answer, Service
+from serve.prediction.answer import Answer
+from serve.prediction.service import Service
 from serve.prediction.work_queue import Check
 from serve.telemetry.request_context import RequestContext
 

@@ -10,7 +10,8 @@ from fastapi import FastAPI, WebSocket, WebSocketDisconnect
 
 from serve.http import errors, request_body
 from serve.http.access_control import Keys, UnauthorisedError, count
-from serve.prediction.service import Answer, Service
+from serve.prediction.answer import Answer
+from serve.prediction.service import Service
 from serve.routes.predict import wants_image
 from serve.telemetry.request_context import RequestContext
 

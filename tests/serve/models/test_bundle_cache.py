@@ -56,7 +56,7 @@ def test_what_a_dead_holder_left_goes_with_the_next_lock(cache, made):
 
 def test_what_another_source_left_is_not_served(cache, made):
     bring(cache, made[3], "1")
-    cache.say("broken")
+    cache.set_failure("broken")
     other = BundleCache(cache.folder, "elsewhere")
     assert other.pointer() is None
     assert other.failure() == ""
@@ -116,7 +116,7 @@ def test_a_pointer_of_another_shape_is_none_until_the_next(cache, made, caplog, 
 
 def test_a_status_of_another_shape_is_no_failure(cache, made):
     cache.folder.mkdir()
-    cache.say("broken")
+    cache.set_failure("broken")
     path = cache.folder / "status.json"
     content = json.loads(path.read_text())
     content["why"] = content.pop("failure")
@@ -193,7 +193,7 @@ def test_models_do_without_a_previous_that_is_spoilt(cache, made):
 def test_a_spoilt_copy_of_a_folder_is_brought_again(settings, made):
     given, outcomes = settings(model_uri=str(made[3])), []
     registry_sync.sync_folder(given, outcomes.append)
-    cache = bundle_cache.cache(given)
+    cache = bundle_cache.open_cache(given)
     copy = cache.path(cache.pointer().current) / "model.tflite"
     copy.write_bytes(copy.read_bytes()[:1000])
     models = LoadedModels(cache)
@@ -218,7 +218,7 @@ def test_a_folder_is_brought_once_and_its_last_good_bundle_stays(settings, made,
     (tmp_path / "bundle" / "model.json").write_text(json.dumps(description))
     registry_sync.sync_folder(given, outcomes.append)
     assert outcomes == ["success", "bundle_invalid"]
-    cache = bundle_cache.cache(given)
+    cache = bundle_cache.open_cache(given)
     assert cache.failure() == "the bundle in MODEL_URI cannot be served"
     models = LoadedModels(cache)
     models.refresh()

@@ -211,7 +211,7 @@ def test_a_likelihood_must_be_one_number(content, tensorflow, tmp_path):
         with pytest.raises(BundleError, match=r"likelihood.tflite cannot be run: the model gives"):
             Predictor(bundle)
         with pytest.raises(BundleError):
-            bundle_cache.check(bundle)
+            bundle_cache.verify_bundle(bundle)
 
 
 def test_a_likelihood_that_cannot_be_trusted(content, brightness, tmp_path):

@@ -52,7 +52,7 @@ def pulling(registry, settings):
     def make(uri="models:/mnist-classifier@champion", **changed):
         given = settings(model_uri=uri, mlflow_tracking_uri=registry.uri, **changed)
         outcomes = []
-        return RegistrySync(given, outcomes.append), outcomes, bundle_cache.cache(given)
+        return RegistrySync(given, outcomes.append), outcomes, bundle_cache.open_cache(given)
 
     return make
 
@@ -138,12 +138,12 @@ def test_a_spoilt_copy_is_brought_again(registry, pulling, made):
         assert pull.pull()
     spoil(cache.pointer().current)
     assert pull.pull()
-    assert cache.holds(cache.pointer().current)
+    assert cache.is_intact(cache.pointer().current)
     spoil(cache.pointer().previous)
     registry.promote(one)  # back
     assert pull.pull()
     assert cache.pointer().current.version == one
-    assert cache.holds(cache.pointer().current)
+    assert cache.is_intact(cache.pointer().current)
     assert outcomes == ["success"] * 4
 
 
@@ -216,7 +216,7 @@ def test_a_server_that_is_no_registry_is_not_one_without_the_alias(settings):
             mlflow_tracking_uri=f"http://127.0.0.1:{server.server_port}",
         )
         assert not RegistrySync(given, [].append).pull()
-    assert bundle_cache.cache(given).failure() == "the registry cannot be read"
+    assert bundle_cache.open_cache(given).failure() == "the registry cannot be read"
 
 
 def test_a_database_that_is_not_there_is_not_made(settings, tmp_path):
@@ -241,7 +241,7 @@ def test_no_message_holds_the_password_of_the_registry(
         mlflow_tracking_uri=address.format(password),
     )
     assert not RegistrySync(given, [].append).pull()
-    said = caplog.text + bundle_cache.cache(given).failure()
+    said = caplog.text + bundle_cache.open_cache(given).failure()
     assert "the registry cannot be read" in said
     assert "ter2" not in said
     assert "bob" not in said
@@ -285,7 +285,7 @@ def test_what_nobody_thought_of_is_said_and_counted(pulling, monkeypatch, caplog
     assert "hunter2" not in line
 
 
-@pytest.mark.parametrize("method", ["lock", "say"])
+@pytest.mark.parametrize("method", ["lock", "set_failure"])
 def test_a_cache_that_cannot_be_written_does_not_end_the_watch(
     pulling, registry, made, monkeypatch, method
 ):
