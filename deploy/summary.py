@@ -1,4 +1,4 @@
-"""The comparison of the runs as a table in Markdown: `python -m deploy.summary`."""
+"""Print the comparison of the runs as a Markdown table: `python -m deploy.summary`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pipeline.reports import tables
 
 
 def markdown(comparison: dict[str, Any]) -> str:
-    """A row for each run, the best one bold."""
+    """Return a row for each run, the best one bold."""
     titles = [title.replace("\n", " ") for title in tables.COLUMNS]
     lines = [titles, ["---"] * len(titles)]
     for run, cells in tables.rows(comparison).items():

@@ -1,4 +1,4 @@
-"""Judges one exported model on validation and test split: `python -m pipeline.evaluate run=3`."""
+"""Evaluate an exported model on validation and test images: `python -m pipeline.evaluate run=3`."""
 
 from __future__ import annotations
 
@@ -22,49 +22,47 @@ from serve.models.predictor import BundleError, Predictor
 
 logger = logging.getLogger(__name__)
 
-_MISTAKES = 24
+_MISTAKES = 24  # three rows of eight
 
 
 def main(cfg: Config) -> None:
-    """Evaluates the model of `cfg.run` as it is served."""
+    """Evaluate the model of `cfg.run` as it is served."""
     bundle, folder = paths.model(cfg.run), paths.evaluation(cfg.run)
+    data = paths.processed(cfg.data.name)
     predictor = opened(bundle, cfg)
     likelihood, described, examples = evaluation.load(cfg.data.name)
-    validation = as_served.load(paths.processed(cfg.data.name), "validation")
-    test = as_served.load(paths.processed(cfg.data.name), "test")
+    validation, test = as_served.load(data, "validation"), as_served.load(data, "test")
 
     expected = predictor.probabilities(validation.images)
     probabilities = predictor.probabilities(test.images)
-    figures = (
+    ood_scores = evaluation.scores(likelihood, test.images, examples)
+    found = (
         identity(predictor.description, bundle)
         | metrics.validation_metrics(expected, validation.labels)
         | test_metrics(probabilities, test)
-        | feedback_metrics(predictor, dataset.load_feedback(paths.processed(cfg.data.name)))
+        | feedback_metrics(predictor, dataset.load_feedback(data))
+        | evaluation.metrics(ood_scores, described)
     )
-    ood_scores = evaluation.scores(likelihood, test.images, examples)
-    figures |= evaluation.metrics(ood_scores, described)
     worst = worst_mistakes(probabilities, test)
+    reference = drift_reference.build(validation.images, expected)
 
     write_arrays(folder / "predictions.npz", probabilities=probabilities, labels=test.labels)
     write_arrays(folder / "mistakes.npz", **worst)
-    write_arrays(
-        folder / drift_reference.FILE,
-        **drift_reference.build(validation.images, expected)._asdict(),
-    )
+    write_arrays(folder / drift_reference.FILE, **reference._asdict())
     write_pairs(folder / "confusion.csv", test.labels, probabilities.argmax(axis=1))
     draw(folder, cfg.run, probabilities, test, worst)
     theme.save(evaluation.plot(ood_scores, described["threshold"]), folder / "likelihood.png")
-    write_json(folder / "metrics.json", figures)
+    write_json(folder / "metrics.json", found)
     measure(cfg.run, predictor, test)
-    misread = f"{figures['errors']:,} of {len(test):,} test images"
+    misread = f"{found['errors']:,} of {len(test):,} test images"
     logger.info("run %d (%s) misreads %s", cfg.run, cfg.name, misread)
 
 
 def opened(bundle: Path, cfg: Config) -> Predictor:
-    """The model of `bundle`, trained on the data of `cfg`.
+    """Return the model of `bundle`, trained on the data of `cfg`.
 
     Raises:
-        PipelineError: no usable model, or one of other data.
+        PipelineError: there is no usable model, or it was trained on other data.
     """
     remedy = f"python -m pipeline.train run={cfg.run} data={cfg.data.name}"
     try:
@@ -78,7 +76,7 @@ def opened(bundle: Path, cfg: Config) -> Predictor:
 
 
 def identity(description: dict[str, Any], bundle: Path) -> dict[str, Any]:
-    """Which model the figures are of, and what it weighs."""
+    """Return which model the metrics are of, and its size."""
     return {
         **{key: description[key] for key in ("run", "name", "sha256", "parameters")},
         "size_bytes": (bundle / "model.tflite").stat().st_size,
@@ -86,7 +84,7 @@ def identity(description: dict[str, Any], bundle: Path) -> dict[str, Any]:
 
 
 def test_metrics(probabilities: Probabilities, split: Split) -> dict[str, Any]:
-    """What is reported, and what a champion must reach; no choice is made by it."""
+    """Return the metrics for the report and the promotion gates; model selection ignores them."""
     confusion = metrics.confusion_matrix(split.labels, probabilities.argmax(axis=1))
     right, recall = int(confusion.trace()), metrics.recall(confusion)
     return {
@@ -104,9 +102,9 @@ def test_metrics(probabilities: Probabilities, split: Split) -> dict[str, Any]:
 
 
 def feedback_metrics(predictor: Predictor, held_out: Split | None) -> dict[str, Any]:
-    """How many of the users' images that no model was trained on are read right; {} without any.
+    """Return the accuracy on users' images that no model was trained on; {} if there are none.
 
-    They are as the service normalised them, so they are not normalised again.
+    The service normalised them already, so they are not normalised again.
     """
     if held_out is None:
         return {}
@@ -119,7 +117,7 @@ def feedback_metrics(predictor: Predictor, held_out: Split | None) -> dict[str, 
 
 
 def worst_mistakes(probabilities: Probabilities, split: Split) -> dict[str, NDArray[Any]]:
-    """Images read as the wrong digit, the surest first; `index` is `Split.index`."""
+    """Return the misread images, the highest confidence first; `index` is `Split.index`."""
     predicted, confidence = probabilities.argmax(axis=1), probabilities.max(axis=1)
     wrong = np.flatnonzero(predicted != split.labels)
     worst = wrong[np.argsort(-confidence[wrong], kind="stable")][:_MISTAKES]
@@ -133,7 +131,7 @@ def worst_mistakes(probabilities: Probabilities, split: Split) -> dict[str, NDAr
 
 
 def write_pairs(path: Path, actual: dataset.Labels, predicted: NDArray[np.int64]) -> None:
-    """Writes true and predicted digit of each image, as DVC's confusion template reads them."""
+    """Write true and predicted digit of each image, as DVC's confusion template reads them."""
     rows = (f"{a},{p}\n" for a, p in zip(actual, predicted, strict=True))
     with replacing(path) as temporary:
         temporary.write_text("actual,predicted\n" + "".join(rows))
@@ -146,21 +144,21 @@ def draw(
     test: Split,
     worst: dict[str, NDArray[Any]],
 ) -> None:
-    """Draws what the run confuses, whether its confidence can be trusted, and where it fails."""
+    """Draw confusion matrix, reliability diagram and worst mistakes."""
     confusion = metrics.confusion_matrix(test.labels, probabilities.argmax(axis=1))
-    bins = metrics.reliability(probabilities, test.labels)
+    reliability = plots.reliability_diagram(metrics.reliability(probabilities, test.labels), run)
     pairs = zip(worst["actual"], worst["predicted"], worst["confidence"], strict=True)
     captions = [f"{a} → {p}  {confidence:.1%}" for a, p, confidence in pairs]
-    for name, figure in (
+    for name, plot in (
         ("confusion", plots.confusion_matrix(confusion)),
-        ("reliability", plots.reliability_diagram(bins, run)),
+        ("reliability", reliability),
     ):
-        theme.save(figure, folder / f"{name}.png", folder / f"{name}.svg")
+        theme.save(plot, folder / f"{name}.png", folder / f"{name}.svg")
     theme.save(plots.mistakes(worst["images"], captions), folder / "mistakes.png")
 
 
 def measure(run: int, predictor: Predictor, test: Split) -> None:
-    """Times the model and notes it where what differs each time belongs."""
+    """Record the latency, apart from the metrics, which are the same each time."""
     single = latency.latency(predictor.probabilities, test.images)
     batch = latency.latency(predictor.probabilities, test.images, batch=256, calls=40)
     names = ("latency_ms_p50", "latency_ms_p99", "batch_256_ms_p50", "batch_256_ms_p99")

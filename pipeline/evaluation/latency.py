@@ -1,4 +1,4 @@
-"""How long things take: measured apart from all figures that must come out the same each time."""
+"""Latency and durations, kept apart from the metrics, which are the same each time."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ logger = logging.getLogger(__name__)
 def latency(
     predict: Callable[[Images], object], images: Images, batch: int = 1, calls: int = 1000
 ) -> tuple[float, float]:
-    """Median and 99th percentile, in milliseconds, of `predict` on `batch` images at a time.
+    """Return median and 99th percentile, in milliseconds, of `predict` on batches of images.
 
-    Goes through `images` in turn. The first tenth of `calls` comes on top and does not count.
+    It goes through `images` in turn. A warm-up of a tenth of `calls` comes first, not counted.
     """
     warm_up = max(1, calls // 10)
     times = []
@@ -36,23 +36,23 @@ def latency(
     return float(median), float(tail)
 
 
-def record(run: int, **figures: float) -> None:
-    """Adds figures of one run to `paths.TIMINGS`; stages that run side by side lose nothing."""
+def record(run: int, **timings: float) -> None:
+    """Add timings of one run to `paths.TIMINGS`; parallel stages lose none."""
     paths.TIMINGS.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(paths.TIMINGS.with_name(f".{paths.TIMINGS.name}.lock")):
         runs = read()
-        rounded = {name: round(value, 4) for name, value in figures.items()}
+        rounded = {name: round(value, 4) for name, value in timings.items()}
         runs[str(run)] = runs.get(str(run), {}) | rounded
         write_json(paths.TIMINGS, dict(sorted(runs.items(), key=lambda item: int(item[0]))))
 
 
 def read() -> dict[str, dict[str, float]]:
-    """Figures by run; none if there is no file or no sense in it: no stage depends on them."""
+    """Return the timings by run; {} if the file is missing or corrupt, as no stage needs them."""
     try:
         content: Any = json.loads(paths.TIMINGS.read_bytes())
-        return {str(int(run)): dict(figures) for run, figures in content.items()}
+        return {str(int(run)): dict(timings) for run, timings in content.items()}
     except FileNotFoundError:
         return {}
     except (OSError, ValueError, TypeError, AttributeError) as error:
-        logger.warning("%s is unreadable and starts anew: %s", paths.TIMINGS, error)
+        logger.warning("%s is corrupt and will be replaced: %s", paths.TIMINGS, error)
         return {}

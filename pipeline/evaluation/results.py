@@ -1,4 +1,4 @@
-"""What is known of a run once it is trained and evaluated: read from the files that DVC tracks."""
+"""Results of a run that is trained and evaluated, read from the files that DVC tracks."""
 
 from __future__ import annotations
 
@@ -17,6 +17,10 @@ from pipeline.data.dataset import Labels
 from pipeline.evaluation.metrics import Probabilities
 
 CURVE_METRICS = ("train_loss", "train_accuracy", "val_loss", "val_accuracy", "learning_rate")
+
+# Commands that make what is missing.
+TRAIN = "python -m pipeline.train run={run} data={data}"
+EVALUATE = "python -m pipeline.evaluate run={run} data={data}"
 
 Curves = dict[str, list[float]]
 
@@ -42,21 +46,21 @@ class Result:
 
     @property
     def answers(self) -> NDArray[np.int64]:
-        """(n,) the digit that each test image is read as."""
+        """The digit predicted for each test image, (n,)."""
         answers: NDArray[np.int64] = self.probabilities.argmax(axis=1)
         return answers
 
     @property
     def right(self) -> NDArray[np.bool_]:
-        """(n,) where the test image is read right."""
+        """Where the prediction is right, (n,)."""
         right: NDArray[np.bool_] = self.answers == self.labels
         return right
 
 
 def read(runs: Iterable[int], data: str, root: Path = Path()) -> dict[int, Result]:
-    """The results of `runs` on the data set `data`, in the order of their numbers.
+    """Return the results of `runs` on the data set `data`, in the order of their numbers.
 
-    They lie under `root` as they do in the repository.
+    Under `root` they lie as they do in the repository.
 
     Raises:
         PipelineError: a run is not evaluated, or its evaluation is of another model or data set.
@@ -65,29 +69,30 @@ def read(runs: Iterable[int], data: str, root: Path = Path()) -> dict[int, Resul
 
 
 def _read(run: int, data: str, root: Path) -> Result:
-    again = f"python -m pipeline.evaluate run={run} data={data}"
+    train, evaluate = (command.format(run=run, data=data) for command in (TRAIN, EVALUATE))
     folder = root / paths.evaluation(run)
+    remedy = train
     try:
-        metrics = json.loads((folder / "metrics.json").read_bytes())
         model = json.loads((root / paths.model(run) / "model.json").read_bytes())
+        curves = _curves(root / paths.curves(run) / "plots" / "metrics")
+        remedy = evaluate
+        metrics = json.loads((folder / "metrics.json").read_bytes())
         with np.load(folder / "predictions.npz", allow_pickle=False) as arrays:
             probabilities, labels = arrays["probabilities"], arrays["labels"]
         with np.load(folder / "mistakes.npz", allow_pickle=False) as arrays:
             mistakes = dict(arrays)
         plots = {path.stem: path.read_text() for path in sorted(folder.glob("*.svg"))}
-        curves = _curves(root / paths.curves(run) / "plots" / "metrics")
     except FileNotFoundError as error:
-        raise PipelineError(f"run {run}: {error.filename} is missing: {again}") from None
+        raise PipelineError(f"run {run}: {error.filename} is missing: {remedy}") from None
     if metrics["sha256"] != model["sha256"]:
-        raise PipelineError(f"run {run} was trained anew after it was evaluated: {again}")
+        raise PipelineError(f"run {run} was trained anew after it was evaluated: {evaluate}")
     if model["data"]["name"] != data:
-        fix = f"python -m pipeline.train run={run} data={data}"
-        raise PipelineError(f"run {run} was trained on {model['data']['name']}: {fix}")
+        raise PipelineError(f"run {run} was trained on {model['data']['name']}: {train}")
     return Result(metrics, model, curves, probabilities, labels, mistakes, plots)
 
 
 def _curves(folder: Path) -> Curves:
-    """The columns of DVCLive's files, one file per metric."""
+    """Return the columns of DVCLive's files, one file per metric."""
     curves: Curves = {}
     for metric in CURVE_METRICS:
         with (folder / f"{metric}.tsv").open(newline="") as file:

@@ -1,9 +1,9 @@
-"""Pages: each one HTML file that needs no other, no script and no network."""
+"""HTML pages: each one file that needs no other file, no script and no network."""
 
 from __future__ import annotations
 
 from base64 import b64encode
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -16,55 +16,14 @@ from PIL import Image
 from pipeline.config import flat
 from pipeline.data.dataset import NAMES
 from pipeline.evaluation.metrics import Counts
-from pipeline.evaluation.results import Result
-from pipeline.evaluation.significance import CONFIDENCE_LEVEL
-from pipeline.reports import tables, theme
+from pipeline.reports import pairwise, plots, tables, theme
+from pipeline.reports.pairwise import Candidate, Group, PairwiseTest
+
+_DISPUTED = 10  # images of each side of a pair
 
 
-def render(
-    comparison: dict[str, Any],
-    runs: dict[int, Result],
-    drawings: dict[str, str],
-    data: dict[str, Any],
-    refusals: bytes,
-) -> str:
-    """The comparison of runs as HTML.
-
-    `drawings` are SVGs that show all runs: `accuracy`, `curves_accuracy`, `curves_loss`. `data`
-    may hold `statistics` and the PNG `samples` of the data set's report. `refusals` is the PNG that
-    shows what looks like a digit.
-    """
-    content = {
-        "best": comparison["best"],
-        # The best one first: it is what the reader came for.
-        "runs": dict(sorted(runs.items(), key=lambda item: item[0] != comparison["best"])),
-        "columns": tables.COLUMNS.values(),
-        "rows": tables.rows(comparison),
-        "verdicts": verdicts(comparison),
-        "settings": settings({run: result.model["settings"] for run, result in runs.items()}),
-        "drawings": drawings,
-        "refusals": refusals,
-        "samples": data.get("samples"),
-        "counts": class_counts(data.get("statistics", {})),
-        "colour": theme.name_of,
-    }
-    return filled("page.html.j2", content)
-
-
-def filled(template: str, content: dict[str, Any]) -> str:
-    """A template that extends `base.html.j2`, with what such templates write pictures with."""
-    filters: dict[str, Callable[..., Any]] = {
-        "percent": lambda share: f"{tables.hundredths(share)}\N{NO-BREAK SPACE}%",
-        "svg": lambda drawing: _uri("image/svg+xml", drawing.encode()),
-        "png": lambda content: _uri("image/png", content),
-        "digit": lambda pixels: _uri("image/png", digit_png(pixels)),
-        "confused": confused,
-    }
-    return fill(template, {"colours": theme.css(), **content}, **filters)
-
-
-def fill(name: str, content: Mapping[str, Any], **filters: Callable[..., Any]) -> str:
-    """The template `name` with `content`; HTML is escaped, a name without content is an error."""
+def fill(name: str, content: Mapping[str, Any]) -> str:
+    """Return the template `name` filled in; HTML is escaped, a missing variable is an error."""
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent / "templates"),
         autoescape=select_autoescape(("html.j2",)),
@@ -73,46 +32,113 @@ def fill(name: str, content: Mapping[str, Any], **filters: Callable[..., Any]) -
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.filters |= {"hundredths": tables.hundredths, "size": tables.size, **filters}
+    filters: dict[str, Callable[..., Any]] = {
+        "hundredths": tables.hundredths,
+        "size": tables.size,
+        "percent": lambda share: f"{tables.hundredths(share)}\N{NO-BREAK SPACE}%",
+        "svg": lambda plot: _uri("image/svg+xml", plot.encode()),
+        "png": lambda content: _uri("image/png", content),
+        "digit": lambda pixels: _uri("image/png", digit_png(pixels)),
+        "confused": confused,
+        "css": lambda candidate: theme.css_colour(candidate.place),
+    }
+    environment.filters |= filters
     return environment.get_template(name).render(content)
 
 
-def verdicts(comparison: dict[str, Any]) -> list[tuple[bool, str, str]]:
-    """McNemar's test of each pair in words: whether they differ, the finding, its grounds."""
-    said = []
-    for pair, found in comparison["mcnemar"].items():
-        first, second = pair.split("-")
-        differ = found["p"] < 1 - CONFIDENCE_LEVEL
-        only = {first: found["only_first"], second: found["only_second"]}
-        better, worse = sorted((first, second), key=lambda run: -only[run])
-        finding = (
-            f"Run {better} reads better than run {worse}"
-            if differ
-            else f"No significant difference between run {first} and run {second}"
-        )
-        grounds = (
-            f"{only[better]} images only run {better} reads right, "
-            f"{only[worse]} only run {worse}; p {tables.equals(found['p'])}"
-        )
-        said.append((differ, finding, grounds))
-    return said
+def _uri(kind: str, content: bytes) -> str:
+    return f"data:{kind};base64,{b64encode(content).decode()}"
 
 
-def settings(of_runs: Mapping[Any, dict[str, Any]]) -> dict[bool, dict[str, list[str]]]:
-    """Settings by dotted name, a value per run: under True those that differ, under False not."""
-    plain = {
-        run: {key: str(value) for key, value in flat(tree).items()} for run, tree in of_runs.items()
+def models_page(
+    kind: str,
+    groups: Sequence[Group],
+    tests: Sequence[PairwiseTest],
+    command: str,
+    extras: Mapping[str, Any] | None = None,
+) -> str:
+    """Return the page that shows models side by side.
+
+    `kind` is what a candidate is called, `command` makes the page. `extras` may hold, of runs:
+    `statistics` and the PNG `samples` of the data set, and the PNG `ood` of non-digits.
+    """
+    extras = extras or {}
+    everyone = sorted((c for group in groups for c in group), key=lambda c: c.place)
+    labelled = dict(zip(pairwise.labels(groups), groups, strict=True))
+    p_values = {test.other.label: tables.p_value(test.p) for test in tests}
+    content = {
+        "kind": kind,
+        "groups": labelled,
+        "everyone": everyone,
+        "columns": [item for item in tables.COLUMNS.items() if item[0] not in ("run", "name")],
+        "cells": {
+            c.label: tables.cells(c.result.metrics) | {"p": p_values.get(c.label, "best")}
+            for c in everyone
+        },
+        "reordered": [
+            label for label, group in labelled.items() if not pairwise.same_validation(group)
+        ],
+        "tests": [(test, *pairwise.verdict(test), disputes(test)) for test in tests],
+        "identical": pairwise.identical(everyone),
+        "settings": settings({c.label: _settings(c, kind) for c in everyone}),
+        "intervals": theme.svg(plots.accuracy_intervals(everyone)) if len(groups) == 1 else None,
+        "curves": {
+            metric: theme.svg(plots.learning_curves(everyone, metric))
+            for metric in ("accuracy", "loss")
+        },
+        "training_shown": len(everyone) <= plots.FEW,
+        "samples": extras.get("samples"),
+        "counts": class_counts(extras.get("statistics", {})),
+        "ood": extras.get("ood"),
+        "command": command,
+        "colours": theme.css(),
     }
-    names = dict.fromkeys(name for values in plain.values() for name in values)
-    rows = {name: [values.get(name, "\N{EN DASH}") for values in plain.values()] for name in names}
+    return fill("models.html.j2", content)
+
+
+def _settings(candidate: Candidate, kind: str) -> dict[str, Any]:
+    model = candidate.result.model
+    settings: dict[str, Any] = model["settings"]
+    return settings if kind == "run" else {"run": model["run"], **settings}
+
+
+def settings(of_models: Mapping[Any, dict[str, Any]]) -> dict[bool, dict[str, list[str]]]:
+    """Return settings by dotted name, a value per model: True those that differ, False the rest."""
+    plain = [{key: str(value) for key, value in flat(tree).items()} for tree in of_models.values()]
+    names = dict.fromkeys(name for values in plain for name in values)
+    rows = {name: [values.get(name, "\N{EN DASH}") for values in plain] for name in names}
     return {
         differ: {name: row for name, row in rows.items() if (len(set(row)) > 1) is differ}
         for differ in (True, False)
     }
 
 
+def disputes(test: PairwiseTest) -> list[dict[str, Any]]:
+    """Return, for each of the two, what it alone reads right: how many, and some of the images."""
+    return [
+        {
+            "right": one,
+            "wrong": other,
+            "number": len(places := pairwise.disputed(one, other)),
+            "images": [_image(place, one, other) for place in places[:_DISPUTED].tolist()],
+        }
+        for one, other in ((test.best, test.other), (test.other, test.best))
+        if test.best.test is not None
+    ]
+
+
+def _image(place: int, right: Candidate, wrong: Candidate) -> dict[str, Any]:
+    """Return a test image and each model's digit and confidence."""
+    said = {}
+    for name, candidate in (("right", right), ("wrong", wrong)):
+        probabilities = candidate.result.probabilities[place]
+        said[name] = int(probabilities.argmax()), float(probabilities.max())
+    assert right.test is not None
+    return {"pixels": right.test.images[place], "index": int(right.test.index[place]), **said}
+
+
 def confused(confusion: list[list[int]], most: int = 3) -> list[tuple[int, int, int]]:
-    """The commonest mistakes: true digit, what it is read as, how often."""
+    """Return the commonest mistakes: true digit, predicted digit, how often."""
     wrong: Counts = np.array(confusion)
     np.fill_diagonal(wrong, 0)
     order = np.argsort(-wrong, axis=None, kind="stable")[:most]
@@ -123,17 +149,13 @@ def confused(confusion: list[list[int]], most: int = 3) -> list[tuple[int, int, 
 
 
 def class_counts(statistics: dict[str, Any]) -> dict[str, list[int]]:
-    """Images per digit in each split, as far as the report tells."""
+    """Return the images per digit of each split that the statistics hold."""
     splits = {name: statistics.get(name, {}).get("digits") for name in NAMES}
     return {name: list(digits.values()) for name, digits in splits.items() if digits}
 
 
 def digit_png(pixels: NDArray[np.uint8]) -> bytes:
-    """The image as PNG, dark on bright as on paper."""
+    """Return the image as PNG, dark on bright as on paper."""
     file = BytesIO()
     Image.fromarray(255 - pixels).save(file, "PNG")
     return file.getvalue()
-
-
-def _uri(kind: str, content: bytes) -> str:
-    return f"data:{kind};base64,{b64encode(content).decode()}"

@@ -1,8 +1,8 @@
-"""Experiments on the same test images: which is better, and whether that could be chance."""
+"""Pairwise tests: which candidate is best, and could its lead over another be chance?"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from string import ascii_uppercase
 
@@ -10,42 +10,47 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.data.dataset import Split
-from pipeline.evaluation import significance
+from pipeline.evaluation import metrics, significance
 from pipeline.evaluation.results import Result
 from pipeline.reports import tables
-from pipeline.storage.dvc_experiments import Experiment
 
-MAX_CANDIDATES = 12  # in one comparison: what letters, colours and readers can tell apart
+MAX_CANDIDATES = 12  # in one comparison: as many as letters and colours keep apart for a reader
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """The best run of an experiment, the images it was tested on, its place in the comparison."""
+    """A model in a comparison: a run, or the best run of an experiment.
 
-    experiment: Experiment
+    Sentences and plots call it by its `label`, "run 3" or "A". `place` decides its colour.
+    `test` holds the images it was tested on, where they are at hand.
+    """
+
+    name: str
     result: Result
-    test: Split
+    label: str = ""
     place: int = 0
-
-    @property
-    def name(self) -> str:
-        """That of the experiment."""
-        return self.experiment.name
-
-    @property
-    def letter(self) -> str:
-        """What sentences and pictures call it."""
-        return ascii_uppercase[self.place]
+    note: str = ""
+    test: Split | None = None
 
 
-def ranked(candidates: Iterable[Candidate]) -> list[list[Candidate]]:
-    """The candidates by the images they were tested on, each group from the best to the worst.
+Group = Sequence[Candidate]  # tested on the same images, the best first
 
-    The best has the highest validation accuracy; of equals the lower loss. Groups come in the
-    order of their best.
+
+def of_runs(runs: Mapping[int, Result]) -> list[Candidate]:
+    """Return the runs, the best first; a run keeps its colour whichever runs are beside it."""
+    return [
+        Candidate(runs[run].metrics["name"], runs[run], f"run {run}", run - 1)
+        for run in sorted(runs, key=lambda run: metrics.rank(runs[run].metrics, run))
+    ]
+
+
+def of_experiments(candidates: Iterable[Candidate]) -> list[list[Candidate]]:
+    """Group candidates by their test images, each group from best to worst, and letter them.
+
+    The groups come in the order of their best.
     """
     groups: list[list[Candidate]] = []
-    for candidate in sorted(candidates, key=_rank):
+    for candidate in sorted(candidates, key=lambda c: metrics.rank(c.result.metrics, c.name)):
         for group in groups:
             if _same(group[0].test, candidate.test):
                 group.append(candidate)
@@ -53,56 +58,49 @@ def ranked(candidates: Iterable[Candidate]) -> list[list[Candidate]]:
         else:
             groups.append([candidate])
     places = iter(range(sum(map(len, groups))))
-    return [[replace(candidate, place=next(places)) for candidate in group] for group in groups]
+    return [[_at(candidate, next(places)) for candidate in group] for group in groups]
 
 
-def _rank(candidate: Candidate) -> tuple[float, float, str]:
-    figures = candidate.result.metrics
-    return -figures["val_accuracy"], figures["val_loss"], candidate.name
+def _at(candidate: Candidate, place: int) -> Candidate:
+    return replace(candidate, place=place, label=ascii_uppercase[place])
 
 
-def _same(first: Split, second: Split) -> bool:
+def _same(first: Split | None, second: Split | None) -> bool:
+    assert first is not None
+    assert second is not None
     return np.array_equal(first.images, second.images) and np.array_equal(
         first.labels, second.labels
     )
 
 
-def labels(groups: Sequence[Sequence[Candidate]]) -> list[str]:
-    """What tells each group's test images from the others', in as few words as do."""
-    first = [group[0] for group in groups]
-    names: list[str] = [c.result.model["data"]["name"] for c in first]
-    seeds = [c.result.model["settings"]["seed"] for c in first]
-    seeded = [f"{name}, seed {seed}" for name, seed in zip(names, seeds, strict=True)]
-    hashed = [f"{name}, {_split(c)[:12]}" for name, c in zip(names, first, strict=True)]
-    kinds = (names, seeded, hashed)
+def labels(groups: Sequence[Group]) -> list[str]:
+    """Name each group's test images: the data set, and seed or hash where that is ambiguous."""
+    models = [group[0].result.model for group in groups]
+    names = [model["data"]["name"] for model in models]
+    seeded = [f"{model['data']['name']}, seed {model['settings']['seed']}" for model in models]
+    hashed = [f"{model['data']['name']}, {model['data']['sha256'][:12]}" for model in models]
     return [
-        next((kind[g] for kind in kinds if kind.count(kind[g]) == 1), hashed[g])
+        next((kind[g] for kind in (names, seeded, hashed) if kind.count(kind[g]) == 1), hashed[g])
         for g in range(len(groups))
     ]
 
 
-def twins(everyone: Sequence[Candidate]) -> list[list[Candidate]]:
-    """Those whose models are the same file, together."""
+def identical(candidates: Iterable[Candidate]) -> list[list[Candidate]]:
+    """Return those whose models are the same file, together."""
     by_hash: dict[str, list[Candidate]] = {}
-    for candidate in everyone:
+    for candidate in candidates:
         by_hash.setdefault(candidate.result.model["sha256"], []).append(candidate)
     return [same for same in by_hash.values() if len(same) > 1]
 
 
-def validated_alike(group: Sequence[Candidate]) -> bool:
-    """Whether all were chosen on the same validation images; their test images are the same."""
-    return len({_split(candidate) for candidate in group}) == 1
-
-
-def _split(candidate: Candidate) -> str:
-    """The hash of the data that it was trained on, split as it was."""
-    found: str = candidate.result.model["data"]["sha256"]
-    return found
+def same_validation(group: Group) -> bool:
+    """Return whether all were ranked by the same validation images."""
+    return len({candidate.result.model["data"]["sha256"] for candidate in group}) == 1
 
 
 @dataclass(frozen=True)
 class PairwiseTest:
-    """The best of a group against another; `p` is corrected for the number of pairwise tests."""
+    """McNemar's test of a group's best against another; `p` is corrected for all tests (Holm)."""
 
     best: Candidate
     other: Candidate
@@ -110,13 +108,13 @@ class PairwiseTest:
     p: float
 
     @property
-    def differs(self) -> bool:
-        """Whether the test images tell the two apart."""
-        return self.p < 1 - significance.CONFIDENCE_LEVEL
+    def significant(self) -> bool:
+        """Whether the difference is unlikely to be chance."""
+        return significance.is_significant(self.p)
 
 
-def compare_pairs(groups: Iterable[Sequence[Candidate]]) -> list[PairwiseTest]:
-    """McNemar's test of each group's best against its others."""
+def compare_pairs(groups: Iterable[Group]) -> list[PairwiseTest]:
+    """Test each group's best against its others."""
     pairs = [(best, other) for best, *others in groups for other in others]
     found = [significance.mcnemar(best.result.right, other.result.right) for best, other in pairs]
     corrected = significance.holm([discordance.p for discordance in found])
@@ -127,23 +125,28 @@ def compare_pairs(groups: Iterable[Sequence[Candidate]]) -> list[PairwiseTest]:
 
 
 def verdict(test: PairwiseTest) -> tuple[str, str]:
-    """The test in words: the finding, its grounds."""
-    first, second = test.best.letter, test.other.letter
+    """Return the test in words: the finding and its grounds."""
+    first, second = test.best.label, test.other.label
+    finding, grounds = _verdict(test, first, second)
+    return finding[0].upper() + finding[1:], grounds[0].upper() + grounds[1:]
+
+
+def _verdict(test: PairwiseTest, first: str, second: str) -> tuple[str, str]:
     if np.array_equal(test.best.result.answers, test.other.result.answers):
         same = test.best.result.model["sha256"] == test.other.result.model["sha256"]
         grounds = "they are the same file" if same else "though they are different models"
         return f"{first} and {second} give the same answer to every test image", grounds
     won, lost = test.found.only_first, test.found.only_second
     if won == lost == 0:
-        grounds = "some as different digits; which is better cannot be told from them"
+        grounds = "they read some of them as different digits, which does not say which is better"
         return f"{first} and {second} misread the same test images", grounds
     grounds = (
         f"{first} misreads {_images(lost)} that {second} reads right, "
-        f"{second} {won:,} that {first} reads right: "
+        f"{second} misreads {_images(won)} that {first} reads right: "
     )
     p = tables.equals(test.p)
-    if not test.differs:
-        finding = f"No significant difference between {first} and {second}"
+    if not test.significant:
+        finding = f"no significant difference between {first} and {second}"
         return finding, f"{grounds}with p {p} that could well be chance"
     finding = f"{first} reads better than {second}"
     if won < lost:
@@ -156,9 +159,9 @@ def _images(number: int) -> str:
 
 
 def disputed(one: Candidate, other: Candidate) -> NDArray[np.int64]:
-    """Places of the test images that `one` alone reads right, the biggest difference first.
+    """Return the test images that `one` alone reads right, as indices, the clearest first.
 
-    The difference is that between the probabilities which the two give to the true digit.
+    Clearest by the difference between the probabilities that the two give to the true digit.
     """
     places = np.flatnonzero(one.result.right & ~other.result.right)
     truth = one.result.labels[places]

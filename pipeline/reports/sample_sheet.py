@@ -23,10 +23,10 @@ HEIGHT = _TOP + CLASSES * _STEP + _BOTTOM
 
 
 def sample_sheet(splits: Splits, name: str, seed: int) -> bytes:
-    """A PNG of `WIDTH` x `HEIGHT`, a row for each digit: the same bytes for the same arguments."""
+    """Return a PNG of `WIDTH` x `HEIGHT`, a row per digit: same bytes for the same arguments."""
     figure = Figure((WIDTH / _DPI, HEIGHT / _DPI), dpi=_DPI)
     _strong(figure, _LEFT, 44, name, size=17)
-    _quiet(figure, WIDTH - _RIGHT - 4, 44, f"some of each digit, drawn by seed {seed}")
+    _quiet(figure, WIDTH - _RIGHT - 4, 44, f"random images of each digit, seed {seed}")
     for digit in range(CLASSES):
         _quiet(figure, _LEFT - 24, _TOP + digit * _STEP + _TILE / 2, f"{digit}", size=15)
     random = np.random.default_rng(seed)
@@ -56,7 +56,7 @@ def _quiet(figure: Figure, right: float, y: float, text: str, size: int = 12) ->
 
 
 def _tiles(split: Split, columns: int, random: np.random.Generator) -> Images:
-    """Images of the split on white, a row for each digit; the places of missing ones stay white."""
+    """Return images of the split on white, a row per digit; places without an image stay white."""
     sheet = np.full((CLASSES * _STEP, columns * _STEP), 255, np.uint8)
     for digit in range(CLASSES):
         some = np.flatnonzero(split.labels == digit)

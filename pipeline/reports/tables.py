@@ -1,4 +1,4 @@
-"""Figures in rows and columns, for terminal and page alike."""
+"""Tables of metrics, for the terminal and for pages."""
 
 from __future__ import annotations
 
@@ -11,7 +11,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-# What a column is called where there is little room, and where there is more.
+from pipeline.evaluation import significance
+
+# Column titles: short for the terminal, long for the page.
 COLUMNS = {
     "run": "run",
     "name": "name",
@@ -22,7 +24,7 @@ COLUMNS = {
     "min\nrecall %": "lowest recall of a digit %",
     "params": "parameters",
     "size": "size",
-    "p": "p against the best",
+    "p": "p against the best (Holm)",
 }
 _LEFT = ("name",)
 _UNBOUNDED = 1000  # characters: where no terminal sets a limit
@@ -31,34 +33,35 @@ _NAME = 28  # characters: a longer name may be folded
 
 
 def rows(comparison: dict[str, Any]) -> dict[int, list[str]]:
-    """Each run's cells, one for each of `COLUMNS`."""
-    return {int(run): _cells(figures) for run, figures in comparison["runs"].items()}
-
-
-def _cells(figures: dict[str, Any]) -> list[str]:
-    p = figures["mcnemar_p"]
-    return [*cells(figures).values(), "best" if p is None else p_value(p)]
-
-
-def cells(figures: dict[str, Any]) -> dict[str, str]:
-    """What an evaluation says of a run, under those of `COLUMNS` that concern it alone."""
-    low, high = figures["wilson"]
+    """Return each run's cells, one for each of `COLUMNS`; p is corrected for the number of runs."""
+    runs = {int(run): metrics for run, metrics in comparison["runs"].items()}
+    others = [run for run in runs if run != comparison["best"]]
+    corrected = significance.holm([runs[run]["mcnemar_p"] for run in others])
+    p_values = dict(zip(others, map(p_value, corrected), strict=True))
     return {
-        "run": str(figures["run"]),
-        "name": figures["name"],
-        "val %": hundredths(figures["val_accuracy"]),
-        "test % (95 %)": f"{hundredths(figures['test_accuracy'])} "
+        run: [*cells(metrics).values(), p_values.get(run, "best")] for run, metrics in runs.items()
+    }
+
+
+def cells(metrics: dict[str, Any]) -> dict[str, str]:
+    """Return a model's cells, under those of `COLUMNS` that concern it alone."""
+    low, high = metrics["wilson"]
+    return {
+        "run": str(metrics["run"]),
+        "name": metrics["name"],
+        "val %": hundredths(metrics["val_accuracy"]),
+        "test % (95 %)": f"{hundredths(metrics['test_accuracy'])} "
         f"({hundredths(low)}\N{EN DASH}{hundredths(high)})",
-        "loss": f"{figures['test_loss']:.4f}",
-        "ECE %": hundredths(figures["ece"]),
-        "min\nrecall %": hundredths(figures["min_recall"]),
-        "params": f"{figures['parameters']:,}",
-        "size": size(figures["size_bytes"]),
+        "loss": f"{metrics['test_loss']:.4f}",
+        "ECE %": hundredths(metrics["ece"]),
+        "min\nrecall %": hundredths(metrics["min_recall"]),
+        "params": f"{metrics['parameters']:,}",
+        "size": size(metrics["size_bytes"]),
     }
 
 
 def table(comparison: dict[str, Any]) -> Table:
-    """The runs side by side, in at most 100 columns; the best one bold."""
+    """Return the runs side by side, at most 100 characters wide; the best one is bold."""
     result = _empty(COLUMNS, _LEFT)
     for run, cells in rows(comparison).items():
         result.add_row(*cells, style="bold green" if run == comparison["best"] else None)
@@ -66,19 +69,19 @@ def table(comparison: dict[str, Any]) -> Table:
 
 
 def show(comparison: dict[str, Any]) -> None:
-    """Prints the table; in a file or a pipe plain, and as wide as it needs."""
+    """Print the table; in a file or a pipe plain, and as wide as it needs."""
     Console(highlight=False, width=room()).print(table(comparison))
 
 
 def room() -> int:
-    """How wide a table may be: the terminal's columns; in a file or a pipe what it needs."""
+    """Return how wide a table may be: the terminal's columns; without a terminal as it needs."""
     console = Console()
     return console.width if console.is_terminal else _UNBOUNDED
 
 
 @dataclass(frozen=True)
 class Column:
-    """Cells under a title. Where there is no room the most `spare` one goes first; 0 stays."""
+    """Cells under a title. Without room the column with the highest `spare` goes first; 0 stays."""
 
     title: str
     cells: Sequence[str]
@@ -86,12 +89,12 @@ class Column:
 
     @property
     def width(self) -> int:
-        """Characters of the longest cell or the title, and the gap before it."""
+        """Characters of the longest cell or the title, and of the gap before it."""
         return max(map(len, (self.title, *self.cells))) + _GAP
 
 
 def fitting(names: Sequence[str], columns: Sequence[Column], room: int) -> list[Column]:
-    """Those columns that have room beside the names, these folded if need be."""
+    """Return the columns that have room beside the names, which may be folded."""
     kept = list(columns)
     least = min(_NAME, _longest(names))
     while sum(column.width for column in kept) > room - least and any(c.spare for c in kept):
@@ -102,7 +105,7 @@ def fitting(names: Sequence[str], columns: Sequence[Column], room: int) -> list[
 def show_named(
     names: Sequence[str], columns: Sequence[Column], styles: Sequence[str], room: int
 ) -> None:
-    """Prints a line or more per name, in full: what is too long is folded, never cut off."""
+    """Print a row per name; a long name is folded into more lines, never cut off."""
     used = sum(column.width for column in columns)
     least = min(_NAME, _longest(names))
     width = min(_longest(names), max(room - used, least))
@@ -114,7 +117,7 @@ def show_named(
 
 
 def fold(name: str, width: int) -> str:
-    """The name in lines of at most `width`, after hyphens if it has them; indented as it is."""
+    """Return the name in lines of at most `width`, broken after hyphens; each keeps its indent."""
     bare = name.lstrip()
     indent = " " * (len(name) - len(bare))
     width -= len(indent)
@@ -132,7 +135,7 @@ def _longest(names: Sequence[str]) -> int:
 
 
 def _empty(titles: Iterable[str], left: Container[str]) -> Table:
-    """A table without lines, in which each cell keeps its line breaks and gets no others."""
+    """Return a table without rules, whose cells keep their line breaks and get no others."""
     result = Table(box=None, pad_edge=False, padding=(0, _GAP, 0, 0), header_style="dim")
     for title in titles:
         justify: Literal["left", "right"] = "left" if title in left else "right"
@@ -141,23 +144,23 @@ def _empty(titles: Iterable[str], left: Container[str]) -> Table:
 
 
 def hundredths(share: float) -> str:
-    """A share in per cent, without the sign."""
+    """Return a share in per cent, without the sign."""
     return f"{share * 100:.2f}"
 
 
 def size(number: int) -> str:
-    """Bytes in kB or MB, as a person reads them."""
+    """Return bytes in kB or MB."""
     return f"{number / 1e6:.1f} MB" if number >= 1e6 else f"{number / 1e3:.0f} kB"
 
 
 def p_value(p: float) -> str:
-    """A p value to as many digits as mean something."""
+    """Return a p value with its significant digits."""
     if p < 0.0001:
         return "< 0.0001"
     return f"{p:.4f}" if p < 0.01 else f"{p:.2f}"
 
 
 def equals(p: float) -> str:
-    """A p value after the word p."""
+    """Return a p value as it follows the word p."""
     value = p_value(p)
     return value if value.startswith("<") else f"= {value}"

@@ -1,6 +1,6 @@
-"""What pictures and page look like: their colours by day and by night, and how a figure is kept.
+"""Theme of plots and pages: light and dark colours, matplotlib's style, and saving a plot.
 
-Figures are drawn in the light colours. A PNG keeps them, an SVG follows the reader's preference.
+Plots are drawn in the light colours. A PNG keeps them, an SVG follows the reader's preference.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ COLOURS = {
     "muted": ("#586474", "#9ba7b6"),
     "line": ("#dce1e8", "#323b47"),
     "wrong": ("#c2410c", "#fb923c"),
-    # One per run; apart for colour-blind readers too.
+    # One per run; colour-blind readers can tell them apart.
     "run-1": ("#2563c9", "#75aefc"),
     "run-2": ("#b86e00", "#f2b23e"),
     "run-3": ("#0a8562", "#45cfa0"),
@@ -67,24 +67,39 @@ STYLE: dict[Any, Any] = {
 _DPI = 160
 
 
-def name_of(run: int) -> str:
-    """The name in `COLOURS` of a run's colour, whichever runs are beside it."""
-    return _RUNS[(run - 1) % len(_RUNS)]
+def colour(number: int) -> str:
+    """Return the colour of run `number`, by day."""
+    return COLOURS[_name(number)][0]
 
 
-def colour(run: int) -> str:
-    """A run's colour, by day."""
-    return COLOURS[name_of(run)][0]
+def _name(number: int) -> str:
+    return _RUNS[(number - 1) % len(_RUNS)]
+
+
+def _is_pale(place: int) -> bool:
+    """Whether an earlier place has this colour in full: there are half as many as models."""
+    return place % (2 * len(_RUNS)) >= len(_RUNS)
+
+
+def line_style(place: int) -> dict[str, Any]:
+    """Return how matplotlib draws the model at a place from 0: six colours, then six pale ones."""
+    return {"color": colour(place + 1), "alpha": 0.5 if _is_pale(place) else 1.0}
+
+
+def css_colour(place: int) -> str:
+    """Return the same colour in CSS."""
+    full = f"var(--{_name(place + 1)})"
+    return f"color-mix(in srgb, {full} 50%, var(--surface))" if _is_pale(place) else full
 
 
 def css() -> str:
-    """The colours as custom properties that change with the reader's colour scheme."""
+    """Return the colours as CSS properties that follow the reader's colour scheme."""
     day, night = ("".join(f"--{name}:{c[i]};" for name, c in COLOURS.items()) for i in (0, 1))
     return f":root{{{day}}}@media (prefers-color-scheme:dark){{:root{{{night}}}}}"
 
 
 def save(figure: Figure, *targets: Path) -> None:
-    """Writes the figure as each of `targets`, PNG or SVG: the same bytes for the same figure."""
+    """Write the figure as each of `targets`, PNG or SVG: the same bytes for the same figure."""
     for path in targets:
         with replacing(path) as temporary:
             if path.suffix == ".svg":
@@ -94,7 +109,7 @@ def save(figure: Figure, *targets: Path) -> None:
 
 
 def svg(figure: Figure) -> str:
-    """The figure as SVG with `css()` in place of fixed colours."""
+    """Return the figure as SVG with `css()` in place of fixed colours."""
     nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
     with matplotlib.rc_context(STYLE), StringIO() as file:
         figure.savefig(file, format="svg", metadata=nothing)

@@ -21,6 +21,7 @@ from typing import Any
 from filelock import FileLock
 
 from pipeline.config import PARAMS, PipelineError, environment, paths
+from pipeline.evaluation import metrics
 from pipeline.storage import dvc_experiments
 from pipeline.storage.dvc_experiments import Experiment
 from pipeline.storage.files import write_json
@@ -58,11 +59,9 @@ class State:
     val_loss: float | None = None
     reason: str = ""
 
-    def rank(self) -> tuple[float, float]:
-        """The better of what is done comes first: validation accuracy, then loss."""
-        assert self.val_accuracy is not None
-        assert self.val_loss is not None
-        return -self.val_accuracy, self.val_loss
+    def rank(self) -> tuple[float, float, str]:
+        """Return the sort key by which the best finished job comes first."""
+        return metrics.rank(asdict(self), self.experiment)
 
 
 def log_of(folder: Path, job: Job) -> Path:

@@ -1,6 +1,7 @@
 import csv
 import hashlib
 import json
+import shutil
 from io import StringIO
 
 import numpy as np
@@ -13,7 +14,7 @@ from pipeline.config import PipelineError, paths
 from pipeline.evaluation import results
 from pipeline.ood import evaluation
 from pipeline.reports import tables
-from pipeline.storage.files import sha256, write_arrays
+from pipeline.storage.files import sha256, write_arrays, write_json
 from serve.models.predictor import Predictor
 
 
@@ -26,25 +27,6 @@ def compared_runs(configured):
         return json.loads(paths.COMPARISON.read_text())
 
     return run_stage
-
-
-def figures(val_accuracy, val_loss=0.1, test_accuracy=0.9):
-    return {"val_accuracy": val_accuracy, "val_loss": val_loss, "test_accuracy": test_accuracy}
-
-
-@pytest.mark.parametrize(
-    ("runs", "best"),
-    [
-        ({1: figures(0.98), 2: figures(0.99), 3: figures(0.97)}, 2),
-        ({1: figures(0.98, test_accuracy=0.9), 2: figures(0.97, test_accuracy=0.99)}, 1),
-        ({1: figures(0.98, 0.2), 2: figures(0.98, 0.1)}, 2),
-        ({3: figures(0.98, 0.1), 1: figures(0.98, 0.1), 2: figures(0.98, 0.1)}, 1),
-        ({4: figures(0.5)}, 4),
-    ],
-    ids=["validation", "not test", "then loss", "then number", "alone"],
-)
-def test_the_best_run_is_chosen_by_validation(runs, best):
-    assert compare.best_of(runs) == best
 
 
 def test_figures_of_the_best_run_are_flat_and_have_the_promised_names(evaluated, compared_runs):
@@ -145,7 +127,7 @@ def test_the_champion_is_a_bundle_that_serves(trained, compared_runs):
     likelihood, about, fresh = evaluation.load("mnist")
     figures |= evaluation.metrics(evaluation.scores(likelihood, trained.test.images, fresh), about)
     folder = paths.evaluation(3)
-    evaluate.write_json(folder / "metrics.json", figures)
+    write_json(folder / "metrics.json", figures)
     worst = evaluate.worst_mistakes(probabilities, trained.test)
     labels = trained.test.labels
     write_arrays(folder / "predictions.npz", probabilities=probabilities, labels=labels)
@@ -175,7 +157,7 @@ def test_the_champion_is_a_bundle_that_serves(trained, compared_runs):
 
 
 @pytest.fixture
-def told(evaluated):
+def with_feedback(evaluated):
     """Two evaluated runs whose data had feedback in it."""
     for run, accuracy in ((1, 0.75), (3, 0.8)):
         evaluated(run, wrong=range(5 - run), val_accuracy=0.9 + run / 100)
@@ -188,7 +170,7 @@ def told(evaluated):
         path.write_text(json.dumps(figures))
 
 
-def test_figures_on_feedback_are_in_every_report(told, compared_runs):
+def test_figures_on_feedback_are_in_every_report(with_feedback, compared_runs):
     comparison = compared_runs(1, 3)
     assert [comparison["runs"][run]["feedback_accuracy"] for run in "13"] == [0.75, 0.8]
     for figures in (
@@ -235,10 +217,32 @@ def test_the_table_fits_a_narrow_window_and_a_file(evaluated, compared_runs, cap
     assert "\x1b[1;32m" in coloured.getvalue()
 
 
-def test_a_run_that_is_not_evaluated_names_the_command(evaluated, compared_runs):
-    evaluated(1)
-    with pytest.raises(PipelineError, match=r"run 2: .*python -m pipeline.evaluate run=2"):
-        compared_runs(1, 2)
+@pytest.mark.parametrize(
+    ("missing", "command"),
+    [
+        (paths.MODELS, "train run=2"),
+        (paths.CURVES, "train run=2"),
+        (paths.EVALUATIONS, "evaluate run=2"),
+        (paths.model(2) / "model.tflite", "train run=2"),
+        (paths.evaluation(2) / "reference.npz", "evaluate run=2"),
+        (paths.evaluation(2) / "mistakes.png", "evaluate run=2"),
+        (paths.LIKELIHOOD / "likelihood.tflite", "likelihood"),
+    ],
+)
+def test_what_is_missing_names_the_command_that_makes_it(
+    evaluated, compared_runs, missing, command
+):
+    evaluated(2)
+    shutil.rmtree(missing) if missing.is_dir() else missing.unlink()
+    with pytest.raises(
+        PipelineError, match=rf"{missing}.*python -m pipeline\.{command} data=mnist"
+    ):
+        compared_runs(2)
+
+
+def test_a_bare_clone_is_an_error_and_no_traceback(workspace, compared_runs):
+    with pytest.raises(PipelineError, match=r"models/runs/1/model\.json.*pipeline\.train run=1"):
+        compared_runs(1, 2, 3)
 
 
 def test_an_evaluation_of_an_older_model_is_refused(evaluated, compared_runs):

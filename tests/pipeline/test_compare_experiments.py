@@ -71,23 +71,25 @@ def test_verdicts_are_on_the_page_and_in_the_terminal(three, compared):
     _, text, said = compared()
     for told in (text, said):
         assert "No significant difference between A and B" in told
-        assert "A misreads 0 images that B reads right, B 1 that A reads right" in told
+        assert (
+            "A misreads 0 images that B reads right, B misreads 1 image that A reads right" in told
+        )
         assert "A reads better than C" in told
     assert "each p is corrected for their number (Holm)" in text
 
 
-def test_only_settings_that_differ_are_shown(three, compared):
+def test_settings_that_differ_stand_apart_from_those_that_all_share(three, compared):
     _, text, _ = compared()
-    settings = text[text.index("What sets them apart") : text.index("Learning curves A")]
-    assert "run331 model.filters969632 epochs922" in settings
-    assert "learning_rate" not in settings
+    differ = text[text.index("Settings that differ") : text.index("settings that all experiments")]
+    assert "run331 model.filters969632 epochs922" in differ
+    assert "learning_rate" not in differ
 
 
 def test_images_that_only_one_reads_right_say_what_each_said(three, compared):
     reader, text, _ = compared()
-    alts = [image["alt"] for image in reader.all("img") if "sure" in image["alt"]]
-    assert len(alts) == 1 + 1 + compare_experiments._DISPUTED
-    assert "A 1; A reads 1, 71 % sure; B reads 2, 71 % sure" in alts
+    alts = [image["alt"] for image in reader.all("img") if "predicts" in image["alt"]]
+    assert len(alts) == 1 + 1 + 10
+    assert "A 1; A predicts 1, confidence 71 %; B predicts 2, confidence 71 %" in alts
     assert "Only A is right: 30 images, the first 10" in text
     assert "Only C is right: 1 image" in text
 

@@ -81,5 +81,51 @@ def test_bins_hold_every_image_once(answers):
     assert (bins.images @ bins.accuracy) / 500 == pytest.approx(metrics.accuracy(*answers))
 
 
-def test_full_confidence_falls_into_the_last_bin():
+@pytest.mark.parametrize(
+    ("confidence", "place"),
+    [(0, 0), (0.5, 1), (0.5000001, 2), (0.75, 2), (0.7500001, 3), (1, 3), (1.0000001, 3)],
+)
+def test_a_bin_holds_its_upper_edge_and_not_its_lower(confidence, place):
+    probabilities = np.array([[confidence, 0]], np.float32)
+    bins = metrics.reliability(probabilities, np.array([0], np.uint8), bins=4)
+    assert bins.images.tolist() == [int(number == place) for number in range(4)]
+    assert bins.confidence[place] == pytest.approx(confidence)
+    assert bins.accuracy.tolist() == bins.images.tolist()
+
+
+def test_there_are_fifteen_bins_of_which_full_confidence_is_in_the_last():
     assert metrics.reliability(*made_up(1.0, np.array([True]))).images.tolist() == [0] * 14 + [1]
+
+
+def metrics_of(val_accuracy, val_loss=0.1, test_accuracy=0.9):
+    return {"val_accuracy": val_accuracy, "val_loss": val_loss, "test_accuracy": test_accuracy}
+
+
+@pytest.mark.parametrize(
+    ("runs", "best"),
+    [
+        ({1: metrics_of(0.98), 2: metrics_of(0.99), 3: metrics_of(0.97)}, 2),
+        ({1: metrics_of(0.98, 0.9, 0.9), 2: metrics_of(0.97, 0.1, 0.99)}, 1),
+        ({1: metrics_of(0.98, 0.2), 2: metrics_of(0.98, 0.1)}, 2),
+        ({3: metrics_of(0.98), 1: metrics_of(0.98), 2: metrics_of(0.98)}, 1),
+    ],
+    ids=["validation", "not test", "then loss", "then number"],
+)
+def test_the_best_run_is_chosen_by_validation(runs, best):
+    assert min(runs, key=lambda run: metrics.rank(runs[run], run)) == best
+
+
+def test_validation_metrics_have_the_promised_names(answers):
+    assert metrics.validation_metrics(*answers) == {
+        "val_accuracy": metrics.accuracy(*answers),
+        "val_loss": metrics.log_loss(*answers),
+    }
+
+
+def test_auroc_is_that_of_scikit_learn_ties_included():
+    random = np.random.default_rng(0)
+    positive, negative = (random.integers(a, 9, 70).astype(np.float32) for a in (2, 0))
+    found = metrics.auroc(positive, negative[:50])
+    truth = np.repeat([1, 0], [70, 50])
+    scores = np.concatenate([positive, negative[:50]])
+    assert found == pytest.approx(sklearn.metrics.roc_auc_score(truth, scores))

@@ -1,33 +1,8 @@
-from itertools import count
-
 import numpy as np
+from support.candidates import LABELS, TEST, candidate, result
 
 from pipeline.data.dataset import Split
-from pipeline.evaluation.results import Result
 from pipeline.reports import pairwise
-from pipeline.reports.pairwise import Candidate
-from pipeline.storage.dvc_experiments import Experiment
-
-IMAGES = 100
-LABELS = (np.arange(IMAGES) % 10).astype(np.uint8)
-TEST = Split(np.zeros((IMAGES, 28, 28), np.uint8), LABELS, np.arange(IMAGES, dtype=np.int32))
-NUMBERS = count()
-
-
-def candidate(wrong=(), *, name="it", val=0.9, loss=0.3, shift=1, data="mnist", sha=None, **made):
-    """A made-up experiment that misreads the images `wrong`, each as the digit `shift` further."""
-    answers = LABELS.copy()
-    answers[list(wrong)] = (answers[list(wrong)] + shift) % 10
-    probabilities = np.full((IMAGES, 10), 0.02, np.float32)
-    probabilities[np.arange(IMAGES), answers] = 0.82
-    model = {
-        "sha256": sha or f"model {next(NUMBERS)}",
-        "data": {"name": data, "sha256": made.get("split", "ab")},
-        "settings": {"seed": made.get("seed", 42)},
-    }
-    figures = {"val_accuracy": val, "val_loss": loss}
-    result = Result(figures, model, {}, probabilities, LABELS, {}, {})
-    return Candidate(Experiment(name, "c" * 40, "b" * 40), result, made.get("test", TEST))
 
 
 def other_images(number):
@@ -35,24 +10,24 @@ def other_images(number):
 
 
 def compare_pairs(*candidates):
-    return pairwise.compare_pairs(pairwise.ranked(candidates))
+    return pairwise.compare_pairs(pairwise.of_experiments(candidates))
 
 
 def test_the_best_on_validation_comes_first_of_equals_the_surer():
-    (group,) = pairwise.ranked(
+    (group,) = pairwise.of_experiments(
         [
             candidate(name="c", val=0.8, loss=0.1),
             candidate(name="b", loss=0.4),
             candidate(name="a", loss=0.2),
         ]
     )
-    assert [(c.letter, c.name) for c in group] == [("A", "a"), ("B", "b"), ("C", "c")]
+    assert [(c.label, c.name) for c in group] == [("A", "a"), ("B", "b"), ("C", "c")]
 
 
 def test_what_was_tested_on_other_images_is_another_group():
     relabelled = Split(TEST.images, (LABELS + 1) % 10, TEST.index)
     copied = Split(TEST.images.copy(), LABELS.copy(), TEST.index + 5)
-    groups = pairwise.ranked(
+    groups = pairwise.of_experiments(
         [
             candidate(name="first"),
             candidate(name="pixels", val=0.95, test=other_images(1)),
@@ -65,7 +40,7 @@ def test_what_was_tested_on_other_images_is_another_group():
         ["first", "same"],
         ["labels"],
     ]
-    assert [c.letter for group in groups for c in group] == ["A", "B", "C", "D"]
+    assert [c.label for group in groups for c in group] == ["A", "B", "C", "D"]
     assert len(pairwise.compare_pairs(groups)) == 1
 
 
@@ -88,17 +63,17 @@ def test_groups_are_told_apart_in_few_words():
 def test_the_more_comparisons_the_less_one_of_them_says():
     best, worse = candidate(range(3), val=0.99), candidate(range(11))
     (alone,) = compare_pairs(best, worse)
-    assert alone.differs
+    assert alone.significant
     among = compare_pairs(best, worse, *(candidate(range(4), val=0.5) for _ in range(9)))
     assert among[0].found == alone.found
-    assert not among[0].differs
+    assert not among[0].significant
 
 
 def test_a_clear_difference_is_unlikely_to_be_chance():
     (test,) = compare_pairs(candidate([0], val=0.95), candidate(range(1, 31)))
     assert pairwise.verdict(test) == (
         "A reads better than B",
-        "A misreads 1 image that B reads right, B 30 that A reads right: "
+        "A misreads 1 image that B reads right, B misreads 30 images that A reads right: "
         "with p < 0.0001 the difference is unlikely to be chance",
     )
 
@@ -113,7 +88,7 @@ def test_a_small_difference_could_be_chance():
     (test,) = compare_pairs(candidate([0, 1], val=0.95), candidate([1, 2, 3]))
     finding, grounds = pairwise.verdict(test)
     assert finding == "No significant difference between A and B"
-    assert grounds.startswith("A misreads 1 image that B reads right, B 2 that A reads right: ")
+    assert grounds.startswith("A misreads 1 image that B reads right, B misreads 2 images that A")
     assert grounds.endswith("with p = 1.00 that could well be chance")
 
 
@@ -121,9 +96,9 @@ def test_equal_answers_are_called_that_and_not_tested_away():
     (test,) = compare_pairs(candidate([5], val=0.95), candidate([5]))
     finding, grounds = pairwise.verdict(test)
     assert finding == "A and B give the same answer to every test image"
-    assert grounds == "though they are different models"
+    assert grounds == "Though they are different models"
     (test,) = compare_pairs(candidate([5], sha="ab"), candidate([5], sha="ab"))
-    assert pairwise.verdict(test)[1] == "they are the same file"
+    assert pairwise.verdict(test)[1] == "They are the same file"
 
 
 def test_the_same_images_misread_otherwise_tell_nothing():
@@ -132,15 +107,15 @@ def test_the_same_images_misread_otherwise_tell_nothing():
 
 
 def test_the_same_file_under_two_names_is_noticed():
-    (group,) = pairwise.ranked(
+    (group,) = pairwise.of_experiments(
         [candidate(name="a", sha="x"), candidate(name="b"), candidate(name="c", sha="x")]
     )
-    assert [[c.letter for c in same] for same in pairwise.twins(group)] == [["A", "C"]]
+    assert [[c.label for c in same] for same in pairwise.identical(group)] == [["A", "C"]]
 
 
 def test_other_validation_images_of_the_same_test_images_are_noticed():
-    assert pairwise.validated_alike([candidate(), candidate()])
-    assert not pairwise.validated_alike([candidate(), candidate(split="cd")])
+    assert pairwise.same_validation([candidate(), candidate()])
+    assert not pairwise.same_validation([candidate(), candidate(split="cd")])
 
 
 def test_disputed_images_come_with_the_biggest_difference_first():
@@ -149,3 +124,12 @@ def test_disputed_images_come_with_the_biggest_difference_first():
     other.result.probabilities[30, 0] = 0.0
     assert pairwise.disputed(one, other).tolist() == [20, 30, 10]
     assert pairwise.disputed(other, one).tolist() == []
+
+
+def test_runs_keep_their_number_and_colour_the_best_first():
+    runs = {1: result(val=0.8), 4: result(val=0.9, loss=0.2), 7: result(val=0.9, loss=0.1)}
+    found = pairwise.of_runs(runs)
+    assert [(c.label, c.place) for c in found] == [("run 7", 6), ("run 4", 3), ("run 1", 0)]
+    (first, second) = pairwise.compare_pairs([found])
+    assert (first.best.label, first.other.label) == ("run 7", "run 4")
+    assert (second.best.label, second.other.label) == ("run 7", "run 1")

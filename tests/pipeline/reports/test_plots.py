@@ -4,18 +4,10 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
+from support.candidates import CURVES, lettered
 
 from pipeline.evaluation import metrics
 from pipeline.reports import plots, theme
-
-CURVES = {
-    "step": [1, 2, 3],
-    "train_accuracy": [0.8, 0.9, 0.95],
-    "val_accuracy": [0.85, 0.92, 0.93],
-    "train_loss": [0.6, 0.3, 0.2],
-    "val_loss": [0.5, 0.3, 0.25],
-}
-FIGURES = {"name": "made-up", "test_accuracy": 0.99, "wilson": (0.985, 0.993)}
 
 
 def confusion():
@@ -37,19 +29,19 @@ def mistakes(count=11):
 
 
 def curves():
-    return plots.learning_curves({1: CURVES, 8: CURVES}, "accuracy", "loss")
+    return plots.learning_curves(lettered(CURVES, CURVES), "accuracy", "loss")
+
+
+def many_curves():
+    return plots.learning_curves(lettered(*[CURVES] * 8), "loss")
 
 
 def intervals():
-    return plots.accuracy_intervals({1: FIGURES, 2: FIGURES, 3: FIGURES})
-
-
-def lettered(*letters, metric="loss", **of_letter):
-    return plots.lettered_curves(dict.fromkeys(letters or "ABCDEFGH", CURVES) | of_letter, metric)
+    return plots.accuracy_intervals(lettered(*[CURVES] * 3))
 
 
 ALL = pytest.mark.parametrize(
-    "draw", [confusion, reliability, mistakes, curves, intervals, lettered]
+    "draw", [confusion, reliability, mistakes, curves, many_curves, intervals]
 )
 
 
@@ -92,11 +84,9 @@ def test_no_mistakes_is_a_picture_too():
     assert texts(mistakes(0)) == ["no mistakes"]
 
 
-def test_each_run_has_its_own_colour_whichever_runs_are_beside_it():
-    assert len({theme.colour(run) for run in range(1, 7)}) == 6
-    alone, among = (
-        plots.accuracy_intervals(dict.fromkeys(runs, FIGURES)) for runs in ([3], [1, 2, 3])
-    )
+def test_a_candidate_has_its_colour_whichever_are_beside_it():
+    everyone = lettered(*[CURVES] * 3)
+    alone, among = (plots.accuracy_intervals(some) for some in (everyone[2:], everyone))
     assert alone.axes[0].lines[-1].get_color() == among.axes[0].lines[-1].get_color()
 
 
@@ -109,13 +99,13 @@ def test_drawing_leaves_the_settings_of_matplotlib_alone():
 
 
 def heights(figure):
-    """Where the letters stand, of the panel's height."""
+    """Where the labels stand, of the panel's height."""
     return {text.get_text(): text.xyann[1] for text in figure.axes[0].texts}
 
 
 @pytest.mark.parametrize("metric", ["accuracy", "loss"])
-def test_letters_of_equal_curves_do_not_cover_each_other(metric):
-    found = heights(lettered(*"ABCDEFGHIJKL", metric=metric))
+def test_labels_of_equal_curves_do_not_cover_each_other(metric):
+    found = heights(plots.learning_curves(lettered(*[CURVES] * 12), metric))
     assert list(found) == list("ABCDEFGHIJKL")
     places = sorted(found.values())
     assert min(after - before for before, after in pairwise(places)) > 0.05
@@ -123,37 +113,39 @@ def test_letters_of_equal_curves_do_not_cover_each_other(metric):
     assert places[0] > 0
 
 
-def test_letters_stand_in_the_order_of_their_curves_ends():
+def test_labels_stand_in_the_order_of_their_curves_ends():
     worse = CURVES | {"val_accuracy": [0.8, 0.85, 0.929]}
-    found = heights(lettered("A", metric="accuracy", B=worse, C=worse))
+    found = heights(plots.learning_curves(lettered(CURVES, worse, worse), "accuracy"))
     assert found["A"] > max(found["B"], found["C"])
 
 
 def test_each_of_twelve_looks_different():
-    styles = {tuple(plots.shade(place).items()) for place in range(12)}
-    assert len(styles) == 12
-    assert [plots.is_pale(place) for place in (0, 5, 6, 11)] == [False, False, True, True]
+    assert len({tuple(theme.line_style(place).items()) for place in range(12)}) == 12
+    assert len({theme.css_colour(place) for place in range(12)}) == 12
 
 
-def test_of_few_experiments_the_training_is_shown_too():
-    def dashed(figure):
-        return [line for line in figure.axes[0].lines if line.get_linestyle() == "--"]
+def test_training_is_drawn_only_for_few():
+    def dashed(count):
+        (axes,) = plots.learning_curves(lettered(*[CURVES] * count), "loss").axes
+        return sum(
+            line.get_linestyle() == "--" and len(line.get_xdata()) > 0 for line in axes.lines
+        )
 
-    assert len(dashed(lettered(*"ABC"))) == 3
-    assert dashed(lettered(*"ABCD")) == []
+    assert dashed(3) == 3
+    assert dashed(4) == 0
 
 
 def test_one_epoch_and_a_perfect_score_can_be_drawn():
     perfect = {"step": [1], "val_accuracy": [1.0], "train_accuracy": [1.0]}
-    theme.svg(plots.lettered_curves({"A": perfect, "B": CURVES}, "accuracy"))
-    theme.svg(plots.lettered_curves({"A": perfect}, "accuracy"))
+    theme.svg(plots.learning_curves(lettered(perfect, CURVES), "accuracy"))
+    theme.svg(plots.learning_curves(lettered(perfect), "accuracy"))
 
 
 def test_the_first_epochs_leave_the_others_room():
     steep = {
         "step": list(range(8)),
         "val_accuracy": [0.1] + [0.97] * 7,
-        "train_accuracy": [0.9] * 8,
+        "train_accuracy": [0.1] + [0.96] * 7,
     }
-    figure = plots.lettered_curves({"A": steep}, "accuracy")
-    assert 0.9 < figure.axes[0].get_ylim()[0] < 0.97
+    figure = plots.learning_curves(lettered(steep), "accuracy")
+    assert 0.9 < figure.axes[0].get_ylim()[0] < 0.96
