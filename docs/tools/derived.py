@@ -76,22 +76,12 @@ def hyperparameters() -> Table:
     return Table(_COMMAND, "", ["setting", *(f"run {name}" for name in settings)], rows)
 
 
-def gates() -> Table:
-    """Return the promotion gates, with the comments of their file."""
-    text = (ROOT / "conf" / "register.yaml").read_text().partition("\ngates:\n")[2]
-    return Table(_COMMAND, "", ["gate", "limit", "meaning"], _commented(text))
-
-
-def retrain() -> Table:
-    """Return the limits beyond which a new model is due."""
-    text = (ROOT / "conf" / "retrain.yaml").read_text()
-    return Table(_COMMAND, "", ["limit", "value", "meaning"], _commented(text))
-
-
-def _commented(text: str) -> list[list[str]]:
-    """Return key, value and comment of each line `key: value  # comment`."""
+def limits(file: str, *columns: str) -> Table:
+    """Return key, value and comment of each limit in a settings file, or in its `gates`."""
+    text = (ROOT / file).read_text().rpartition("\ngates:\n")[2]
     found = re.findall(r"^ *(\w+): ([^#\n]*?) *(?:# (.*))?$", text, re.MULTILINE)
-    return [[f"`{key}`", value, comment] for key, value, comment in found]
+    rows = [[f"`{key}`", value, comment] for key, value, comment in found]
+    return Table(_COMMAND, "", [*columns, "meaning"], rows)
 
 
 TABLES: dict[str, Callable[[], Table]] = {
@@ -99,6 +89,6 @@ TABLES: dict[str, Callable[[], Table]] = {
     "metrics": metrics,
     "runs": runs,
     "hyperparameters": hyperparameters,
-    "gates": gates,
-    "retrain": retrain,
+    "gates": lambda: limits("conf/register.yaml", "gate", "limit"),
+    "retrain": lambda: limits("conf/retrain.yaml", "limit", "value"),
 }

@@ -21,12 +21,7 @@ SHOWN = {"", "json", "yaml", "promql", "mermaid", "ini", "toml", "diff"}  # not 
 SERVICE = "127.0.0.1:8000"
 BLOCKS = [block for document in documents() for block in document.blocks()]
 # The programs that tests skip without.
-_NEEDED = {
-    "node": "nodejs",
-    "curl": "curl",
-    "promtool": "prometheus",
-    "amtool": "prometheus-alertmanager",
-}
+_NEEDED = {"node": "nodejs", "curl": "curl"}
 
 
 def runnable():
@@ -34,12 +29,11 @@ def runnable():
         if block.language not in PROGRAMS or block.unrun:
             continue
         answer = following and following.language == "json" and following.document == block.document
-        program = {"js": "node"}.get(block.language, "")
+        typed = {"js": "node ", "sh": block.code}.get(block.language, "")
         marks = [
-            pytest.mark.system(needed, package)
-            for needed, package in _NEEDED.items()
-            if needed == program
-            or (block.language == "sh" and re.search(rf"\b{needed} ", block.code))
+            pytest.mark.system(program, package)
+            for program, package in _NEEDED.items()
+            if re.search(rf"\b{program} ", typed)
         ]
         if block.above == "run: slow":
             marks.append(pytest.mark.slow)
@@ -86,7 +80,7 @@ def test_a_block_runs(request, copy, block, answer):
         env={**copy.environment, "no_proxy": "127.0.0.1"},
         capture_output=True,
         text=True,
-        timeout=240,
+        timeout=900,
     )
     assert ran.returncode == 0, ran.stderr
     if SERVICE in block.code:
