@@ -1,4 +1,4 @@
-"""The baseline: the three models of the contract fitted one after another in plain Keras."""
+"""Baseline of `make bench`: train the three models one after another in plain Keras."""
 
 import os
 import sys
@@ -15,7 +15,7 @@ folder = Path(sys.argv[1])
 
 
 def read(name: str, header: int) -> np.ndarray:
-    """The data of an IDX file."""
+    """Read the data of an IDX file."""
     return np.frombuffer((folder / name).read_bytes(), np.uint8, offset=header)
 
 
@@ -28,12 +28,12 @@ test = (
 
 
 def baseline() -> list[keras.Layer]:
-    """Run 1."""
+    """Return the layers of run 1."""
     return [layers.Conv2D(32, 3, activation="relu"), layers.MaxPooling2D(), layers.Flatten()]
 
 
 def enhanced() -> list[keras.Layer]:
-    """Runs 2 and 3."""
+    """Return the layers of runs 2 and 3."""
     return [
         layers.Conv2D(64, 3, activation="relu"),
         layers.MaxPooling2D(),
@@ -62,4 +62,4 @@ for body, rate, batch in ((baseline, 1e-3, 128), (enhanced, 1e-3, 128), (enhance
     )
     seconds = time.monotonic() - started
     print(model.evaluate(*test, verbose=0))
-print(f"{seconds:.1f}")  # of run 3's plain recipe, without start and test
+print(f"{seconds:.1f}")  # training time of run 3's recipe, without start-up and test

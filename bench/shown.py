@@ -1,4 +1,4 @@
-"""What a benchmark found: printed, and with `--record` kept for the docs."""
+"""Print the table of a benchmark; with `--record`, keep it for the docs."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from docs.tools import recorded
 
 
 def show(table: Table, name: str, command: str, width: int) -> None:
-    """Prints the table, in a file or a pipe as wide as said.
+    """Print the table; record it under `name` if the command line has `--record`.
 
-    `name`: under which `docs/tables` keeps it if the command ends in `--record`.
+    `width`: in columns, if the output is no terminal.
     """
     Console(width=None if sys.stdout.isatty() else width).print(table)
     if "--record" in sys.argv[1:]:
