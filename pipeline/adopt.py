@@ -1,7 +1,6 @@
-"""Takes an experiment's settings over into `conf/run/<n>.yaml`: `python -m pipeline.adopt <name>`.
+"""Copy an experiment's settings into `conf/run/<n>.yaml`: `python -m pipeline.adopt <name>`.
 
-The picks of `params.yaml` stay: a sweep's job has `runs: [3]` there, which `dvc exp apply` would
-leave behind.
+`params.yaml` stays as it is. `dvc exp apply` would change it: a job of a sweep has `runs: [3]`.
 """
 
 from __future__ import annotations
@@ -17,13 +16,19 @@ from pipeline.config import PARAMS, PipelineError, cli, environment
 from pipeline.storage import dvc_experiments, git
 from pipeline.storage.dvc_experiments import Experiment
 from pipeline.storage.files import replacing
-from pipeline.sweep.overrides import DECIDING_CODE
+
+# The stages that make the served model; the others evaluate it and write reports.
+_MODEL_STAGES = ("fetch", "preprocess", "likelihood", "train")
 
 
 def main(arguments: list[str]) -> None:
-    """Writes the run's file as the experiment had it, byte for byte, and shows what changes."""
-    experiment = dvc_experiments.find(_options(arguments).experiment)
-    run = dvc_experiments.figures(experiment)["run"]
+    """Write the run's file byte for byte as in the experiment, and show what changes."""
+    parser = argparse.ArgumentParser(
+        prog="python -m pipeline.adopt", description=__doc__, allow_abbrev=False
+    )
+    parser.add_argument("experiment", help="its name in `dvc exp show`, or a branch or commit")
+    experiment = dvc_experiments.find(parser.parse_args(arguments).experiment)
+    run = dvc_experiments.metrics(experiment)["run"]
     file = Path(f"conf/run/{run}.yaml")
     adopted = dvc_experiments.read(experiment, file)
     place = environment.root() / file
@@ -37,19 +42,11 @@ def main(arguments: list[str]) -> None:
     with replacing(place) as temporary:
         temporary.write_bytes(adopted)
     print(diff(file, present.decode(), adopted.decode()))
-    print(
-        f"Next:\n  dvc repro   builds run {run} with them; what the cache has is not trained again"
-    )
-
-
-def _options(arguments: list[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m pipeline.adopt", description=__doc__)
-    parser.add_argument("experiment", help="its name in `dvc exp show`, or a branch or commit")
-    return parser.parse_args(arguments)
+    print(f"Next:\n  dvc repro   builds run {run} with these settings; cached models are reused")
 
 
 def different_picks(experiment: Experiment) -> list[str]:
-    """What else made the experiment's model what it is, and is not taken over."""
+    """Name the picks that made the experiment's model and that are not copied."""
     here: Any = OmegaConf.to_container(OmegaConf.load(environment.root() / PARAMS))
     return [
         f"note: the experiment had {key}={value}, {PARAMS} has {here.get(key)}: another model"
@@ -59,24 +56,23 @@ def different_picks(experiment: Experiment) -> list[str]:
 
 
 def different_files(experiment: Experiment) -> list[str]:
-    """Data definitions and code that decide a model too, and are not taken over either."""
-    data = dvc_experiments.picks(experiment)["data"]
-    listed = git.git(
-        "diff", "--name-only", experiment.commit, "--", f"conf/data/{data}.yaml", *DECIDING_CODE
-    )
+    """Name the data definition and the code that made its model and have changed since."""
+    data = f"conf/data/{dvc_experiments.picks(experiment)['data']}.yaml"
+    deciding = (data, *dvc_experiments.deciding_files(*_MODEL_STAGES))
+    listed = git.git("diff", "--name-only", experiment.commit, "--", *deciding)
     return [f"note: the experiment had another {file}: another model" for file in listed.split()]
 
 
 def _require_committed(file: Path) -> None:
     if git.git("status", "--porcelain", "--", str(file)):
         raise PipelineError(
-            f"{file} has changes that are not committed and would be lost: git commit {file}, "
+            f"{file} has uncommitted changes that would be lost: git commit {file}, "
             f"or git restore {file}"
         )
 
 
 def diff(file: Path, before: str, after: str) -> str:
-    """The change as `diff -u` shows it."""
+    """Return the change as `diff -u` shows it."""
     lines = difflib.unified_diff(
         before.splitlines(), after.splitlines(), f"a/{file}", f"b/{file}", lineterm=""
     )

@@ -88,7 +88,7 @@ def _best(experiments: list[Experiment]) -> list[Experiment]:
     if len(experiments) <= limit:
         return experiments
     logger.warning("Only the best %d of %d experiments are compared.", limit, len(experiments))
-    ranked = sorted(experiments, key=lambda e: metrics.rank(dvc_experiments.figures(e), e.name))
+    ranked = sorted(experiments, key=lambda e: metrics.rank(dvc_experiments.metrics(e), e.name))
     return ranked[:limit]
 
 
@@ -114,7 +114,7 @@ def read(experiments: Sequence[Experiment], folder: Path, *, strict: bool) -> li
 
 def _read(experiment: Experiment, folder: Path, splits: dict[str, Split]) -> Candidate:
     """Read the experiment's best run; `splits` keeps test images by the hash of their data set."""
-    run: int = dvc_experiments.figures(experiment)["run"]
+    run: int = dvc_experiments.metrics(experiment)["run"]
     data: str = dvc_experiments.picks(experiment)["data"]
     files = (paths.model(run) / "model.json", paths.curves(run), paths.evaluation(run))
     dvc_experiments.checkout(experiment, folder, *files)

@@ -15,6 +15,7 @@ COMMANDS = ["register", "adopt", "compare_experiments", "exps", "feedback", "ret
 PIPELINE = [
     Layer(*STAGES, *COMMANDS),
     Layer("sweep", "search"),
+    Layer("jobs"),
     Layer("registry", "ood"),
     Layer("reports"),
     Layer("training", "user_feedback"),

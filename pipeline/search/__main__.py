@@ -2,4 +2,4 @@
 
 from pipeline.search import cli
 
-cli.door()
+cli.run()

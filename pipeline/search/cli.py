@@ -1,6 +1,7 @@
-"""Searches for settings with which a run does better: `python -m pipeline.search search=optimized`.
+"""Search for better settings of a run: `python -m pipeline.search search=optimized`.
 
-The same command goes on where it was stopped, and works beside one that runs.
+This is a hyperparameter search by Optuna. The same command continues a stopped search, and
+shares the trials with a search that is running.
 """
 
 from __future__ import annotations
@@ -17,11 +18,12 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from pipeline.config import CONF, PARAMS, PipelineError, arguments, environment, paths
-from pipeline.search import best_trial, report, signals
-from pipeline.search.mlflow_record import Tracker
-from pipeline.search.plan import Plan, Search, made
-from pipeline.search.progress import Display
-from pipeline.search.scheduler import Workers
+from pipeline.jobs import parent_run, signals
+from pipeline.jobs.progress import Display
+from pipeline.registry import mlflow_runs
+from pipeline.search import best_trial, report
+from pipeline.search.plan import Plan, Search, make_plan
+from pipeline.search.scheduler import Scheduler
 from pipeline.search.study import Study
 from pipeline.search.trial import run_stage
 
@@ -33,8 +35,8 @@ _PICKS = ("data", "seed", "threads")
 
 
 def main(name: str, search: Search) -> None:
-    """Trains the trials that the study lacks, reports on all, makes the best one an experiment."""
-    plan = made(name, search)
+    """Train the missing trials, report on all, and turn the best one into an experiment."""
+    plan = make_plan(name, search)
     study = Study(plan, environment.root() / LOGS / plan.study)
     logger.info("study %s: %d trials, logs in %s", plan.study, search.trials, LOGS / plan.study)
     prepare(plan, study)
@@ -42,23 +44,21 @@ def main(name: str, search: Search) -> None:
 
     ranked = study.ranked()
     if not ranked:
-        anew = f"rm -r {LOGS / plan.study} {LOGS / plan.study}.db"
-        raise PipelineError(f"no trial came to its end; to try them anew: {anew}")
+        start_over = f"rm -r {LOGS / plan.study} {LOGS / plan.study}.db"
+        raise PipelineError(f"no trial completed; to start over: {start_over}")
     report.write(environment.root() / REPORT, plan, study)
     report.show(plan, ranked)
-    following = {f"{REPORT}/": "all trials, and pictures of them"}
+    hints = {f"{REPORT}/": "all trials, as a table and as plots"}
     if search.experiment:
         best = best_trial.experiment(plan, plan.settings(ranked[0].params))
-        following[f"python -m pipeline.adopt {best}"] = (
-            f"the best one's settings as run {search.run}'s"
-        )
+        hints[f"python -m pipeline.adopt {best}"] = f"copy the best settings into run {search.run}"
     logger.info("\nNext:")
-    for what, effect in following.items():
-        logger.info("  %s   %s", what, effect)
+    for command, effect in hints.items():
+        logger.info("  %s   %s", command, effect)
 
 
 def prepare(plan: Plan, study: Study) -> None:
-    """Makes the data in the study's folder, once: the workspace's may be of another seed."""
+    """Make the data once in the study's folder; the workspace's may have another seed."""
     with study.lock:
         if (study.folder / paths.processed(plan.search.data.name)).exists():
             return
@@ -72,26 +72,31 @@ def prepare(plan: Plan, study: Study) -> None:
 
 
 def work(plan: Plan, study: Study) -> None:
-    """Trains, with the study's run in MLflow open; Ctrl-C ends the process."""
-    tracker = Tracker(plan)
+    """Train, with the study's run in MLflow open; exit if Ctrl-C or SIGTERM stopped it."""
+    client = mlflow_runs.connect()
+    name, identity = f"search-{plan.study}", ("search", plan.study)
+    parent = parent_run.open_parent(client, plan.search.data.name, name, identity)
     status = "FAILED"
     try:
         with signals.noticed() as stopped:
-            with Display(study, plan) as display:
-                Workers(plan, study, tracker, display).run(stopped)
+            with Display("trials", plan.search.trials) as display:
+                Scheduler(plan, study, display, client, parent).run(stopped)
             status = "KILLED" if stopped.is_set() else "FINISHED"
         if ranked := study.ranked():
             best = ranked[0]
-            tracker.best(best.number, best.value or 0.0, plan.settings(best.params))
+            settings = {f"best.{key}": v for key, v in plan.settings(best.params).items()}
+            parent_run.set_tags(client, parent, {"best.trial": best.number, **settings})
+            metrics = {plan.search.metric.value: best.value or 0.0}
+            parent_run.log(client, parent, metrics, best.number)
     finally:
-        tracker.close(status)
+        parent_run.end(client, parent, status)
     if status == "KILLED":
-        logger.info("Stopped; the same command goes on.")
+        logger.info("Stopped; repeat the command to continue.")
         sys.exit(signals.EXIT_CODE)
 
 
-def door() -> None:
-    """Makes `main` a Hydra application on `conf/search.yaml`."""
+def run() -> None:
+    """Run `main` as a Hydra application on `conf/search.yaml`."""
 
     def job(composed: DictConfig) -> None:
         try:
@@ -109,7 +114,7 @@ def door() -> None:
 
 
 def resolved(composed: DictConfig) -> Search:
-    """The search as an object.
+    """Return the search as an object.
 
     Raises:
         PipelineError: a value is missing or out of its range; the message names the key.

@@ -1,4 +1,4 @@
-"""A search that can start: `conf/search/<name>.yaml`, held against the run that it is for."""
+"""A checked search: `conf/search/<name>.yaml`, compared with the run whose settings it varies."""
 
 from __future__ import annotations
 
@@ -25,33 +25,34 @@ from pipeline.config import (
     resolved,
     settings,
 )
+from pipeline.config.suggestions import did_you_mean
 from pipeline.search import space as spaces
-from pipeline.search.space import nearest, require
+from pipeline.search.space import require
 
-_DIGITS = 3  # significant ones: a rate of 0.00183 is as good as one of 0.001834715
+_DIGITS = 3  # significant digits: a rate of 0.00183 is as good as 0.001834715
 
 
 class Metric(Enum):
-    """What a search improves, by its name in `model.json` and in the curves."""
+    """The metric that a search improves, by its name in `model.json` and in the curves."""
 
     val_loss = "val_loss"
     val_accuracy = "val_accuracy"
 
     @property
     def direction(self) -> Literal["minimize", "maximize"]:
-        """Where it is better."""
+        """Optuna's name for the better direction."""
         return "minimize" if self is Metric.val_loss else "maximize"
 
 
 @dataclass
 class Pruner:
-    """When a trial may be stopped for being worse than the median of those before it."""
+    """When a trial may be stopped because it is worse than the median of earlier trials."""
 
     startup_trials: int = MISSING
     warmup_epochs: int = MISSING
 
     def __post_init__(self) -> None:
-        """Refuses negative counts."""
+        """Refuse negative counts."""
         for field in ("startup_trials", "warmup_epochs"):
             value = getattr(self, field)
             require(value >= 0, f"pruner.{field}", "0 or positive", value)
@@ -61,8 +62,8 @@ class Pruner:
 class Search:
     """A file of `conf/search/` with the picks of `params.yaml`.
 
-    `fixed` and `space` are nested as in `conf/run/<run>.yaml`; a leaf of `space` is
-    `{low, high}`, with `log` or `step` if need be, or `{choices}`.
+    `fixed` and `space` are nested as in `conf/run/<run>.yaml`. A leaf of `space` is `{choices}`,
+    or `{low, high}` with an optional `log` or `step`.
     """
 
     data: Data = MISSING
@@ -78,7 +79,7 @@ class Search:
     space: dict[str, Any] = MISSING
 
     def __post_init__(self) -> None:
-        """Refuses counts that cannot be, and a search of nothing."""
+        """Refuse counts that are not positive, and an empty search space."""
         for field in ("trials", "processes"):
             require(getattr(self, field) > 0, field, "positive", getattr(self, field))
         require(bool(self.space), "space", "a run's keys with {low, high} or {choices}", "empty")
@@ -86,7 +87,7 @@ class Search:
 
 @dataclass(frozen=True)
 class Plan:
-    """A search that can start: `study` names it and all that decides its outcome."""
+    """A checked search; `study` is its name and a digest of everything that decides its outcome."""
 
     study: str
     search: Search
@@ -95,7 +96,7 @@ class Plan:
     space: dict[str, BaseDistribution]
 
     def settings(self, sampled: Mapping[str, Any]) -> dict[str, Any]:
-        """The run's keys with the values that a trial trains with."""
+        """Return the settings of a trial: fixed values, and sampled ones to three digits."""
         rounded = {
             key: float(f"{value:.{_DIGITS}g}") if self._is_continuous(key) else value
             for key, value in sampled.items()
@@ -103,7 +104,7 @@ class Plan:
         return self.fixed | rounded
 
     def present(self) -> dict[str, Any]:
-        """The run's own values, as far as the space has them: what a search must beat."""
+        """Return the run's own values, if the space has them: the first trial to beat."""
         own = flat(settings(self.base))
         return {
             key: own[key]
@@ -115,24 +116,24 @@ class Plan:
         return isinstance(self.space[key], FloatDistribution)
 
     def picks(self) -> dict[str, Any]:
-        """What else a stage is told."""
+        """Return the picks of `params.yaml` that stages take."""
         return picks(self.search)
 
     def epochs(self, sampled: Mapping[str, Any]) -> int:
-        """How many epochs a trial is to train."""
+        """Return how many epochs a trial trains."""
         return int(self.settings(sampled).get("epochs", self.base.epochs))
 
 
 def picks(search: Search) -> dict[str, Any]:
-    """What `params.yaml` says to a stage, unless it is typed."""
+    """Return the picks of `params.yaml` that stages take."""
     return {"data": search.data.name, "seed": search.seed, "threads": search.threads}
 
 
-def made(name: str, search: Search) -> Plan:
-    """The search `name`, checked: what it varies, a run can be.
+def make_plan(name: str, search: Search) -> Plan:
+    """Check the search `name` against its run.
 
     Raises:
-        PipelineError: a key or value that no run can have; the message names it.
+        PipelineError: no run can have a key or a value; the message names it.
     """
     composed = _composed(search)
     keys = list(flat(_plain(OmegaConf.load(CONF / "run" / f"{search.run}.yaml"))))
@@ -141,13 +142,13 @@ def made(name: str, search: Search) -> Plan:
     for section, names in (("fixed", fixed), ("space", space)):
         for key in names:
             if key not in keys:
-                raise PipelineError(f"{section}.{key}: no run has {key}{nearest(key, keys)}")
+                raise PipelineError(f"{section}.{key}: no run has {key}{did_you_mean(key, keys)}")
     for key in fixed.keys() & space.keys():
         raise PipelineError(f"{key} is both under fixed and under space: take one out")
     for key, value in fixed.items():
         _set(composed, key, value, f"fixed.{key}")
     base = _checked(composed, search.run, "fixed")
-    # The stages are told the name alone.
+    # Stages take only the name of the data set, so its values cannot be changed.
     require(base.data == search.data, "data", "as conf/data/ has it", "changed")
     for key, dimension in space.items():
         for value in spaces.extremes(dimension):
@@ -158,7 +159,7 @@ def made(name: str, search: Search) -> Plan:
 
 
 def _composed(search: Search) -> DictConfig:
-    """The run's own configuration, from where Hydra found the search's."""
+    """Compose the run's own configuration, with Hydra's search path of this process."""
     overrides = [f"run='{search.run}'", f"runs=[{search.run}]"]
     overrides += [f"{key}={value}" for key, value in picks(search).items()]
     register_schema()
@@ -183,9 +184,9 @@ def _checked(composed: DictConfig, run: int, field: str) -> Config:
 
 
 def _name(name: str, search: Search, base: Config, space: dict[str, BaseDistribution]) -> str:
-    """Another space, run or data set is another study; more trials are not.
+    """Return the study's name: another space, run or data set is another study.
 
-    Nor is another start: what the run says of the keys that the space varies.
+    More trials are not, nor are other values in the run of the keys that the space varies.
     """
     fixed = {key: value for key, value in flat(settings(base)).items() if key not in space}
     deciding = [

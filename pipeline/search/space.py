@@ -1,10 +1,9 @@
-"""What a search varies: each key's range or choices, as `conf/search/<name>.yaml` writes them."""
+"""The search space: each key's range or choices, as `conf/search/<name>.yaml` writes them."""
 
 from __future__ import annotations
 
-import difflib
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from optuna.distributions import (
@@ -15,34 +14,29 @@ from optuna.distributions import (
 )
 
 from pipeline.config import PipelineError
+from pipeline.config.suggestions import did_you_mean
 
 _KEYS = ("low", "high", "log", "step", "choices")
 
 
 def require(condition: bool, field: str, rule: str, value: object) -> None:
-    """Refuses a value in words that name the field."""
+    """Refuse a value that breaks a rule, with a message that names the field."""
     if not condition:
         raise PipelineError(f"{field} must be {rule}, not {value}")
-
-
-def nearest(name: str, names: Iterable[str]) -> str:
-    """A hint at what may have been meant; empty if nothing is like it."""
-    near = difflib.get_close_matches(name, list(names), n=1, cutoff=0.4)
-    return f"; did you mean {near[0]}?" if near else ""
 
 
 def dimensions(
     space: Mapping[str, Any], prefix: str = ""
 ) -> Iterator[tuple[str, BaseDistribution]]:
-    """Each key of a run that the nested `space` varies, with what it may be.
+    """Yield each key that the nested `space` varies, with its distribution.
 
     Raises:
-        PipelineError: a leaf that is neither `{low, high}` nor `{choices}`, or cannot be sampled.
+        PipelineError: a leaf is neither `{low, high}` nor `{choices}`, or cannot be sampled.
     """
     for name, node in space.items():
         key = prefix + name
         if not isinstance(node, Mapping):
-            hint = f"a value for all trials is fixed.{key}"
+            hint = f"put a value for all trials under fixed.{key}"
             raise PipelineError(f"space.{key} must be {{low, high}} or {{choices}}: {hint}")
         if node.keys() & set(_KEYS):
             yield key, _distribution(f"space.{key}", node)
@@ -52,7 +46,7 @@ def dimensions(
 
 def _distribution(field: str, node: Mapping[str, Any]) -> BaseDistribution:
     for name in node.keys() - set(_KEYS):
-        raise PipelineError(f"{field} has no {name}{nearest(name, _KEYS)}")
+        raise PipelineError(f"{field} has no {name}{did_you_mean(name, _KEYS)}")
     if "choices" in node:
         return _choice(field, node)
     for name in ("low", "high"):
@@ -88,7 +82,7 @@ def _is_whole(number: float) -> bool:
 
 
 def extremes(dimension: BaseDistribution) -> list[Any]:
-    """The values between which, or of which, the others are."""
+    """Return the bounds of a range, or all choices: if these are valid, every value is."""
     if isinstance(dimension, CategoricalDistribution):
         return list(dimension.choices)
     assert isinstance(dimension, IntDistribution | FloatDistribution)
@@ -96,7 +90,7 @@ def extremes(dimension: BaseDistribution) -> list[Any]:
 
 
 def has(dimension: BaseDistribution, value: Any) -> bool:  # noqa: ANN401  of any key of a run
-    """Whether the value can be sampled."""
+    """Return whether the value can be sampled."""
     if isinstance(dimension, CategoricalDistribution):
         return value in dimension.choices
     assert isinstance(dimension, IntDistribution | FloatDistribution)

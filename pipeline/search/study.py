@@ -1,7 +1,7 @@
-"""A study of Optuna's that several processes work on, and that outlives each of them.
+"""An Optuna study that several processes share and that a restart continues.
 
-Every trial has a place, below the number of trials that are wanted. A trial that was interrupted
-loses its place to the next one, so that it neither counts nor is missing.
+Every trial has a place, a number below the wanted number of trials. The place of an interrupted
+trial goes to the next trial, so that interrupted trials do not count.
 """
 
 from __future__ import annotations
@@ -13,21 +13,20 @@ from pathlib import Path
 
 import numpy as np
 import optuna
+import pandas as pd
 from filelock import FileLock, Timeout
-from optuna.importance import FanovaImportanceEvaluator, get_param_importances
 from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from pipeline.search.plan import Plan
 
 _PLACE, _LOG = "place", "log"
-_SECONDS_FOR_A_WRITE = 60.0  # of another process: SQLite has one writer at a time
-_TRIALS_FOR_IMPORTANCE = 4  # below, a forest of regression trees has nothing to split
+_WRITE_SECONDS = 60.0  # to wait for another process, because SQLite has one writer at a time
 
 
 @dataclass(frozen=True)
 class Claim:
-    """A trial that this process works on as long as it holds the lock."""
+    """A trial of this process; the process holds the lock while it works on it."""
 
     trial: Trial
     folder: Path
@@ -41,13 +40,13 @@ class Study:
         self._plan, self.folder = plan, folder
         folder.mkdir(parents=True, exist_ok=True)
         optuna.logging.set_verbosity(optuna.logging.WARNING)
-        # At once, two processes would make the same tables, or take the same place.
+        # Without it, two processes could create the same tables or take the same place.
         self.lock = FileLock(folder / ".lock")
         with self.lock:
-            self._optuna = optuna.create_study(
+            self.optuna = optuna.create_study(
                 storage=RDBStorage(
                     f"sqlite:///{folder}.db",
-                    engine_kwargs={"connect_args": {"timeout": _SECONDS_FOR_A_WRITE}},
+                    engine_kwargs={"connect_args": {"timeout": _WRITE_SECONDS}},
                 ),
                 study_name=plan.study,
                 direction=plan.search.metric.direction,
@@ -59,19 +58,19 @@ class Study:
             )
 
     def claim(self) -> Claim | None:
-        """The next trial; nothing if all places are taken."""
+        """Return the next trial, or nothing if all places are taken."""
         with self.lock:
             place = self._free_place()
             if place is None:
                 return None
-            # Seeded by the place: a study that goes on after a stop samples as if there had been
-            # none. With several processes samples differ from time to time all the same: a trial
-            # is then sampled without the results of those that are still running.
+            # Seeded by the place, so that a restarted study samples as if it had never stopped.
+            # With several processes samples still vary, because a trial is sampled without the
+            # results of the running trials.
             seed = np.random.SeedSequence([self._plan.search.seed, place]).generate_state(1)
-            self._optuna.sampler = optuna.samplers.TPESampler(seed=int(seed[0]))
+            self.optuna.sampler = optuna.samplers.TPESampler(seed=int(seed[0]))
             if place == 0:
-                self._optuna.enqueue_trial(self._plan.present())
-            trial = self._optuna.ask(self._plan.space)
+                self.optuna.enqueue_trial(self._plan.present())
+            trial = self.optuna.ask(self._plan.space)
             trial.set_user_attr(_PLACE, place)
             folder = self._scratch(trial.number)
             folder.mkdir()
@@ -80,7 +79,7 @@ class Study:
             return Claim(trial, folder, lock)
 
     def release_dead(self) -> list[FrozenTrial]:
-        """Ends the trials of killed processes, which nobody holds the lock of; returns them."""
+        """End and return the trials of killed processes, whose locks are free."""
         with self.lock:
             dead = [trial for trial in self._running() if not self._is_held(trial.number)]
             for trial in dead:
@@ -89,55 +88,58 @@ class Study:
         return dead
 
     def is_over(self) -> bool:
-        """Whether all trials have ended, by whichever process."""
+        """Return whether all trials have ended, in any process."""
         with self.lock:
             return self._free_place() is None and not list(self._running())
 
     def complete(self, trial: Trial, value: float) -> None:
-        """The training came to its end."""
-        self._optuna.tell(trial, value)
+        """Record the result of a completed training."""
+        self.optuna.tell(trial, value)
 
     def prune(self, trial: Trial) -> None:
-        """The training was stopped for being worse than others."""
-        self._optuna.tell(trial, state=TrialState.PRUNED)
+        """Record that the training was stopped because it was worse than others."""
+        self.optuna.tell(trial, state=TrialState.PRUNED)
 
     def fail(self, trial: Trial) -> None:
-        """The training failed, and would again."""
+        """Record that the training failed, as it would again with the same settings."""
         trial.set_user_attr(_LOG, str(self.log(trial.number)))
-        self._optuna.tell(trial, state=TrialState.FAIL)
+        self.optuna.tell(trial, state=TrialState.FAIL)
 
     def interrupt(self, number: int) -> None:
-        """The training was stopped for no reason of its own."""
-        self._optuna.tell(number, state=TrialState.FAIL, skip_if_finished=True)
+        """Record that the search was stopped during the training."""
+        self.optuna.tell(number, state=TrialState.FAIL, skip_if_finished=True)
 
     def trials(self) -> list[FrozenTrial]:
-        """Those that count: all but the interrupted ones, which failed without a log."""
+        """Return the trials that count: all except interrupted ones, which have no log."""
         return [
             trial
-            for trial in self._optuna.get_trials(deepcopy=False)
+            for trial in self.optuna.get_trials(deepcopy=False)
             if trial.state is not TrialState.FAIL or _LOG in trial.user_attrs
         ]
 
     def ranked(self) -> list[FrozenTrial]:
-        """Those that trained to the end, the best first."""
+        """Return the completed trials, the best first."""
         sign = 1 if self._plan.search.metric.direction == "minimize" else -1
         done = [trial for trial in self.trials() if trial.state is TrialState.COMPLETE]
         return sorted(done, key=lambda trial: (sign * (trial.value or 0.0), trial.number))
 
-    def importance(self) -> dict[str, float]:
-        """Each key's share of the metric's variance, the largest first; empty if that is unknown.
-
-        After Hutter et al., "An Efficient Approach for Assessing Hyperparameter Importance", ICML
-        2014.
-        """
-        values = {trial.value for trial in self.ranked()}
-        if len(self.ranked()) < _TRIALS_FOR_IMPORTANCE or len(values) == 1:
-            return {}
-        evaluator = FanovaImportanceEvaluator(seed=self._plan.search.seed)
-        return get_param_importances(self._optuna, evaluator=evaluator)
+    def table(self) -> pd.DataFrame:
+        """Return a row per trial that counts; a pruned trial has the value of its last epoch."""
+        trials = {trial.number: trial for trial in self.trials()}
+        frame = self.optuna.trials_dataframe(("number", "state", "value", "duration", "params"))
+        frame = frame[frame["number"].isin(trials)]
+        frame["state"] = frame["state"].str.lower()
+        frame["epochs"] = [trials[number].last_step or 0 for number in frame["number"]]
+        frame["seconds"] = frame["duration"].dt.total_seconds().round(1)
+        settings = [self._plan.settings(trials[number].params) for number in frame["number"]]
+        for key in self._plan.space:
+            frame[key] = [each[key] for each in settings]
+        metric = self._plan.search.metric.value
+        frame = frame.rename(columns={"number": "trial", "value": metric})
+        return frame[["trial", "state", metric, "epochs", "seconds", *self._plan.space]]
 
     def log(self, number: int) -> Path:
-        """Where the output of a trial's training is kept."""
+        """Return the file for the output of a trial's training."""
         return self.folder / f"trial-{number:04}.log"
 
     def _scratch(self, number: int) -> Path:

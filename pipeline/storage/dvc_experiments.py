@@ -1,8 +1,7 @@
-"""DVC's experiments: found by name and read, without touching the workspace."""
+"""Find DVC's experiments by name and read them, without touching the workspace."""
 
 from __future__ import annotations
 
-import difflib
 import json
 import re
 from dataclasses import dataclass
@@ -13,16 +12,17 @@ from dvc.api import DVCFileSystem
 from dvc_data.index import DataIndexDirError
 from omegaconf import OmegaConf
 
-from pipeline.config import PARAMS, PipelineError, environment, paths
+from pipeline.config import PARAMS, PipelineError, environment, flat, paths
+from pipeline.config.suggestions import did_you_mean
 from pipeline.storage import git
 
-# As DVC names them; its own bookkeeping lies under other names in refs/exps.
+# How DVC names experiments; other names in refs/exps are its bookkeeping.
 _REFERENCE = re.compile(r"(\w{40}) refs/exps/(\w{2})/(\w{38})/(.+)")
 
 
 @dataclass(frozen=True)
 class Experiment:
-    """A commit that DVC made of a pipeline run; `baseline` is the commit it started from."""
+    """A commit that DVC made of a pipeline run; `baseline` is the commit that it started from."""
 
     name: str
     commit: str
@@ -30,7 +30,7 @@ class Experiment:
 
 
 def every() -> list[Experiment]:
-    """All experiments of this repository, the oldest first."""
+    """Return all experiments of this repository, the oldest first."""
     listed = git.git(
         "for-each-ref", "--sort=creatordate", "--format=%(objectname) %(refname)", "refs/exps"
     )
@@ -39,16 +39,16 @@ def every() -> list[Experiment]:
 
 
 def of_head() -> list[Experiment]:
-    """Those that started from the commit that is checked out."""
+    """Return the experiments that started from the checked-out commit."""
     head = git.git("rev-parse", "HEAD")
     return [experiment for experiment in every() if experiment.baseline == head]
 
 
 def find(name: str) -> Experiment:
-    """The experiment of that name, or what a branch, tag or commit of that name holds.
+    """Return the experiment, branch, tag or commit of that name.
 
     Raises:
-        PipelineError: there is none, or several and none of them started from this commit.
+        PipelineError: there is none, or there are several and not one started from this commit.
     """
     named = [experiment for experiment in every() if experiment.name == name]
     here = [experiment for experiment in of_head() if experiment.name == name]
@@ -65,13 +65,12 @@ def find(name: str) -> Experiment:
 
 
 def _unknown(name: str) -> str:
-    near = difflib.get_close_matches(name, [experiment.name for experiment in every()])
-    hint = f"; did you mean {' or '.join(near)}?" if near else ""
+    hint = did_you_mean(name, [experiment.name for experiment in every()])
     return f"there is no experiment or commit {name}{hint}\n`make exps` lists the experiments"
 
 
 def read(experiment: Experiment, path: Path) -> bytes:
-    """A file that Git tracks, as the experiment has it.
+    """Return the content of a file that Git tracks in the experiment.
 
     Raises:
         PipelineError: the experiment has no such file.
@@ -82,20 +81,44 @@ def read(experiment: Experiment, path: Path) -> bytes:
         raise PipelineError(f"{experiment.name} has no {path}") from None
 
 
-def figures(experiment: Experiment) -> dict[str, Any]:
-    """`reports/metrics.json` of the experiment: its best run's figures."""
+def metrics(experiment: Experiment) -> dict[str, Any]:
+    """Return the experiment's `reports/metrics.json`: the metrics of its best run."""
     found: dict[str, Any] = json.loads(read(experiment, paths.METRICS))
     return found
 
 
 def picks(experiment: Experiment) -> dict[str, Any]:
-    """`params.yaml` of the experiment."""
-    plain: Any = OmegaConf.to_container(OmegaConf.create(read(experiment, PARAMS).decode()))
+    """Return the experiment's `params.yaml`."""
+    return _yaml(experiment, PARAMS)
+
+
+def settings(experiment: Experiment, run: int) -> dict[str, Any]:
+    """Return the experiment's settings for a run, by the keys that users type."""
+    chosen = picks(experiment)
+    data = flat(_yaml(experiment, Path(f"conf/data/{chosen['data']}.yaml")), "data.")
+    return data | flat(_yaml(experiment, Path(f"conf/run/{run}.yaml"))) | chosen
+
+
+def _yaml(experiment: Experiment, path: Path) -> dict[str, Any]:
+    plain: Any = OmegaConf.to_container(OmegaConf.create(read(experiment, path).decode()))
     return dict(plain)
 
 
+def deciding_files(*stages: str) -> list[str]:
+    """Return `dvc.yaml` and the code that it names as dependencies of these stages, or of all."""
+    pipeline = OmegaConf.load(environment.root() / "dvc.yaml")
+    content: Any = OmegaConf.to_container(pipeline, resolve=False)
+    every_dep = (
+        dep
+        for name, stage in content["stages"].items()
+        if not stages or name in stages
+        for dep in stage.get("deps", ())
+    )
+    return ["dvc.yaml", *sorted({dep for dep in every_dep if "${" not in dep})]
+
+
 def checkout(experiment: Experiment, folder: Path, *outputs: Path) -> None:
-    """Puts outputs that DVC tracks, as the experiment made them, into `folder`.
+    """Copy outputs of the experiment, which DVC tracks, into `folder`.
 
     Raises:
         PipelineError: one is neither in the cache nor in a remote.

@@ -1,4 +1,4 @@
-"""Git by its command line, in the true repository root."""
+"""Run Git on the command line, in the true repository root."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ from pipeline.config import PipelineError, environment
 
 
 class GitError(PipelineError):
-    """Git refused; the message is its own."""
+    """Git failed; the message is its own."""
 
 
 def git(*arguments: str) -> str:
-    """What `git <arguments>` prints, without the last newline.
+    """Return what `git <arguments>` prints, without the last newline.
 
     Raises:
-        GitError: Git is missing, or says no.
+        GitError: Git is missing or failed.
     """
     return content(*arguments).decode().rstrip("\n")
 
 
 def content(*arguments: str) -> bytes:
-    """The same for bytes that are not ours, such as a file's."""
+    """Return what `git <arguments>` prints as bytes, for example the content of a file."""
     try:
         done = subprocess.run(  # noqa: S603  a list, no shell
             ["git", *arguments],  # noqa: S607  the user's Git

@@ -1,4 +1,4 @@
-"""The door of `python train.py …`: Hydra's jobs become DVC experiments."""
+"""Command line of `python train.py …`: Hydra runs jobs, and each job is a DVC experiment."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _PRINTING_FLAGS = ("-h", "--help", "--hydra-help", "--version", "-c", "--cfg", "
 
 
 def main(arguments: list[str]) -> int:
-    """Runs the jobs that the arguments of `train.py` describe; the exit code."""
+    """Run the jobs that the arguments of `train.py` describe; return the exit code."""
     typed = config.arguments(arguments, OmegaConf.create())
     if any(argument.partition("=")[0] in _PRINTING_FLAGS for argument in typed):
         _hydra(typed)
@@ -44,20 +44,20 @@ def main(arguments: list[str]) -> int:
         found = overrides.jobs(settings)
         if len(found) > 1 and not swept:
             raise PipelineError(
-                f"several values make a sweep: python train.py -m {' '.join(arguments)}"
+                f"several values need a sweep: python train.py -m {' '.join(arguments)}"
             )
         _require_tracked(found)
-        say_what_is_seen()
+        show_uncommitted()
     return _run(found, arguments, typed, swept=swept)
 
 
 def _run(found: list[Job], arguments: list[str], typed: list[str], *, swept: bool) -> int:
     folder = _new_folder()
-    with job.starting():  # Hydra composes each job, also while another is being started
+    with job.starting():  # Hydra composes jobs from this copy, also while another job starts
         shutil.copytree(CONF, folder / "conf")
     client = mlflow_runs.connect()
     for name in mlflow_record.mark_dead(client):
-        print(f"MLflow: {name} was left running by a crash; now it is marked")
+        print(f"MLflow: {name} was left running by a crash; it is now marked as ended")
     with mlflow_record.lock(folder):
         words = [argument for argument in arguments if argument not in _SWEEP_FLAGS]
         parent = mlflow_record.open_parent(client, found, words, folder) if swept else None
@@ -65,9 +65,9 @@ def _run(found: list[Job], arguments: list[str], typed: list[str], *, swept: boo
         interrupted = _launch(found, folder, typed)
         for one, state in progress.outcomes(found, folder):
             if state and state.state == "running":
-                job.orphaned(folder, one, state)
+                job.end_orphan(folder, one, state)
         outcomes = progress.outcomes(found, folder)
-        unrecorded = _recorded(client, outcomes, folder, parent)
+        unrecorded = _record(client, outcomes, folder, parent)
         if parent:
             mlflow_record.close_parent(client, parent, outcomes, interrupted=interrupted)
     progress.show_results(outcomes, folder)
@@ -80,10 +80,10 @@ def _run(found: list[Job], arguments: list[str], typed: list[str], *, swept: boo
     return 0 if done and not unrecorded else 1
 
 
-def _recorded(
+def _record(
     client: MlflowClient, outcomes: mlflow_record.Outcomes, folder: Path, parent: str | None
 ) -> list[str]:
-    """Why MLflow could not be told of a job; what is trained is not lost by it."""
+    """Write the jobs to MLflow; return its errors, which do not affect the experiments."""
     errors = []
     for one, state in outcomes:
         try:
@@ -95,7 +95,7 @@ def _recorded(
 
 
 def _new_folder() -> Path:
-    """Named by the second, and a second has one sweep."""
+    """Create the sweep's folder, named by the second; wait if another sweep has that second."""
     while True:
         folder = environment.root() / "logs" / "sweeps" / time.strftime("%Y-%m-%d_%H-%M-%S")
         try:
@@ -107,15 +107,17 @@ def _new_folder() -> Path:
 
 
 def _launch(found: list[Job], folder: Path, typed: list[str]) -> bool:
-    """Lets Hydra run the jobs; whether somebody stopped it."""
+    """Let Hydra run the jobs; return whether they were interrupted."""
     signal.signal(signal.SIGTERM, _interrupt)
     try:
         with progress.shown(found, folder):
-            _hydra([*typed, *_placed(folder), *_launcher(typed, found)], folder / "conf")
+            folders = [f"hydra.{mode}.dir={folder}" for mode in ("run", "sweep")]
+            launcher = _launcher_settings(typed, found)
+            _hydra([*typed, *folders, "hydra.sweep.subdir=.", *launcher], folder / "conf")
     except KeyboardInterrupt:
         return True
     except SystemExit:
-        pass  # Hydra has printed why its launcher gave up; the jobs show how far it came
+        pass  # Hydra has printed why its launcher failed; the jobs' states show how far it got
     return False
 
 
@@ -123,17 +125,13 @@ def _interrupt(*_: object) -> None:
     raise KeyboardInterrupt
 
 
-def _placed(folder: Path) -> list[str]:
-    return [f"hydra.run.dir={folder}", f"hydra.sweep.dir={folder}", "hydra.sweep.subdir=."]
-
-
-def _launcher(typed: list[str], found: list[Job]) -> list[str]:
-    """What each launcher must know of the threads that a job takes; what was typed wins."""
+def _launcher_settings(typed: list[str], found: list[Job]) -> list[str]:
+    """Tell each launcher how many threads a job takes; typed settings win."""
     threads = max(one.threads for one in found)
     launcher = next((a.partition("=")[2] for a in typed if a.startswith("hydra/launcher=")), "")
     known: dict[str, dict[str, object]] = {
         "joblib": {"n_jobs": max(1, _cores() // threads)},
-        # Without the second, the plugin sets the memory, which a cluster that runs refuses.
+        # The plugin's own object_store_memory is refused by a cluster that already runs.
         "ray": {"+ray.remote.num_cpus": threads, "+ray.init.object_store_memory": "null"},
         "submitit_local": {"cpus_per_task": threads},
         "submitit_slurm": {"cpus_per_task": threads},
@@ -147,7 +145,7 @@ def _launcher(typed: list[str], found: list[Job]) -> list[str]:
 
 
 def _cores() -> int:
-    """Those that this process may use; macOS does not say."""
+    """Return the number of cores that this process may use, or of the machine's on macOS."""
     allowed = getattr(os, "sched_getaffinity", None)
     return len(allowed(0)) if allowed else os.cpu_count() or 1
 
@@ -155,19 +153,19 @@ def _cores() -> int:
 def _hydra(arguments: list[str], conf: Path = CONF) -> None:
     sys.argv[1:] = arguments
     config.register_schema()
-    for chatty in ("hydra", "hydra_plugins"):  # a sweep's board says what its launcher would
+    for chatty in ("hydra", "hydra_plugins"):  # the sweep's own progress display replaces it
         logging.getLogger(chatty).setLevel(logging.WARNING)
     hydra.main(version_base="1.3", config_path=str(conf), config_name="config")(_job)()
 
 
 def _job(_: DictConfig) -> None:
-    """What Hydra's launcher runs, here or on another core or machine."""
+    """Run one job; Hydra's launcher calls this here, on another core or on another machine."""
     settings = HydraConfig.get()
     folder = Path(settings.runtime.output_dir)
-    os.chdir(settings.runtime.cwd)  # the repository, which lies at the same path everywhere
+    os.chdir(settings.runtime.cwd)  # the repository, at the same path on every machine
     plan: dict[str, Any] = OmegaConf.to_container(OmegaConf.load(folder / _PLAN))  # type: ignore[assignment]
     planned = [overrides.job_of(one) for one in plan["jobs"]]
-    # A job alone has its overrides as they were typed, `1e-3` and all; there is no other to take.
+    # A single job's overrides are as typed, for example `1e-3`, so they cannot be compared.
     mine = set(settings.overrides.task)
     one = planned[0] if len(planned) == 1 else next(j for j in planned if set(j.overrides) == mine)
     job.run(one, folder, plan["parent"])
@@ -178,21 +176,21 @@ def _require_repository() -> None:
         git.git("rev-parse", "--verify", "HEAD")
     except git.GitError as error:
         raise PipelineError(
-            f"DVC keeps experiments in Git, and here is none: {error}\n"
-            "A stage alone does without: python -m pipeline.train run=1"
+            f"DVC keeps experiments in Git, but this is no Git repository with a commit: {error}\n"
+            "Without Git, train a run by its stage: python -m pipeline.train run=1"
         ) from None
 
 
 def _require_tracked(found: list[Job]) -> None:
-    """Copies hold what Git tracks, so the files of runs and data sets must be tracked."""
+    """Refuse files of runs and data sets that Git does not track: copies lack them."""
     runs = {f"conf/run/{one.run}.yaml" for one in found}
     for file in sorted(runs | {f"conf/data/{one.data}.yaml" for one in found}):
         if not git.git("ls-files", file):
-            raise PipelineError(f"Git does not track {file}, so no copy has it: git add {file}")
+            raise PipelineError(f"Git does not track {file}, so copies lack it: git add {file}")
 
 
-def say_what_is_seen() -> None:
-    """Says which uncommitted files go along and which untracked ones do not."""
+def show_uncommitted() -> None:
+    """Print the uncommitted files, which experiments include, and the untracked ones."""
     changed: list[str] = []
     untracked: list[str] = []
     for line in git.git("status", "--porcelain", "--untracked-files=normal").splitlines():
@@ -200,17 +198,17 @@ def say_what_is_seen() -> None:
     if changed:
         print(f"not committed, but part of the experiments: {', '.join(changed)}")
     if untracked:
-        print(f"not in Git, so no experiment sees it: {', '.join(untracked)}")
+        print(f"not in Git, so not part of the experiments: {', '.join(untracked)}")
 
 
 def _say_next(outcomes: mlflow_record.Outcomes) -> None:
     best = mlflow_record.best_of(outcomes)
     print("\nNext:")
     if best:
-        print(f"  python -m pipeline.adopt {best.experiment}   its settings, into conf/run/")
-        print("  dvc exp show   or in few columns   make exps")
-        print("  make compare   a page that sets the experiments beside each other")
+        print(f"  python -m pipeline.adopt {best.experiment}   copy its settings into conf/run/")
+        print("  make exps      list the experiments (dvc exp show has all columns)")
+        print("  make compare   compare the experiments on one page")
     if any(not state or state.state != "done" for _, state in outcomes):
-        print("  the same command again: what is done is not trained again")
+        print("  repeat the command: finished jobs are not trained again")
     uri = environment.tracking_uri()
     print(f"  {uri}" if uri.startswith("http") else f"  mlflow ui --backend-store-uri {uri}")

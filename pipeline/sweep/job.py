@@ -1,4 +1,4 @@
-"""One job: a DVC experiment in a temporary copy of the repository, and what became of it."""
+"""One job: a DVC experiment in a temporary copy of the repository, and its outcome."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ import socket
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -22,30 +21,32 @@ from filelock import FileLock
 
 from pipeline.config import PARAMS, PipelineError, environment, paths
 from pipeline.evaluation import metrics
+from pipeline.jobs import processes
 from pipeline.storage import dvc_experiments
 from pipeline.storage.dvc_experiments import Experiment
 from pipeline.storage.files import write_json
 from pipeline.sweep.overrides import Job
 
-# DVC waits 3 s for a lock that another of its processes holds, and then gives up.
+# DVC waits 3 s for a lock that another of its processes holds, then fails with this message.
 _BUSY = "Unable to acquire lock"
 _ATTEMPTS = 20
 _STARTED = re.compile(r"^(Running stage|Stage) '", re.MULTILINE)
 HOST = socket.gethostname()
-_PATIENCE = 20.0  # seconds until a process that was asked to stop is killed
+# DVC cleans up on SIGINT; SIGTERM ends it at once.
+_REQUESTS = (signal.SIGINT, signal.SIGTERM)
 _CAUSE = re.compile(
     r"^(error: .+|(?:\w+\.)*\w*(?:Error|Exception|Interrupt)\b.*|ERROR: .+)$", re.MULTILINE
 )
-# A shell that does not give way to its only command (dash) says 128 + the signal.
+# A shell that stays the parent of its only command (dash) reports 128 + the signal.
 _KILLED = re.compile(r"failed to reproduce '(\S+)'.*exited with (-\d+|1(?:29|[3-5]\d))\b")
 
 
 @dataclass(frozen=True)
 class State:
-    """What is known of a job: `running`, `done`, `failed` or `stopped`; times in seconds.
+    """The state of a job: `running`, `done`, `failed` or `stopped`; times in seconds.
 
-    `pid` is of DVC's process on `host`, which leads a session of its own; `reused`: an earlier
-    experiment had all of it already.
+    `pid` is DVC's process on `host`, the leader of its own session. `reused` means that an earlier
+    experiment already had the same settings and code.
     """
 
     state: str
@@ -65,18 +66,18 @@ class State:
 
 
 def log_of(folder: Path, job: Job) -> Path:
-    """Where a job's output goes."""
+    """Return the file for the job's output."""
     return folder / f"{job.name}.log"
 
 
 def read(folder: Path, job: Job) -> State | None:
-    """The state that the job wrote last, if it has begun."""
+    """Return the last state that the job wrote, or nothing if it has not started."""
     file = _state_file(folder, job)
     return State(**json.loads(file.read_bytes())) if file.exists() else None
 
 
 def write(folder: Path, job: Job, state: State) -> None:
-    """Writes the state for whoever watches."""
+    """Write the job's state to its file, for the progress display and the launcher."""
     write_json(_state_file(folder, job), asdict(state))
 
 
@@ -85,58 +86,71 @@ def _state_file(folder: Path, job: Job) -> Path:
 
 
 def run(job: Job, folder: Path, parent: str | None) -> None:
-    """Makes the experiment, unless there is one already, and writes down how it went.
+    """Run the experiment, unless there is one already, and write the job's state.
 
-    `parent`: id of the MLflow run to hang the job's under. Raises nothing but `KeyboardInterrupt`.
+    `parent` is the id of the sweep's MLflow run. Raises only `KeyboardInterrupt`.
     """
     started = time.time()
     write(folder, job, State("running", started))
     try:
-        with _alone(job) as held:
-            found = existing(job)
-            reason = "" if found else _experiment(job, folder, parent, held)
+        state = _outcome(job, folder, parent)
+    except PipelineError as error:
+        state = State("failed", started, reason=str(error))
     except KeyboardInterrupt:
         write(folder, job, State("stopped", started, seconds=time.time() - started))
         raise
-    seconds = time.time() - started
+    write(folder, job, replace(state, started=started, seconds=time.time() - started))
+
+
+def _outcome(job: Job, folder: Path, parent: str | None) -> State:
+    with _alone(job) as lock:
+        found = existing(job)
+        reason = "" if found else _experiment(job, folder, parent, lock)
     if reason:
-        write(folder, job, State("failed", started, seconds=seconds, reason=reason))
-        return
-    made = found or existing(job)
-    assert made is not None, "DVC said that it had made the experiment"
-    figures = dvc_experiments.figures(made)
-    write(
-        folder,
-        job,
-        State(
-            "done",
-            started,
-            experiment=made.name,
-            reused=found is not None,
-            seconds=seconds,
-            val_accuracy=figures["val_accuracy"],
-            val_loss=figures["val_loss"],
-        ),
+        return State("failed", 0, reason=reason)
+    experiment = found or existing(job)
+    assert experiment is not None, "DVC reported success without an experiment"
+    reached = dvc_experiments.metrics(experiment)
+    return State(
+        "done",
+        0,
+        experiment=experiment.name,
+        reused=found is not None,
+        val_accuracy=reached["val_accuracy"],
+        val_loss=reached["val_loss"],
     )
 
 
 def existing(job: Job) -> Experiment | None:
-    """The experiment that has all of the job's settings, whichever of them its name mentions."""
+    """Return the experiment with the job's settings and code, whatever keys its name mentions.
+
+    Raises:
+        PipelineError: an experiment has the job's digest but other settings.
+    """
     same = re.compile(rf"run{job.run}-(.+-)?{job.digest}")
-    return next((e for e in dvc_experiments.of_head() if same.fullmatch(e.name)), None)
+    found = next((e for e in dvc_experiments.of_head() if same.fullmatch(e.name)), None)
+    if found:
+        saved = dvc_experiments.settings(found, job.run)
+        for key, value in job.settings.items():
+            if key in saved and saved[key] != value:
+                raise PipelineError(
+                    f"{found.name} has {key}={saved[key]}, not {value}: "
+                    f"remove it with dvc exp remove {found.name}"
+                )
+    return found
 
 
 @contextmanager
 def _alone(job: Job) -> Iterator[int]:
-    """Waits for another process that is at the same settings; gives the lock's descriptor.
+    """Lock the job's settings against other processes; yield the lock's file descriptor.
 
-    The experiment's process inherits it, and so holds the lock even if this one is killed.
+    The experiment's process inherits it, and so holds the lock even if this process is killed.
     """
     lock = FileLock(_locks() / f"run{job.run}-{job.digest}.lock")
     with lock:
-        held = lock._context.lock_file_fd
-        assert held is not None
-        yield held
+        descriptor = lock._context.lock_file_fd
+        assert descriptor is not None
+        yield descriptor
 
 
 def _locks() -> Path:
@@ -146,37 +160,37 @@ def _locks() -> Path:
 
 
 def starting() -> FileLock:
-    """Held while DVC starts an experiment.
+    """Return the lock to hold while DVC starts an experiment.
 
-    That takes DVC's own lock, and for a moment the workspace has other files: DVC puts aside what
-    is not committed, writes the job's settings, and takes both back.
+    Meanwhile DVC holds its own lock and changes the workspace: it stashes uncommitted files,
+    writes the job's settings, and then restores the files.
     """
     return FileLock(_locks() / "start.lock")
 
 
-def _experiment(job: Job, folder: Path, parent: str | None, held: int) -> str:
-    """Why it failed, or nothing."""
+def _experiment(job: Job, folder: Path, parent: str | None, lock: int) -> str:
+    """Run DVC, again if it was busy; return why it failed, or nothing."""
     log = log_of(folder, job)
     for _ in range(_ATTEMPTS):
-        code = _run_dvc(job, folder, parent, held)
+        code = _run_dvc(job, folder, parent, lock)
         if not code or _BUSY not in log.read_text(errors="replace"):
             break
     return _reason(code, log) if code else ""
 
 
-def _run_dvc(job: Job, folder: Path, parent: str | None, held: int) -> int:
+def _run_dvc(job: Job, folder: Path, parent: str | None, lock: int) -> int:
     command = [sys.executable, "-m", "dvc", "exp", "run", "--temp", "--name", job.name]
     log = log_of(folder, job)
     with starting(), log.open("wb") as output:
         process = subprocess.Popen(  # noqa: S603  a list, no shell
-            command + job.settings(),
+            command + job.arguments(),
             cwd=environment.root(),
             env=_environment(job, parent),
             stdout=output,
             stderr=output,
-            # Ctrl-C must end the job in an order that we choose.
+            # Ctrl-C must reach this process alone, which then ends the job.
             start_new_session=True,
-            pass_fds=(held,),
+            pass_fds=(lock,),
         )
         with _ended_with_us(process):
             write(folder, job, State("running", time.time(), HOST, process.pid))
@@ -196,68 +210,33 @@ def _environment(job: Job, parent: str | None, **variables: str) -> dict[str, st
 
 @contextmanager
 def _ended_with_us(process: subprocess.Popen[bytes]) -> Iterator[None]:
-    """Ends the process and all that it started when the block is interrupted."""
+    """End the process and everything it started if the block is interrupted."""
     try:
         yield
     except BaseException:
-        _end(process.pid)
-        process.poll()  # so that it knows
+        processes.end_group(process.pid, *_REQUESTS)
+        process.poll()  # so that Popen knows
         raise
 
 
-def _end(leader: int) -> None:
-    """Ends a session on this machine: asks, asks again, and then does not ask."""
-    with _uninterrupted():
-        for ask in (signal.SIGINT, signal.SIGTERM, signal.SIGKILL):
-            with suppress(ProcessLookupError):
-                os.killpg(leader, ask)
-            for _ in range(int(_PATIENCE / 0.1)):
-                with suppress(ChildProcessError):  # a worker's child is not ours
-                    os.waitpid(leader, os.WNOHANG)
-                if not _lives(leader):
-                    return
-                time.sleep(0.1)
-
-
-@contextmanager
-def _uninterrupted() -> Iterator[None]:
-    """Another Ctrl-C must not leave behind what the first one is ending."""
-    if threading.current_thread() is not threading.main_thread():
-        yield  # which gets no signals
-        return
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
-
-
-def _lives(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    return True
-
-
-def orphaned(folder: Path, job: Job, state: State) -> None:
-    """Ends what a launcher's worker left running when it went away, if it ran on this machine."""
+def end_orphan(folder: Path, job: Job, state: State) -> None:
+    """End a job whose launcher's worker is gone, if it ran on this machine."""
     reason = "its worker ended"
     if state.pid and state.host == HOST:
-        _end(state.pid)
+        processes.end_group(state.pid, *_REQUESTS)
     elif state.pid:
-        reason = f"its worker ended; it may go on as process {state.pid} of {state.host}"
+        reason = f"its worker ended; process {state.pid} on {state.host} may still run"
     seconds = time.time() - state.started
     write(folder, job, replace(state, state="stopped", seconds=seconds, reason=reason))
 
 
 def _reason(code: int, log: Path) -> str:
-    """One line: the first error of the stage that failed, else DVC's own."""
+    """Return one line: the error of the stage that failed, or else DVC's own."""
     text = log.read_text(errors="replace")
     if killed := _KILLED.search(text):
-        said = int(killed[2])
-        name = signal.Signals(-said if said < 0 else said - 128).name
-        memory = ", perhaps for want of memory" if name == "SIGKILL" else ""
+        status = int(killed[2])
+        name = signal.Signals(-status if status < 0 else status - 128).name
+        memory = ", perhaps because memory ran out" if name == "SIGKILL" else ""
         return f"{killed[1]} was killed by {name}{memory}"
     if code < 0:
         return f"dvc was killed by {signal.Signals(-code).name}"
@@ -265,15 +244,14 @@ def _reason(code: int, log: Path) -> str:
     return str(causes[-1]) if causes else f"dvc ended with {code}"
 
 
-def track(job: Job, made: Experiment, parent: str | None) -> None:
-    """Makes the MLflow run of an experiment whose `track` stage came out of DVC's cache."""
+def track(job: Job, experiment: Experiment, parent: str | None) -> None:
+    """Log an experiment whose `track` stage came from DVC's cache, so that MLflow has its run."""
     with tempfile.TemporaryDirectory() as copy:
         folder = Path(copy)
-        dvc_experiments.checkout(
-            made, folder, *(of(job.run) for of in (paths.model, paths.evaluation, paths.curves))
-        )
+        outputs = (of(job.run) for of in (paths.model, paths.evaluation, paths.curves))
+        dvc_experiments.checkout(experiment, folder, *outputs)
         for name in (PARAMS, Path("dvc.lock")):
-            (folder / name).write_bytes(dvc_experiments.read(made, name))
+            (folder / name).write_bytes(dvc_experiments.read(experiment, name))
         done = subprocess.run(  # noqa: S603  a list, no shell
             [sys.executable, "-m", "pipeline.track", f"data={job.data}"],
             cwd=folder,
@@ -282,19 +260,19 @@ def track(job: Job, made: Experiment, parent: str | None) -> None:
                 parent,
                 DVC_ROOT=str(environment.root()),
                 PYTHONPATH=str(environment.root()),
-                DVC_EXP_NAME=made.name,
-                DVC_EXP_BASELINE_REV=made.baseline,
+                DVC_EXP_NAME=experiment.name,
+                DVC_EXP_BASELINE_REV=experiment.baseline,
             ),
             check=False,
             capture_output=True,
             text=True,
         )
     if done.returncode:
-        said = (done.stderr or done.stdout).strip().splitlines()[-1:]
-        raise PipelineError(f"MLflow has no run of {made.name}: {''.join(said)}")
+        last = (done.stderr or done.stdout).strip().splitlines()[-1:]
+        raise PipelineError(f"MLflow has no run of {experiment.name}: {''.join(last)}")
 
 
-def digests(made: Experiment) -> dict[str, str]:
-    """What identifies the MLflow runs of the experiment's models."""
-    found: dict[str, Any] = json.loads(dvc_experiments.read(made, paths.TRACKED))
+def digests(experiment: Experiment) -> dict[str, str]:
+    """Return for each run the digest that identifies its model in MLflow."""
+    found: dict[str, Any] = json.loads(dvc_experiments.read(experiment, paths.TRACKED))
     return found

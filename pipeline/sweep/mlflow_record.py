@@ -1,4 +1,4 @@
-"""What MLflow knows of a sweep: one parent run, and below it one run per job."""
+"""A sweep in MLflow: one parent run, and below it one run for each job."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from filelock import FileLock, Timeout
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
+from pipeline.jobs import parent_run
 from pipeline.registry import mlflow_runs
 from pipeline.storage import dvc_experiments
 from pipeline.sweep import job as jobs
@@ -18,42 +19,31 @@ from pipeline.sweep.overrides import Job
 
 Outcomes = list[tuple[Job, State | None]]
 
-_SWEEP = "sweep"  # tag: which jobs
-_FOLDER = "sweep.folder"  # tag: where the sweep writes, and holds its lock
+_SWEEP = "sweep"  # tag: digest of the jobs' names
+_FOLDER = "sweep.folder"  # tag: the sweep's folder with its logs and its lock
 _HOST = "sweep.host"
 
 
 def lock(folder: Path) -> FileLock:
-    """Held as long as the sweep of that folder lives."""
+    """Return the lock that a sweep holds in its folder while it runs."""
     return FileLock(folder / "alive.lock", timeout=0)
 
 
 def open_parent(client: MlflowClient, found: list[Job], typed: list[str], folder: Path) -> str:
-    """Id of the sweep's run, now RUNNING; the same jobs have the same run."""
-    place = mlflow_runs.experiment(client, found[0].data)
+    """Return the id of the sweep's run, now RUNNING; the same jobs have the same run."""
     identity = hashlib.sha256(" ".join(job.name for job in found).encode()).hexdigest()
-    tags = {_SWEEP: identity, _FOLDER: str(folder), _HOST: jobs.HOST, "command": _command(typed)}
-    with mlflow_runs.lock("sweep"):
-        before = client.search_runs([place], f"tags.{_SWEEP} = '{identity}'")
-        parent: Run = (
-            before[0] if before else client.create_run(place, run_name=f"sweep {' '.join(typed)}")
-        )
-    for key, value in tags.items():
-        client.set_tag(parent.info.run_id, key, value)
-    client.update_run(parent.info.run_id, "RUNNING")
-    return str(parent.info.run_id)
-
-
-def _command(typed: list[str]) -> str:
-    return f"python train.py -m {shlex.join(typed)}"
+    tags = {_FOLDER: str(folder), _HOST: jobs.HOST}
+    tags["command"] = f"python train.py -m {shlex.join(typed)}"
+    name = f"sweep {' '.join(typed)}"
+    return parent_run.open_parent(client, found[0].data, name, (_SWEEP, identity), **tags)
 
 
 def mark_dead(client: MlflowClient) -> list[str]:
-    """Ends the runs that a crash has left RUNNING; their names."""
+    """End the runs that a crash left RUNNING; return their names."""
     every = [found.experiment_id for found in client.search_experiments()]
     marked = []
     for parent in client.search_runs(every, "attributes.status = 'RUNNING'", max_results=1000):
-        # Of a store that others use too, only what was started here can be judged.
+        # In a shared store only sweeps of this machine can be judged.
         here = parent.data.tags.get(_HOST) == jobs.HOST
         folder = parent.data.tags.get(_FOLDER)
         if here and folder and not _alive(Path(folder)):
@@ -73,22 +63,20 @@ def _alive(folder: Path) -> bool:
 
 
 def complete(client: MlflowClient, job: Job, state: State, parent: str | None, log: Path) -> None:
-    """Makes sure that MLflow has the job: its models' run, or one that says why there is none."""
-    place = mlflow_runs.experiment(client, job.data)
+    """Make sure that MLflow has the job: the run of its model, or one that says why it failed."""
     if state.state == "done":
-        made = dvc_experiments.find(state.experiment)
-        digest = jobs.digests(made)[str(job.run)]
+        place = mlflow_runs.experiment(client, job.data)
+        experiment = dvc_experiments.find(state.experiment)
+        digest = jobs.digests(experiment)[str(job.run)]
         if not any(map(_whole, mlflow_runs.tracked(client, place, digest, parent))):
-            jobs.track(job, made, parent)
+            jobs.track(job, experiment, parent)
         return
     name = mlflow_runs.run_name(job.run, job.run_name, job.label)
     tags = {"error": state.reason or state.state, "log": str(log)}
-    if parent:
-        tags[mlflow_runs.PARENT] = parent
-    run = client.create_run(place, run_name=name, tags=tags)
-    for key, value in ({"run": job.run} | job.typed).items():
-        client.log_param(run.info.run_id, key, value)
-    client.set_terminated(run.info.run_id, "FAILED" if state.state == "failed" else "KILLED")
+    run = parent_run.start_child(
+        client, job.data, parent, name, {"run": job.run, **job.typed}, tags
+    )
+    parent_run.end(client, run, "FAILED" if state.state == "failed" else "KILLED")
 
 
 def _whole(run: Run) -> bool:
@@ -98,16 +86,18 @@ def _whole(run: Run) -> bool:
 def close_parent(
     client: MlflowClient, parent: str, outcomes: Outcomes, *, interrupted: bool
 ) -> None:
-    """Ends the sweep's run and writes its best child's figures into it."""
+    """End the sweep's run, with the metrics of its best job."""
     if best := best_of(outcomes):
-        for name in ("val_accuracy", "val_loss"):
-            client.log_metric(parent, name, getattr(best, name))
-        client.set_tag(parent, "best", best.experiment)
+        assert best.val_accuracy is not None
+        assert best.val_loss is not None
+        metrics = {"val_accuracy": best.val_accuracy, "val_loss": best.val_loss}
+        parent_run.log(client, parent, metrics)
+        parent_run.set_tags(client, parent, {"best": best.experiment})
     done = all(state and state.state == "done" for _, state in outcomes)
-    client.set_terminated(parent, "FINISHED" if done else "KILLED" if interrupted else "FAILED")
+    parent_run.end(client, parent, "FINISHED" if done else "KILLED" if interrupted else "FAILED")
 
 
 def best_of(outcomes: Outcomes) -> State | None:
-    """What the job with the highest validation accuracy came to; of equals the lower loss."""
+    """Return the state of the job with the highest validation accuracy, then the lowest loss."""
     done = [state for _, state in outcomes if state and state.state == "done"]
     return min(done, key=State.rank, default=None)

@@ -1,18 +1,16 @@
-"""What a sweep shows: each job's progress while it runs, and the results at the end."""
+"""Show a sweep: the jobs' progress while they run, and a table of results at the end."""
 
 from __future__ import annotations
 
 import re
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from rich.console import Console
-from rich.live import Live
-from rich.table import Table
 
+from pipeline.jobs.progress import Display
 from pipeline.reports.tables import Column, hundredths, room, show_named
 from pipeline.sweep import job as jobs
 from pipeline.sweep.job import State
@@ -20,78 +18,61 @@ from pipeline.sweep.mlflow_record import Outcomes
 from pipeline.sweep.overrides import Job
 
 _STAGE = re.compile(r"^Running stage '([\w@]+)'", re.MULTILINE)
-_EPOCH = re.compile(r"^epoch (\d+/\d+) ", re.MULTILINE)
-_TAIL = 8192  # bytes of a log that tell how far the job is
-_STYLES = {"done": "green", "failed": "bold red", "stopped": "yellow"}
+_EPOCH = re.compile(r"^epoch (\d+)/(\d+) ", re.MULTILINE)
+_TAIL = 8192  # bytes at the end of a log in which the stage and the epoch are looked for
+_INTERVAL = 0.5  # seconds between looks at the jobs
 
 
 def outcomes(found: list[Job], folder: Path) -> Outcomes:
-    """What became of each job so far."""
+    """Return each job with its present state."""
     return [(job, jobs.read(folder, job)) for job in found]
 
 
 @contextmanager
 def shown(found: list[Job], folder: Path) -> Iterator[None]:
-    """Shows the jobs' progress during the block: a live table, or a line for each change."""
+    """Show the jobs' progress during the block."""
     ended = threading.Event()
-    watch = _live if Console().is_terminal else _lines
-    thread = threading.Thread(target=watch, args=(found, folder, ended), daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        ended.set()
-        thread.join()
+    with Display("jobs", len(found)) as display:
+        thread = threading.Thread(target=_watch, args=(found, folder, display, ended), daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            ended.set()
+            thread.join()
 
 
-def _live(found: list[Job], folder: Path, ended: threading.Event) -> None:
-    with Live(transient=True, refresh_per_second=4) as live:
-        while not ended.wait(0.5):
-            live.update(_progress(outcomes(found, folder), folder))
-
-
-def _progress(now: Outcomes, folder: Path) -> Table:
-    table = _table("job", "", "validation %", "time")
-    for job, state in now:
-        accuracy = state.val_accuracy if state else None
-        table.add_row(
-            f"run {job.run} {job.label}",
-            _doing(job, state, folder),
-            hundredths(accuracy) if accuracy is not None else "",
-            _duration(_elapsed(state)) if state else "",
-            style=_STYLES.get(state.state) if state else "dim",
-        )
-    return table
-
-
-def _lines(found: list[Job], folder: Path, ended: threading.Event) -> None:
-    console = Console(highlight=False, soft_wrap=True)
-    said: dict[str, str] = {}
-    while True:
-        last = ended.wait(0.5)
+def _watch(found: list[Job], folder: Path, display: Display, ended: threading.Event) -> None:
+    """Print each change of a job's state, and follow the running jobs in their logs."""
+    known: dict[str, str] = {}
+    last = False
+    while not last:
+        last = ended.wait(_INTERVAL)
         for number, (job, state) in enumerate(outcomes(found, folder), 1):
-            if state and said.get(job.name) != state.state:
-                said[job.name] = state.state
-                title = f"[{number}/{len(found)}] run {job.run} {job.label}".rstrip()
-                console.print(
-                    f"{title}: {_sentence(state, jobs.log_of(folder, job))}", markup=False
-                )
-        if last:
-            return
+            if not state:
+                continue
+            title, log = f"[{number}/{len(found)}] {_title(job)}", jobs.log_of(folder, job)
+            changed = known.get(job.name) != state.state
+            known[job.name] = state.state
+            if state.state == "running":
+                if changed:
+                    display.say(f"{title}: starts; log: {log}")
+                display.update(title, *_doing(job, log))
+            elif changed:
+                display.end(title, _sentence(state))
+        display.show_total(sum(state != "running" for state in known.values()))
 
 
-def _doing(job: Job, state: State | None, folder: Path) -> str:
-    if not state:
-        return "waits"
-    if state.state != "running":
-        return "done before" if state.reused else state.state
-    log = jobs.log_of(folder, job)
+def _doing(job: Job, log: Path) -> tuple[int, int | None, str]:
+    """Read from the log: the last epoch, the number of epochs and the stage."""
     text = _tail(log) if log.exists() else ""
     epochs = _EPOCH.findall(text)
-    # After many epochs their stage's name is out of sight.
-    stage = (_STAGE.findall(text) or [f"train@{job.run}" if epochs else "starts"])[-1]
-    training = stage.startswith("train") and epochs
-    return f"{stage}, epoch {epochs[-1]}" if training else str(stage)
+    # After many epochs the stage's name is no longer in the tail.
+    stage = str((_STAGE.findall(text) or [f"train@{job.run}" if epochs else "starts"])[-1])
+    if not epochs or not stage.startswith("train"):
+        return 0, None, stage
+    epoch, of = map(int, epochs[-1])
+    return epoch, of, stage
 
 
 def _tail(log: Path) -> str:
@@ -100,19 +81,20 @@ def _tail(log: Path) -> str:
         return file.read().decode(errors="replace")
 
 
-def _sentence(state: State, log: Path) -> str:
-    if state.state == "running":
-        return f"starts; log: {log}"
+def _title(job: Job) -> str:
+    return f"run {job.run} {job.label}".rstrip()
+
+
+def _sentence(state: State) -> str:
     took = _duration(state.seconds)
     if state.state == "done":
-        assert state.val_accuracy is not None
         how = "was done before" if state.reused else f"done in {took}"
-        return f"{how}, validation accuracy {hundredths(state.val_accuracy)} %"
+        return f"{how}, validation accuracy {hundredths(-state.rank()[0])} %"
     return f"{state.state} after {took}{': ' if state.reason else ''}{state.reason}"
 
 
 def show_results(found: Outcomes, folder: Path) -> None:
-    """The jobs by validation accuracy, and what ended the others."""
+    """Print the jobs by validation accuracy, then those that failed and why."""
     done = [state for _, state in found if state and state.state == "done"]
     done.sort(key=State.rank)
     if done:
@@ -126,23 +108,8 @@ def show_results(found: Outcomes, folder: Path) -> None:
     console = Console(highlight=False, soft_wrap=True)
     for job, state in found:
         if not state or state.state != "done":
-            title = f"run {job.run} {job.label}".rstrip()
-            what = _sentence(state, folder) if state else "did not begin"
-            log = f"\n  {jobs.log_of(folder, job)}" if state else ""
-            console.print(f"{title} {what}{log}", style="red", markup=False)
-
-
-def _table(*columns: str) -> Table:
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
-    for place, column in enumerate(columns):
-        table.add_column(
-            column, justify="left" if place == 0 or not column else "right", no_wrap=True
-        )
-    return table
-
-
-def _elapsed(state: State) -> float:
-    return state.seconds or time.time() - state.started
+            end = f"{_sentence(state)}\n  {jobs.log_of(folder, job)}" if state else "did not begin"
+            console.print(f"{_title(job)} {end}", style="red", markup=False)
 
 
 def _duration(seconds: float) -> str:

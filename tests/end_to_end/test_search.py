@@ -1,4 +1,4 @@
-"""`python -m pipeline.search` as typed, with the real stages and the door of sweeps."""
+"""`python -m pipeline.search` as typed, with the real stages and train.py."""
 
 import csv
 import json
@@ -25,9 +25,9 @@ def test_the_pipeline_trains_the_winner_to_the_same_figures(module_clone):
     clone = module_clone
     output = clone.run(*SEARCH)
     assert [trial["state"] for trial in trials(clone)] == ["complete"] * 2
-    name = re.search(r"python -m pipeline.adopt (\S+)   the best", output)[1]
+    name = re.search(r"python -m pipeline.adopt (\S+)   copy the best", output)[1]
     read = "import json, sys; from pipeline.storage import dvc_experiments as e; "
-    read += "print(json.dumps(e.figures(e.find(sys.argv[1]))))"
+    read += "print(json.dumps(e.metrics(e.find(sys.argv[1]))))"
     figures = json.loads(clone.run("python", "-c", read, name))
     assert figures["val_loss"] == min(float(trial["val_loss"]) for trial in trials(clone))
     assert clone.run("git", "status", "--porcelain") == ""
@@ -84,4 +84,4 @@ def test_a_stopped_search_leaves_no_process_and_goes_on(module_clone, how):
 
     output = clone.run(*command)
     assert len(re.findall(r"^trial [23]: ", output, re.MULTILINE)) == 2
-    assert "2 best of 2 trials" in output
+    assert "2 best of 2 completed trials" in output

@@ -250,7 +250,7 @@ def test_a_job_alone_needs_no_activated_environment_and_has_no_parent(lone):
 def test_a_sweep_says_first_what_it_sees(swept):
     assert swept.swept.splitlines()[:2] == [
         "not committed, but part of the experiments: README.md",
-        "not in Git, so no experiment sees it: notes.txt",
+        "not in Git, so not part of the experiments: notes.txt",
     ]
 
 
@@ -339,7 +339,7 @@ def test_a_job_that_raises_or_is_killed_does_not_stop_the_others(failed):
     raised, killed, done = failed.failed_jobs
     assert (raised.state, killed.state, done.state) == ("failed", "failed", "done")
     assert raised.reason.startswith("ValueError: ")
-    assert killed.reason == "train@3 was killed by SIGKILL, perhaps for want of memory"
+    assert killed.reason == "train@3 was killed by SIGKILL, perhaps because memory ran out"
     assert done.experiment in names(failed)
 
 
@@ -355,7 +355,7 @@ def test_the_table_names_the_culprits_and_their_logs(failed):
         assert table[place].endswith(job.reason)
         assert Path(table[place + 1].strip()) == job.log
         assert job.log.exists()
-    assert "the same command again: what is done is not trained again" in failed.failed
+    assert "repeat the command: finished jobs are not trained again" in failed.failed
 
 
 def test_what_failed_is_failed_in_mlflow(failed):
@@ -383,7 +383,7 @@ def test_ctrl_c_ends_the_job_and_keeps_what_is_done(interrupted):
 
 def test_after_kill_9_the_next_start_marks_waits_and_takes_what_the_orphan_made(orphaned):
     assert orphaned.killed_parent.status == "RUNNING"
-    said = f"MLflow: {orphaned.killed_parent.name} was left running by a crash; now it is marked"
+    said = f"MLflow: {orphaned.killed_parent.name} was left running by a crash"
     assert said in orphaned.orphaned
     first, second = jobs(orphaned)
     assert (first.reused, second.reused) == (True, True)

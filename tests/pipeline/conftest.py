@@ -14,6 +14,7 @@ from pipeline.data import dataset
 from pipeline.data.dataset import SIDE, Split, Splits
 from pipeline.evaluation.results import CURVE_METRICS
 from pipeline.ood import evaluation, examples
+from pipeline.registry import mlflow_runs
 from pipeline.storage.files import write_arrays, write_json
 from pipeline.training import determinism
 from serve.models import drift_reference
@@ -25,6 +26,18 @@ def workspace(tmp_path, monkeypatch):
     (tmp_path / "params.yaml").write_bytes((CONF.parent / "params.yaml").read_bytes())
     monkeypatch.chdir(tmp_path)
     return tmp_path
+
+
+@pytest.fixture(scope="session")
+def empty_store(tmp_path_factory):
+    """An MLflow store to copy; to make its tables takes seconds."""
+    folder = tmp_path_factory.mktemp("store")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
+        patch.delenv("DVC_ROOT", raising=False)
+        patch.chdir(folder)
+        mlflow_runs.connect()
+    return folder / "mlflow.db"
 
 
 def description(run, name, content, **settings):

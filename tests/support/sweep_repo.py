@@ -10,7 +10,6 @@ from omegaconf import OmegaConf
 
 from pipeline import config
 from pipeline.config import CONF
-from pipeline.registry import mlflow_runs
 from pipeline.sweep import overrides
 
 DVC_YAML = """\
@@ -70,6 +69,7 @@ class Repository:
     def __init__(self, folder):
         self.folder = folder
         shutil.copytree(CONF, folder / "conf")
+        shutil.copy(CONF.parent / "dvc.yaml", folder)
         (folder / ".gitignore").write_text(IGNORED)
         self.git("init", "-q", "-b", "main")
         self.git("config", "user.name", "Test")
@@ -132,13 +132,6 @@ def inside(folder):
     shutil.copy(CONF.parent / config.PARAMS, folder)
     with chdir(folder):
         yield Repository(folder)
-
-
-def empty_store(folder):
-    """An MLflow store to copy; to make its tables takes seconds."""
-    with chdir(folder):
-        mlflow_runs.connect()
-    return folder / "mlflow.db"
 
 
 def jobs(*typed):

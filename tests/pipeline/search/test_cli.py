@@ -90,23 +90,12 @@ else:
 """
 
 
-@pytest.fixture(scope="module")
-def store(tmp_path_factory):
-    """An empty store of MLflow's; to make one takes seconds."""
-    folder = tmp_path_factory.mktemp("store")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
-        patch.chdir(folder)
-        mlflow_runs.connect()
-    return folder / "mlflow.db"
-
-
 @pytest.fixture
-def orders(workspace, store, monkeypatch):
+def orders(workspace, empty_store, monkeypatch):
     """Where to write orders; the workspace has stages that obey them."""
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     monkeypatch.delenv("DVC_ROOT", raising=False)
-    shutil.copy(store, workspace)
+    shutil.copy(empty_store, workspace)
     folder = workspace.parent / f"{workspace.name}-stage"
     folder.mkdir()
     (folder / "stage.py").write_text(STAGE)
@@ -122,7 +111,7 @@ def orders(workspace, store, monkeypatch):
         "import sys\nfrom pipeline.search import cli as search, trial\n"
         "def command(stage, told):\n"
         f"    return [sys.executable, {str(folder / 'stage.py')!r}, stage, *trial.typed(told)]\n"
-        "trial.command = command\nsearch.door()\n"
+        "trial.command = command\nsearch.run()\n"
     )
     return folder / "orders"
 
@@ -192,7 +181,7 @@ def test_the_best_settings_are_found_and_shown(run, capsys):
     output = capsys.readouterr().out
     for number, found in enumerate(trials()):
         assert f"trial {number}: val_loss {found.value:.4f} (epoch 3/3)  best" in output
-    table = output.split("best of 4 trials")[1].split("\n\n")[0].splitlines()
+    table = output.split("best of 4 completed trials")[1].split("\n\n")[0].splitlines()
     assert table[1].split() == ["learning"]
     assert table[2].split() == ["trial", "val_loss", "rate"]
     assert [float(line.split()[2]) for line in table[3:]] == sorted(f.value for f in trials())
@@ -262,7 +251,7 @@ def test_a_trial_that_fails_stops_no_other(orders, run, capsys):
     orders.write_text("fail")
     run()
     assert states() == ["FAIL", "COMPLETE", "COMPLETE", "COMPLETE"]
-    log = re.search(r"trial 0: failed, ended with 1; see (\S+)", capsys.readouterr().out)[1]
+    log = re.search(r"trial 0: failed, exit code 1; see (\S+)", capsys.readouterr().out)[1]
     assert "out of memory" in Path(log).read_text()
     assert trials()[0].user_attrs["log"] == str(Path(log).absolute())
     assert tracked()[1]["trial-0"].info.status == "FAILED"
@@ -279,7 +268,7 @@ def test_a_search_in_which_all_fails_gives_up_soon_and_says_why(run):
 def test_a_search_without_a_result_fails_and_says_how_to_start_anew(run):
     failing = ("trials=2", "+space.batch_size={choices: [256]}")
     for _ in range(2):
-        with pytest.raises(PipelineError, match=r"no trial came to its end; .* rm -r logs"):
+        with pytest.raises(PipelineError, match=r"no trial completed; .* rm -r logs"):
             run(*failing)
     assert states() == ["FAIL"] * 2
 
@@ -312,14 +301,14 @@ def sampled():
 
 @pytest.mark.parametrize("order", ["SIGINT", "SIGTERM"])
 def test_an_interrupted_search_goes_on_as_if_it_had_not_been(
-    orders, run, order, workspace, store, monkeypatch, caplog
+    orders, run, order, workspace, empty_store, monkeypatch, caplog
 ):
     caplog.set_level("INFO")
     run("trials=12")  # the sampler learns from the tenth on
     undisturbed = sampled()
     assert len(set(undisturbed)) == 12
     (workspace / "another").mkdir()
-    for file in ("params.yaml", store):
+    for file in ("params.yaml", empty_store):
         shutil.copy(file, "another")
     monkeypatch.chdir("another")
     monkeypatch.delenv("MLFLOW_TRACKING_URI")  # which MLflow has set by now
@@ -329,7 +318,7 @@ def test_an_interrupted_search_goes_on_as_if_it_had_not_been(
     with pytest.raises(SystemExit) as exit_:
         run("trials=12")
     assert exit_.value.code == 130
-    assert "the same command goes on" in caplog.text
+    assert "repeat the command to continue" in caplog.text
     assert states() == ["COMPLETE"] * 5 + ["FAIL"]
     parent, children = tracked()
     assert (parent.info.status, children["trial-5"].info.status) == ("KILLED", "KILLED")
@@ -443,7 +432,8 @@ git("reset", "-q", "--hard")
 def repository(orders, workspace, monkeypatch):
     """A workspace in Git with a stand-in for the door of sweeps."""
     (workspace / "train.py").write_text(DOOR)
-    shutil.copytree(CONF / "run", workspace / "conf/run")
+    for folder in ("run", "data"):
+        shutil.copytree(CONF / folder, workspace / "conf" / folder)
     monkeypatch.setenv("GIT_CONFIG_GLOBAL", os.devnull)
     for words in (
         *(["init", "-q"], ["config", "user.name", "Test"], ["config", "user.email", "t@localhost"]),
@@ -464,7 +454,7 @@ def test_the_best_trial_becomes_an_experiment(repository, run, caplog):
 
 
 def test_a_door_that_fails_is_an_error_that_the_same_command_mends(repository, run):
-    with pytest.raises(PipelineError, match="no experiment yet; the same command tries again"):
+    with pytest.raises(PipelineError, match="repeat the command"):
         run("experiment=true", "fixed.epochs=1")
     assert len(trials()) == 4
 

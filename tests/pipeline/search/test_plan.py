@@ -53,7 +53,7 @@ def planned(*overrides, name="small"):
     picks = ["data=digits", "seed=42", "threads=2", f"search={name}"]
     picks.append(f"hydra.searchpath=[file://{planned.place}]")
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        return plan.made(name, search.resolved(compose("search", [*picks, *overrides])))
+        return plan.make_plan(name, search.resolved(compose("search", [*picks, *overrides])))
 
 
 @pytest.mark.parametrize("name", SEARCHES)

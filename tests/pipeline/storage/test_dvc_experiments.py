@@ -64,11 +64,11 @@ def test_files_that_git_tracks_are_read_from_the_commit(laboratory):
     laboratory.experiment("tried", run=2, val_accuracy=0.97, split=1)
     found = dvc_experiments.find("tried")
     assert not paths.METRICS.exists()
-    assert dvc_experiments.figures(found)["val_accuracy"] == 0.97
+    assert dvc_experiments.metrics(found)["val_accuracy"] == 0.97
     assert dvc_experiments.picks(found) == {"data": "mnist", "runs": [2], "seed": 43, "threads": 2}
     assert dvc_experiments.read(found, PARAMS).startswith(b"data: mnist")
     with pytest.raises(PipelineError, match=r"main has no reports/metrics\.json"):
-        dvc_experiments.figures(dvc_experiments.find("main"))
+        dvc_experiments.metrics(dvc_experiments.find("main"))
 
 
 def test_outputs_come_out_of_the_cache_whole_or_in_part(laboratory, tmp_path):

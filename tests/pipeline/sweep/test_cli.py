@@ -11,6 +11,7 @@ import pytest
 from support import sweep_repo
 
 from pipeline.config import CONF, PipelineError
+from pipeline.jobs import processes
 from pipeline.registry import mlflow_runs
 from pipeline.sweep import cli
 from pipeline.sweep import job as sweep_job
@@ -26,33 +27,26 @@ with pathlib.Path(os.environ["DVC_ROOT"], "logs", "tracked").open("a") as notes:
 """
 
 
-@pytest.fixture(scope="module")
-def store(tmp_path_factory):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
-        return sweep_repo.empty_store(tmp_path_factory.mktemp("store"))
-
-
 @pytest.fixture
-def repository(workspace, store, monkeypatch):
+def repository(workspace, empty_store, monkeypatch):
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    shutil.copy(store, workspace / "mlflow.db")
+    shutil.copy(empty_store, workspace / "mlflow.db")
     before = signal.getsignal(signal.SIGTERM)
     yield sweep_repo.Repository(workspace)
     signal.signal(signal.SIGTERM, before)
 
 
-def train(folder, *typed):
-    """`python train.py <typed>` in `folder`."""
+def train(folder, *typed, program=(str(ROOT / "train.py"),)):
+    """`python train.py <typed>` in `folder`, or another program."""
     inherited = {
         name: value
         for name, value in os.environ.items()
         if not name.startswith(("DVC_", "MLFLOW_", "SWEEP_", "FORCE_COLOR", "TTY_"))
     }
     return subprocess.run(
-        [sys.executable, str(ROOT / "train.py"), *typed],
+        [sys.executable, *program, *typed],
         cwd=folder,
-        env=inherited,
+        env=inherited | {"PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,
         timeout=300,
@@ -60,12 +54,12 @@ def train(folder, *typed):
 
 
 @pytest.fixture(scope="module")
-def swept(tmp_path_factory, store):
+def swept(tmp_path_factory, empty_store):
     """What a sweep leaves of which one job fails."""
     folder = tmp_path_factory.mktemp("swept")
     with sweep_repo.inside(folder) as repository, pytest.MonkeyPatch.context() as patch:
         patch.delenv("MLFLOW_TRACKING_URI", raising=False)
-        shutil.copy(store, folder / "mlflow.db")
+        shutil.copy(empty_store, folder / "mlflow.db")
         (folder / "pipeline").mkdir()
         (folder / "pipeline" / "__init__.py").touch()
         (folder / "pipeline" / "track.py").write_text(TRACK)
@@ -85,7 +79,7 @@ def swept(tmp_path_factory, store):
 def test_a_sweep_goes_on_after_a_failure_and_fails_at_the_end(swept):
     assert swept.done.returncode == 1, swept.done.stderr
     lines = swept.done.stdout.splitlines()
-    assert lines[0] == "not in Git, so no experiment sees it: README.md"
+    assert lines[0] == "not in Git, so not part of the experiments: README.md"
     ends = [line.partition(": ")[::2] for line in lines if re.match(r"\[\d/3\]", line)]
     assert [title for title, _ in ends] == [
         f"[{number}/3] run 3 data=digits epochs={epochs}"
@@ -129,56 +123,40 @@ def test_the_models_that_mlflow_lacks_are_logged_under_the_sweep(swept):
     assert "epochs=4" in notes[1]
 
 
-def test_a_job_alone_takes_values_as_they_are_typed_and_has_no_parent(swept):
-    done = train(
-        swept.folder, "epochs=9", "run=3", "epochs=5", "data=digits", "optimizer.learning_rate=1e-3"
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "[1/1] run 3 epochs=5 data=digits learning_rate=0.001: done in" in done.stdout
-    (last,) = (swept.folder / "logs" / "tracked").read_text().splitlines()[-1:]
-    assert last.startswith(" run3-epochs=5-data=digits-learning_rate=0.001-")
-    client = mlflow_runs.connect()
-    place = client.get_experiment_by_name("digits").experiment_id
-    assert len(client.search_runs([place])) == 2
-
-
 def test_a_misspelt_setting_ends_it_before_anything_is_made(workspace):
     repository = sweep_repo.Repository(workspace)
     done = train(workspace, "-m", "run=1,2", "epoch=3")
     assert done.returncode == 1
-    assert done.stderr == "error: no run has the setting epoch; the nearest is epochs\n"
+    assert done.stderr == "error: no run has the setting epoch; did you mean epochs?\n"
     assert done.stdout == ""
     assert repository.git("status", "--porcelain", "--ignored") == "!! .checkpoints/"
 
 
 # `job.run` as DVC starts an experiment, at its worst: files of the workspace vanish.
 VANISH = """\
-import sys
 from pathlib import Path
+from pipeline import config
 from pipeline.sweep import cli, job
 
+config.CONF = cli.CONF = Path("conf").absolute()
+
 def run(one, folder, parent):
-    print("job of run", one.run, flush=True)
-    for file in Path("conf/run").glob("*.yaml"):
-        file.unlink()
+    print("job", bool(parent), one.label or one.run, flush=True)
+    if parent:
+        for file in config.CONF.glob("run/*.yaml"):
+            file.unlink()
 
 job.run = run
-sys.exit(cli.main(["-m", "run=1,2,3"]))
+cli.main(["epochs=9", "run=3", "epochs=5", "optimizer.learning_rate=1e-3"])
+cli.main(["-m", "run=1,2,3"])
 """
 
 
-def test_what_dvc_does_to_the_workspace_does_not_disturb_the_next_job(repository):
-    for package in ("pipeline", "serve"):  # so that its `conf/` is the one beside it
-        shutil.copytree(ROOT / package, repository.folder / package)
-    done = subprocess.run(
-        [sys.executable, "-c", VANISH],
-        cwd=repository.folder,
-        env={**os.environ, "PYTHONPATH": ""},
-        capture_output=True,
-        text=True,
-    )
-    ran = [line for line in done.stdout.splitlines() if line.startswith("job of run")]
-    assert ran == ["job of run 1", "job of run 2", "job of run 3"], done.stderr
+def test_hydra_runs_each_job_whatever_dvc_does_to_the_workspace(repository):
+    done = train(repository.folder, program=("-c", VANISH))
+    ran = [line for line in done.stdout.splitlines() if line.startswith("job ")]
+    alone = "job False epochs=5 learning_rate=0.001"  # which typed 1e-3
+    assert ran == [alone, "job True 1", "job True 2", "job True 3"], done.stderr
 
 
 def test_help_lists_the_settings(workspace):
@@ -199,16 +177,11 @@ class Launched:
         self.arguments = arguments
         self.then()
 
-    def settings(self):
-        """What the launcher is told."""
-        told = (argument.partition("=") for argument in self.arguments)
-        return {key: value for key, _, value in told if "hydra.launcher" in key}
-
     def folder(self):
-        told = dict(a.split("=", 1) for a in self.arguments if a.startswith("hydra."))
-        assert told["hydra.sweep.subdir"] == "."
-        assert told["hydra.sweep.dir"] == told["hydra.run.dir"]
-        return cli.Path(told["hydra.sweep.dir"])
+        given = dict(a.split("=", 1) for a in self.arguments if a.startswith("hydra."))
+        assert given["hydra.sweep.subdir"] == "."
+        assert given["hydra.sweep.dir"] == given["hydra.run.dir"]
+        return cli.Path(given["hydra.sweep.dir"])
 
 
 @pytest.fixture
@@ -224,50 +197,33 @@ def parents():
     return client.search_runs([place.experiment_id]) if place else []
 
 
+RAY = {"+hydra.launcher.ray.remote.num_cpus": "2"}
+RAY_MEMORY = {"+hydra.launcher.ray.init.object_store_memory": "null"}
+
+
 @pytest.mark.parametrize(
-    ("typed", "told"),
+    ("typed", "threads", "settings"),
     [
-        ("", {}),
-        ("hydra/launcher=joblib", {"hydra.launcher.n_jobs": "4"}),
-        ("hydra/launcher=joblib threads=1", {"hydra.launcher.n_jobs": "8"}),
-        ("hydra/launcher=joblib threads=1,3", {"hydra.launcher.n_jobs": "2"}),
-        ("hydra/launcher=joblib threads=16", {"hydra.launcher.n_jobs": "1"}),
-        (
-            "hydra/launcher=joblib hydra.launcher.n_jobs=3",
-            {"hydra.launcher.n_jobs": "3"},
-        ),
-        (
-            "hydra/launcher=ray threads=3",
-            {
-                "+hydra.launcher.ray.remote.num_cpus": "3",
-                "+hydra.launcher.ray.init.object_store_memory": "null",
-            },
-        ),
-        (
-            "hydra/launcher=ray +hydra.launcher.ray.remote.num_cpus=1",
-            {
-                "+hydra.launcher.ray.remote.num_cpus": "1",
-                "+hydra.launcher.ray.init.object_store_memory": "null",
-            },
-        ),
-        ("hydra/launcher=submitit_local", {"hydra.launcher.cpus_per_task": "2"}),
-        (
-            "hydra/launcher=submitit_slurm hydra.launcher.cpus_per_task=9",
-            {"hydra.launcher.cpus_per_task": "9"},
-        ),
+        ("", [2], {}),
+        ("hydra/launcher=joblib", [2], {"hydra.launcher.n_jobs": "4"}),
+        ("hydra/launcher=joblib", [1, 3], {"hydra.launcher.n_jobs": "2"}),
+        ("hydra/launcher=joblib", [16], {"hydra.launcher.n_jobs": "1"}),
+        ("hydra/launcher=joblib hydra.launcher.n_jobs=3", [2], {}),
+        ("hydra/launcher=ray", [2], RAY | RAY_MEMORY),
+        ("hydra/launcher=ray +hydra.launcher.ray.remote.num_cpus=1", [2], RAY_MEMORY),
+        ("hydra/launcher=submitit_local", [2], {"hydra.launcher.cpus_per_task": "2"}),
+        ("hydra/launcher=submitit_slurm hydra.launcher.cpus_per_task=9", [2], {}),
     ],
 )
-def test_a_launcher_is_told_how_many_threads_a_job_takes(
-    repository, launched, monkeypatch, typed, told
-):
+def test_a_launcher_learns_how_many_threads_a_job_takes(monkeypatch, typed, threads, settings):
     monkeypatch.setattr(cli, "_cores", lambda: 8)
-    cli.main(["-m", "run=1", *typed.split()])
-    assert launched.settings() == told
-    assert launched.arguments[:2] == ["-m", "run='1'"]
+    found = [SimpleNamespace(threads=each) for each in threads]
+    added = cli._launcher_settings(typed.split(), found)
+    assert dict(argument.split("=") for argument in added) == settings
 
 
 def test_launchers_that_are_configured_are_installed():
-    """Each setting that they are told is one that they know."""
+    """Each setting that is passed to them is one that they know."""
     from hydra.core.config_store import ConfigStore
     from hydra.core.plugins import Plugins
 
@@ -284,16 +240,13 @@ def test_launchers_that_are_configured_are_installed():
 
 
 def test_jobs_that_no_launcher_began_fail_the_sweep(repository, launched, capsys):
+    launched.then = sys.exit  # as a launcher that gives up
     assert cli.main(["-m", "run=1,2"]) == 1
     shown = capsys.readouterr().out
     assert "run 1 did not begin\nrun 2 did not begin\n" in shown
-    assert "the same command again: what is done is not trained again" in shown
-    assert [parent.info.status for parent in parents()] == ["FAILED"]
-
-
-def test_a_launcher_that_gives_up_fails_the_sweep(repository, launched):
-    launched.then = sys.exit
-    assert cli.main(["-m", "run=1,2"]) == 1
+    assert "repeat the command" in shown
+    assert f"\n  mlflow ui --backend-store-uri sqlite:///{repository.folder}" in shown
+    assert launched.arguments[:2] == ["-m", "run='1','2'"]
     assert [parent.info.status for parent in parents()] == ["FAILED"]
 
 
@@ -322,7 +275,7 @@ def test_what_a_lost_worker_was_at_is_ended(repository, launched, capsys):
     with left:
         try:
             assert cli.main(["-m", "run=1,2"]) == 1
-            assert not sweep_job._lives(left.pid)
+            assert not processes.is_alive(left.pid)
         finally:
             left.kill()
     assert "run 1 stopped after 0 s: its worker ended" in capsys.readouterr().out
@@ -338,7 +291,7 @@ def test_what_a_crash_left_running_is_said_and_marked(repository, launched, caps
     place = mlflow_runs.experiment(client, "mnist")
     dead = client.create_run(place, run_name="sweep run=7", tags=tags)
     cli.main(["-m", "run=1"])
-    said = "MLflow: sweep run=7 was left running by a crash; now it is marked\n"
+    said = "MLflow: sweep run=7 was left running by a crash; it is now marked as ended\n"
     assert said in capsys.readouterr().out
     assert client.get_run(dead.info.run_id).info.status == "KILLED"
 
@@ -362,10 +315,6 @@ def test_what_mlflow_refuses_costs_no_table(repository, launched, capsys, monkey
 
 
 def test_a_server_is_named_by_its_address(repository, launched, capsys, monkeypatch):
-    cli.main(["run=1"])
-    assert f"\n  mlflow ui --backend-store-uri sqlite:///{repository.folder}" in (
-        capsys.readouterr().out
-    )
     client = mlflow_runs.connect()
     monkeypatch.setattr(mlflow_runs, "connect", lambda: client)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://mlflow:5000")
@@ -387,8 +336,8 @@ def test_sweeps_of_one_second_have_folders_of_their_own(repository, launched, mo
 @pytest.mark.parametrize(
     ("typed", "why"),
     [
-        ("run=1,2 epochs=3", r"several values make a sweep: python train.py -m run=1,2 epochs=3"),
-        ("-m run=1,2 epoch=3", "the nearest is epochs"),
+        ("run=1,2 epochs=3", r"several values need a sweep: python train.py -m run=1,2 epochs=3"),
+        ("-m run=1,2 epoch=3", "did you mean epochs"),
         ("-m runs=[1,2]", "a job trains one run"),
         ("-cn=other run=1", "-cn=other: only -m (a sweep), --help, --cfg and --info are known"),
         ("--run run=1", "--run: only -m"),
@@ -401,31 +350,25 @@ def test_what_it_refuses_leaves_no_trace(repository, launched, typed, why):
     assert not (repository.folder / "logs").exists()
 
 
-def test_without_git_it_says_what_does_without(workspace, launched):
-    with pytest.raises(PipelineError) as error:
-        cli.main(["run=1"])
-    assert "DVC keeps experiments in Git, and here is none" in str(error.value)
-    assert "python -m pipeline.train run=1" in str(error.value)
+def test_without_git_or_a_commit_it_says_what_works_without(workspace, launched):
+    for _ in range(2):
+        with pytest.raises(PipelineError, match=r"Git repository(.|\n)*python -m pipeline.train"):
+            cli.main(["run=1"])
+        subprocess.run(["git", "init", "-q"], cwd=workspace, check=True)
 
 
-def test_without_a_commit_it_says_so(workspace, launched):
-    subprocess.run(["git", "init", "-q"], cwd=workspace, check=True)
-    with pytest.raises(PipelineError, match="DVC keeps experiments in Git"):
-        cli.main(["run=1"])
-
-
-@pytest.mark.parametrize("file", ["conf/run/3.yaml", "conf/data/digits.yaml"])
-def test_a_run_or_data_set_that_git_does_not_track_is_refused(repository, launched, file):
-    repository.git("rm", "-q", "--cached", file)
-    with pytest.raises(PipelineError, match=f"so no copy has it: git add {file}"):
-        cli.main(["-m", "run=1,3", "data=mnist,digits"])
-    assert not (repository.folder / "logs").exists()
-    assert cli.main(["-m", "run=1,2"]) == 1
-    assert launched.arguments[:2] == ["-m", "run='1','2'"]
+def test_a_run_or_data_set_that_git_does_not_track_is_refused(repository):
+    found = [SimpleNamespace(run=1, data="mnist"), SimpleNamespace(run=3, data="digits")]
+    cli._require_tracked(found)
+    for file in ("conf/run/3.yaml", "conf/data/digits.yaml"):
+        repository.git("rm", "-q", "--cached", file)
+        with pytest.raises(PipelineError, match=f"git add {file}"):
+            cli._require_tracked(found)
+        repository.git("reset", "-q")
 
 
 def test_what_experiments_see_is_said_first(repository, capsys):
-    cli.say_what_is_seen()
+    cli.show_uncommitted()
     assert capsys.readouterr().out == ""
     repository.edit("params.yaml", "seed", 43)
     repository.edit("conf/run/1.yaml", "epochs", 97)
@@ -433,8 +376,8 @@ def test_what_experiments_see_is_said_first(repository, capsys):
     (repository.folder / "notes").mkdir()
     (repository.folder / "notes" / "one.txt").touch()
     (repository.folder / "new.py").touch()
-    cli.say_what_is_seen()
+    cli.show_uncommitted()
     assert capsys.readouterr().out.splitlines() == [
         "not committed, but part of the experiments: conf/run/1.yaml, params.yaml",
-        "not in Git, so no experiment sees it: new.py, notes/",
+        "not in Git, so not part of the experiments: new.py, notes/",
     ]

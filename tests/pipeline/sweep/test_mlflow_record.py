@@ -15,17 +15,10 @@ from pipeline.sweep import mlflow_record
 from pipeline.sweep.job import State
 
 
-@pytest.fixture(scope="module")
-def store(tmp_path_factory):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
-        return sweep_repo.empty_store(tmp_path_factory.mktemp("store"))
-
-
 @pytest.fixture
-def repository(workspace, store, monkeypatch):
+def repository(workspace, empty_store, monkeypatch):
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    shutil.copy(store, workspace / "mlflow.db")
+    shutil.copy(empty_store, workspace / "mlflow.db")
     return sweep_repo.Repository(workspace)
 
 

@@ -30,7 +30,7 @@ def one(*typed):
 def settings(*typed):
     """What is behind each `-S`, but for the run."""
     job = one(*typed)
-    arguments = job.settings()
+    arguments = job.arguments()
     assert arguments[::2] == ["-S"] * (len(arguments) // 2)
     first, *others = arguments[1::2]
     assert first == f"runs=[{job.run}]"
@@ -92,7 +92,7 @@ def test_long_names_are_cut_and_still_differ():
     found = jobs(*typed, "optimizer.warmup_epochs=1", "early_stopping.patience=2", "epochs=3,4")
     names = {job.name for job in found}
     assert len(names) == 2
-    assert all(len(name) <= 72 for name in names)
+    assert all(len(name) <= 78 for name in names)
     assert found[1].label.endswith("warmup_epochs=1.0 patience=2 epochs=4")
 
 
@@ -159,7 +159,7 @@ def test_an_edited_run_is_another_job(repository, monkeypatch):
 def test_a_key_that_no_run_has_is_refused_with_the_nearest(typed, meant):
     with pytest.raises(PipelineError) as error:
         jobs("run=1,2", f"{typed}=1")
-    assert str(error.value) == f"no run has the setting {typed}; the nearest is {meant}"
+    assert str(error.value) == f"no run has the setting {typed}; did you mean {meant}?"
 
 
 @pytest.mark.parametrize(
@@ -201,7 +201,7 @@ def test_keys_are_neither_added_nor_deleted(typed):
 )
 def test_dvc_reads_strings_back_as_they_were(repository, value):
     job = replace(one(), typed={"name": value}, changed=("name",))
-    file, _, override = job.settings()[-1].partition(":")
+    file, _, override = job.arguments()[-1].partition(":")
     assert OverridesParser.create().parse_override(override).value() == value
     apply_overrides(repository.folder / file, [override])
     assert OmegaConf.load(repository.folder / file).name == value
@@ -209,7 +209,7 @@ def test_dvc_reads_strings_back_as_they_were(repository, value):
 
 def test_dvc_writes_numbers_as_they_were_meant(repository):
     job = one("optimizer.learning_rate=1e-5", "model.dropout=0", "epochs=3")
-    for argument in job.settings()[3::2]:
+    for argument in job.arguments()[3::2]:
         file, _, override = argument.partition(":")
         apply_overrides(repository.folder / file, [override])
     written = OmegaConf.load(repository.folder / "conf" / "run" / "1.yaml")
