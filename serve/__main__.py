@@ -68,7 +68,9 @@ def _claim(settings: Settings) -> None:
         SettingsError: it belongs to another, or there is nothing to serve.
     """
     if not settings.registered and not Path(settings.model_uri).is_dir():
-        raise SettingsError(f"MODEL_URI={settings.model_uri} is no folder, nor models:/NAME@ALIAS")
+        raise SettingsError(
+            f"MODEL_URI={settings.model_uri} is neither a folder nor models:/NAME@ALIAS"
+        )
     settings.state_dir.mkdir(parents=True, exist_ok=True)
     lock = os.open(settings.state_dir / "serve.lock", os.O_RDWR | os.O_CREAT, 0o644)
     try:

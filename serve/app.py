@@ -1,4 +1,4 @@
-"""The application: `create_app()` puts the parts together; importing this does nothing."""
+"""The ASGI application: `create_app()` puts its parts together."""
 
 from __future__ import annotations
 
@@ -28,17 +28,19 @@ from serve.version import package_version
 if TYPE_CHECKING:
     from serve.http.rate_limit import RateLimit
 
-_DESCRIPTION = 'Reads a picture of a handwritten digit. Every error is `{"detail": …}`.'
+_DESCRIPTION = (
+    'Classifies images of handwritten digits. The body of every error is `{"detail": …}`.'
+)
 
 
 class Application(FastAPI):
-    """FastAPI, with our layers around all of it: they see what its own never would."""
+    """FastAPI wrapped in our middleware, which also sees requests that FastAPI rejects."""
 
     service: Service
     layers: Callable[[ASGIApp], ASGIApp]
 
     def build_middleware_stack(self) -> ASGIApp:
-        """Called at the first request, when all routes are there."""
+        """Wrap the application; called at the first request, when all routes are there."""
         return self.layers(super().build_middleware_stack())
 
     def openapi(self) -> dict[str, Any]:
@@ -49,7 +51,7 @@ class Application(FastAPI):
 
 
 def create_app(given: Settings | None = None, metrics_folder: Path | None = None) -> Application:
-    """A new application with a registry, models and memory of its own.
+    """Return a new application with its own metrics registry, models and memory.
 
     `metrics_folder`: where the processes of the service count (see `metrics.share`).
     """
@@ -100,7 +102,7 @@ def _rate_limit(settings: Settings) -> RateLimit | None:
 
 
 def _shared(app: ASGIApp, settings: Settings) -> ASGIApp:
-    """What pages of other origins may use, if any may."""
+    """Add the CORS middleware if pages of other origins may call."""
     if not settings.cors_origins:
         return app
     return CORSMiddleware(
@@ -117,7 +119,7 @@ def _shared(app: ASGIApp, settings: Settings) -> ASGIApp:
 
 @asynccontextmanager
 async def _lifespan(app: Application) -> AsyncIterator[None]:
-    """Loads what is there, and follows what comes."""
+    """Load the current model, and watch for new versions until the application stops."""
     service = app.service
     service.open()
     if not service.settings.registered:

@@ -1,4 +1,4 @@
-"""The settings of the service: every variable of the environment that it reads, and no other."""
+"""The settings of the service: all environment variables that it reads."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _SECRET = {"API_KEYS", "RATE_LIMIT_STORAGE", "MLFLOW_TRACKING_URI"}
 
 
 class SettingsError(Exception):
-    """Variables have wrong values; the message lists each with what it must be."""
+    """Wrong environment variables; the message lists each with its meaning."""
 
 
 def _cores() -> int:
@@ -28,75 +28,83 @@ def _cores() -> int:
 
 
 class Settings(BaseSettings):
-    """What the machine decides. The name of a variable is the field's in capitals."""
+    """Settings from the environment: the variable has the field's name in capitals."""
 
     model_config = SettingsConfigDict(frozen=True, env_ignore_empty=True, extra="ignore")
 
     model_uri: str = Field(
         f"models:/{MODEL_NAME}@champion",
-        description="What to serve: models:/NAME@ALIAS, models:/NAME/VERSION or a bundle's folder.",
+        description="Model to serve: models:/NAME@ALIAS, models:/NAME/VERSION or a bundle folder.",
     )
     mlflow_tracking_uri: str = Field(
-        "", description="Where the registry is; mlflow.db in the working folder if empty."
+        "", description="Address of the MLflow registry; if empty, mlflow.db in the working folder."
     )
     state_dir: Path = Field(
-        Path(".state"), description="Folder for all that is written: models, feedback, metrics."
+        Path(".state"),
+        description="Folder for everything the service writes: models, feedback, metrics.",
     )
     model_poll_seconds: float = Field(
-        30, ge=0, description="How often to look whether the alias moved; 0 is never."
+        30, ge=0, description="Seconds between checks whether the alias moved; 0: never."
     )
     api_host: str = Field("127.0.0.1", description="Address to listen on.")
-    api_port: int = Field(8000, ge=0, le=65535, description="Port to listen on; 0 is any free one.")
+    api_port: int = Field(8000, ge=0, le=65535, description="Port to listen on; 0: any free port.")
     api_workers: int = Field(
-        default_factory=_cores, ge=1, le=256, description="Processes that answer."
+        default_factory=_cores, ge=1, le=256, description="Number of worker processes."
     )
     api_keys: Annotated[tuple[SecretStr, ...], NoDecode] = Field(
-        (), description="Keys that callers may use, comma-separated; everybody may call if empty."
+        (), description="API keys, comma-separated; if empty, no key is needed."
     )
     rate_limit: str = Field(
-        "", description="Limits per key or address, such as 100/minute;1000/hour; off if empty."
+        "",
+        description="Rate limits per key or address, such as 100/minute;1000/hour; if empty, none.",
     )
     rate_limit_storage: str = Field(
         "memory://",
-        description="Where the counts are: memory:// or, for several workers or replicas,"
+        description="Storage of rate limits: memory:// or, for several workers or replicas,"
         " redis://HOST:PORT/DB.",
     )
     trusted_proxies: str = Field(
         "",
-        description="Addresses, comma-separated, whose X-Forwarded-For is believed; * is all.",
+        description="Proxies whose X-Forwarded-For is trusted: addresses, comma-separated; *: all.",
     )
     cors_origins: Annotated[tuple[str, ...], NoDecode] = Field(
-        (), description="Origins whose pages may call, comma-separated; none if empty."
+        (), description="Origins whose pages may call (CORS), comma-separated; if empty, none."
     )
     max_image_bytes: int = Field(
-        5 * 2**20, ge=1, le=2**30, description="Largest picture, in bytes of the file."
+        5 * 2**20, ge=1, le=2**30, description="Largest image file, in bytes."
     )
     max_image_pixels: int = Field(
-        16_000_000, ge=1, le=2**30, description="Largest picture, in pixels."
+        16_000_000, ge=1, le=2**30, description="Largest image, in pixels."
     )
-    max_batch: int = Field(256, ge=1, le=10_000, description="Most pictures in a batch.")
+    max_batch: int = Field(256, ge=1, le=10_000, description="Most images in a batch.")
     confidence_threshold: float = Field(
-        0.7, ge=0, le=1, description="Confidence below which an answer is marked uncertain."
+        0.7, ge=0, le=1, description="Confidence below which a prediction is marked uncertain."
     )
     recent_requests: int = Field(
-        8192, ge=1, le=1_000_000, description="Pictures per worker that feedback finds by id."
+        8192,
+        ge=1,
+        le=1_000_000,
+        description="Recent predictions per worker that feedback can refer to.",
     )
     drain_seconds: float = Field(
-        1, ge=0, le=600, description="On SIGTERM, how long to answer while no longer ready."
+        1,
+        ge=0,
+        le=600,
+        description="Seconds after SIGTERM in which it still answers, but is not ready.",
     )
     shutdown_seconds: int = Field(
-        10, ge=1, le=600, description="How long requests in flight may take to finish on a stop."
+        10, ge=1, le=600, description="Seconds that requests in flight have to finish on a stop."
     )
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
-        "INFO", description="Least level that is logged; requests are logged at INFO."
+        "INFO", description="Lowest level that is logged; requests are logged at INFO."
     )
     log_format: Literal["json", "console"] | None = Field(
-        None, description="json, or console; if empty, console on a terminal and json elsewhere."
+        None, description="json or console; if empty, console on a terminal and json elsewhere."
     )
 
     otel_exporter_otlp_endpoint: str = Field(
         "",
-        description="Collector of traces (OTLP/HTTP), http://HOST:4318; no traces if empty.",
+        description="Collector of traces (OTLP/HTTP), http://HOST:4318; if empty, no traces.",
     )
 
     @field_validator("api_keys", "cors_origins", mode="before")
@@ -106,7 +114,7 @@ class Settings(BaseSettings):
             return value
         found = tuple(filter(None, map(str.strip, value.split(","))))
         if value and not found:  # a template without its values must not open the service
-            raise ValueError("is not empty, but names nothing")
+            raise ValueError("is not empty, but has no value")
         return found
 
     @field_validator("log_level", mode="before")
@@ -134,7 +142,7 @@ class Settings(BaseSettings):
     def _origins(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         for origin in value:
             if origin != "*" and not re.fullmatch(r"https?://[^/\s]+", origin):
-                raise ValueError(f"{origin!r} is no origin such as https://example.com")
+                raise ValueError(f"{origin!r} is not an origin such as https://example.com")
         return value
 
     @field_validator("trusted_proxies")
@@ -175,22 +183,22 @@ class Settings(BaseSettings):
 
     @property
     def registered(self) -> re.Match[str] | None:
-        """`name` and `alias` or `version` of the registered model; None if a folder is served."""
+        """Match with `name` and `alias` or `version` of the registered model; None for a folder."""
         return _REGISTERED.fullmatch(self.model_uri)
 
     @property
     def model_name(self) -> str:
-        """The name that answers carry; a folder has none of its own."""
+        """The model's name in answers; a folder has the default name."""
         return self.registered["name"] if self.registered else MODEL_NAME
 
     @property
     def models_dir(self) -> Path:
-        """The cache of models, with the pointer to those in service."""
+        """Folder of the bundle cache, with the pointer to the versions in service."""
         return self.state_dir / "models"
 
 
 def load() -> Settings:
-    """The settings from the environment.
+    """Return the settings from the environment.
 
     Raises:
         SettingsError: lists every variable that is wrong.

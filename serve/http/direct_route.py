@@ -1,7 +1,7 @@
-"""Routes that answer without the framework around them, which only describes them.
+"""Routes that bypass FastAPI's request handling; FastAPI only documents them.
 
-FastAPI's parsing, dependencies and exit stacks cost more than reading a digit. A direct route's
-endpoint takes the Request and returns the Response; what it takes in is described by hand.
+A direct route's endpoint takes the Request and returns the Response. Its OpenAPI request body is
+written by hand.
 """
 
 from __future__ import annotations
@@ -23,19 +23,19 @@ Endpoint = Callable[[Request], Awaitable[Response]]
 
 _JSON = (b"content-type", b"application/json")
 _REASONS = {
-    400: "Not an image, or damaged",
-    401: "Key missing or wrong",
-    404: "Unknown version",
+    400: "Not an image, or a corrupt one",
+    401: "API key missing or wrong",
+    404: "Unknown model version",
     413: "Too many bytes or pixels",
-    415: "A type that is not read",
-    422: "Not what the schema says, or no digit in the picture",
+    415: "Unsupported media type or image format",
+    422: "Body does not match the schema, or no digit in the image",
     429: "Too many requests",
-    503: "No model is loaded, or too busy",
+    503: "No model is loaded, or the service is too busy",
 }
 
 
 class DirectRoute(APIRoute):
-    """A route of which FastAPI calls nothing but the endpoint."""
+    """A route whose endpoint is called without FastAPI's parsing and dependencies."""
 
     def __init__(self, path: str, endpoint: Endpoint, **options: Any) -> None:  # noqa: ANN401 - FastAPI's
         super().__init__(path, endpoint, **options)
@@ -55,7 +55,7 @@ def post(
     answer: type[BaseModel],
     extra: dict[str, Any] | None = None,
 ) -> Callable[[Endpoint], Endpoint]:
-    """Decorator: a direct route for POST. `takes`: schemas of the body by media type."""
+    """Decorate an endpoint as a direct POST route. `takes`: body schemas by media type."""
     content = {media: {"schema": schema} for media, schema in takes.items()}
     described = {"requestBody": {"required": True, "content": content}, **(extra or {})}
 
@@ -75,17 +75,17 @@ def post(
 
 
 def errors(*codes: int) -> dict[int | str, dict[str, Any]]:
-    """For `responses` of a route: what these statuses mean there."""
+    """Return the OpenAPI `responses` of these status codes."""
     return {code: {"model": Error, "description": _REASONS[code]} for code in codes}
 
 
 def shortcuts(app: FastAPI) -> dict[str, ASGIApp]:
-    """The applications of all direct routes, by path."""
+    """Return the ASGI applications of all direct routes, by path."""
     return {route.path: route.app for route in app.routes if isinstance(route, DirectRoute)}
 
 
 class Json(Response):
-    """A JSON response, of anything that `orjson` can write, arrays of NumPy included."""
+    """A JSON response of anything that `orjson` can write, NumPy arrays included."""
 
     def __init__(self, content: object, version: str | None = None) -> None:
         self.status_code, self.background = 200, None
@@ -96,7 +96,11 @@ class Json(Response):
 
 
 async def read(request: Request) -> bytes:
-    """The whole body."""
+    """Return the whole request body.
+
+    Raises:
+        ClientDisconnect
+    """
     message = await request.receive()
     parts = [message.get("body", b"")]
     while message.get("more_body"):

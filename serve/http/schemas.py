@@ -1,4 +1,4 @@
-"""What goes in and out as JSON. Pictures are text in it; in Python they are never lists."""
+"""Pydantic models of the JSON bodies. Images are base64 text in them, never lists of numbers."""
 
 from __future__ import annotations
 
@@ -22,56 +22,60 @@ RequestId = Annotated[str, Field(pattern=r"^[\w.:/+=@-]{1,64}$", examples=["exam
 
 
 class PredictRequest(BaseModel):
-    """A picture of one digit."""
+    """An image of one digit."""
 
     image: ImageText
     draft: bool = Field(
-        False, description="Whether it is still being drawn: answered, not counted, not kept."
+        False,
+        description="True while the digit is being drawn: answered, but not counted or stored.",
     )
 
 
 class BatchRequest(BaseModel):
-    """Pictures of one digit each."""
+    """Images of one digit each."""
 
     images: Annotated[list[ImageText], Field(min_length=1)]
 
 
 class Prediction(BaseModel):
-    """An answer."""
+    """The prediction for one image."""
 
     prediction: Digit
-    confidence: Probability = Field(description="Calibrated probability of the answer.")
+    confidence: Probability = Field(description="Calibrated probability of the predicted digit.")
     probabilities: Annotated[list[Probability], Field(min_length=10, max_length=10)]
-    uncertain: bool = Field(description="Whether the confidence is below CONFIDENCE_THRESHOLD.")
+    uncertain: bool = Field(description="True if `confidence` is below CONFIDENCE_THRESHOLD.")
     digit_likelihood: Probability | None = Field(
-        description="How much it looks like a digit at all; null if the model does not know."
+        description="How much the image looks like a digit, 0 to 1 (low: out of distribution);"
+        " null if the model cannot tell."
     )
     not_digit: bool = Field(
-        description="Whether that is less than of 99 in 100 digits: a letter, say, or a scribble."
+        description="True if `digit_likelihood` is below the model's threshold"
+        " (the 1st percentile of the validation digits)."
     )
     model_version: str
-    request_id: str = Field(description="What feedback on this answer refers to.")
+    request_id: str = Field(description="The id to send with feedback on this prediction.")
     image: str | None = Field(
-        None, description="The 28x28 that the model saw, a PNG as data URI; with ?image=true."
+        None,
+        description="The 28x28 image that the model saw, a PNG as data URI; only with ?image=true.",
     )
 
 
 class ImageFault(BaseModel):
-    """Why a picture of a batch has no answer."""
+    """Why an image of a batch has no prediction."""
 
     detail: str
-    status: int = Field(description="The status that the picture alone would have been given.")
+    status: int = Field(description="The HTTP status that `/predict` returns for this image.")
 
 
 class BatchPrediction(BaseModel):
-    """Answers in the order of the pictures."""
+    """Predictions in the order of the images."""
 
     predictions: list[Prediction | ImageFault]
     model_version: str
 
 
 class FeedbackRequest(BaseModel):
-    """The true digit of a picture that was answered, or that comes along."""
+    """The true digit of an earlier prediction, or of the image in this request."""
 
     model_config = ConfigDict(strict=True)
 
@@ -81,7 +85,7 @@ class FeedbackRequest(BaseModel):
 
 
 class Feedback(BaseModel):
-    """What is kept."""
+    """The stored feedback."""
 
     request_id: str
     label: Digit
@@ -91,7 +95,7 @@ class Feedback(BaseModel):
 
 
 class Health(BaseModel):
-    """Whether predictions are possible and current."""
+    """Whether the service can predict, and with the newest model."""
 
     status: Literal["healthy", "degraded"]
     model_loaded: bool
@@ -101,13 +105,13 @@ class Health(BaseModel):
 
 
 class Probe(BaseModel):
-    """An answer to a probe."""
+    """The answer to a health probe."""
 
     status: str
 
 
 class Limits(BaseModel):
-    """What requests must keep to."""
+    """Limits on requests."""
 
     max_image_bytes: int
     max_image_pixels: int
@@ -132,20 +136,22 @@ class Info(BaseModel):
     service: str
     version: str
     model_name: str
-    models: list[ModelInfo] = Field(description="The one in service first, then the previous.")
+    models: list[ModelInfo] = Field(
+        description="Loaded models: first the one in service, then the previous one."
+    )
     confidence_threshold: float
     image_formats: list[str]
     limits: Limits
 
 
 class Error(BaseModel):
-    """What every error looks like."""
+    """The body of every error."""
 
     detail: str
 
 
 class Tensor(BaseModel):
-    """A tensor of the Open Inference Protocol."""
+    """An input tensor of the Open Inference Protocol."""
 
     name: Annotated[str, Field(examples=["image"])]
     shape: Annotated[
@@ -153,7 +159,7 @@ class Tensor(BaseModel):
         Field(min_length=2, max_length=4, examples=[[1, 784]]),
     ]
     datatype: Literal["UINT8", "FP32"]
-    data: list[Any] = Field(description="0 to 255, row by row, flat or nested.")
+    data: list[Any] = Field(description="Pixels from 0 to 255, row by row, flat or nested.")
     parameters: dict[str, Any] | None = None
 
 
@@ -174,7 +180,7 @@ class InferRequest(BaseModel):
 
 
 class OutputTensor(BaseModel):
-    """An answer of the Open Inference Protocol."""
+    """An output tensor of the Open Inference Protocol."""
 
     name: Literal["probabilities", "prediction"]
     shape: list[int]
@@ -183,7 +189,7 @@ class OutputTensor(BaseModel):
 
 
 class InferResponse(BaseModel):
-    """The answers of the Open Inference Protocol."""
+    """A response of the Open Inference Protocol."""
 
     id: str
     model_name: str

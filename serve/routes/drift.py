@@ -1,4 +1,4 @@
-"""`GET /api/window`, `GET /api/reference`: what a look for drift compares."""
+"""`GET /api/window`, `GET /api/reference`: the two samples that data drift is computed from."""
 
 from __future__ import annotations
 
@@ -20,12 +20,15 @@ _NPZ = "application/x-npz"  # arrays of NumPy
 _DESCRIBED = {"content": {_NPZ: {"schema": {"type": "string", "format": "binary"}}}}
 MAX_IMAGES = 2000  # images: 2 MB
 _CHUNK_BYTES = 64 * 2**10  # bytes
-_TIMEOUT_SECONDS = 30  # for a caller to take a window
-_NOT_KEPT = {"Cache-Control": "no-store"}  # what callers drew
+_TIMEOUT_SECONDS = 30  # for a client to read a window
+_NOT_KEPT = {"Cache-Control": "no-store"}  # images of users
 
 
 class _Window(Response):
-    """Counts as a window until it is sent: in parts, for a server keeps what is not taken."""
+    """A window of recent predictions, which occupies one of the window slots until it is sent.
+
+    It is sent in chunks, because the server buffers what a client has not read yet.
+    """
 
     def __init__(self, service: Service, images: int) -> None:
         super().__init__(None, headers=_NOT_KEPT, media_type=_NPZ)
@@ -33,7 +36,7 @@ class _Window(Response):
         self._service, self._images = service, images
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Makes it and sends it, while it is taken."""
+        """Create the window and send it."""
         with self._service.window_slot():
             content = await self._service.window(self._images)
             self.headers["content-length"] = str(len(content))
@@ -47,11 +50,11 @@ class _Window(Response):
                         await send(part)
                     await send({"type": "http.response.body", "body": b""})
             except TimeoutError:
-                raise ClientDisconnect from None  # or he would keep others out
+                raise ClientDisconnect from None  # a slow client must not hold a slot
 
 
 def install(app: FastAPI, service: Service) -> None:
-    """Adds the routes."""
+    """Add the routes to the application."""
 
     @app.get(
         "/api/window",
@@ -60,10 +63,10 @@ def install(app: FastAPI, service: Service) -> None:
     )
     async def window(
         images: Annotated[
-            int, Query(ge=1, le=MAX_IMAGES, description="So many, the latest.")
+            int, Query(ge=1, le=MAX_IMAGES, description="Number of recent predictions.")
         ] = 1000,
     ) -> Response:
-        """The 28x28 images of recent answers, with the answers, of all workers, as arrays."""
+        """Recent 28x28 images with their predictions, of all workers, as NumPy arrays."""
         return _Window(service, images)
 
     @app.get(
@@ -72,7 +75,7 @@ def install(app: FastAPI, service: Service) -> None:
         responses={200: _DESCRIBED, **errors(401, 404, 429, 503)},
     )
     async def get_reference() -> Response:
-        """What the model in service saw and said when it was evaluated, as arrays."""
+        """Reference images and predictions of the model in service, as NumPy arrays."""
         model = service.models.choose(None)
         path = model.folder / FILE
         try:

@@ -16,7 +16,7 @@ from serve.telemetry.request_context import RequestContext
 
 
 def install(app: FastAPI, service: Service) -> None:
-    """Adds the route."""
+    """Add the route to the application."""
 
     @post(
         app,
@@ -25,8 +25,8 @@ def install(app: FastAPI, service: Service) -> None:
         Feedback,
     )
     async def give_feedback(request: Request) -> Response:
-        """The true digit of a picture that was answered, or that comes along."""
-        # It must say that it is JSON: other pages' scripts can then not send it unasked.
+        """Store the true digit of an earlier prediction, or of the image in this request."""
+        # The Content-Type is mandatory: scripts of other origins then need a CORS preflight.
         request_body.check_json(RequestContext.of(request.scope).header(b"content-type") or "none")
         given = FeedbackRequest.model_validate_json(await read(request))
         entry = await _entry(service, given)
@@ -40,9 +40,9 @@ def install(app: FastAPI, service: Service) -> None:
 
 
 async def _entry(service: Service, given: FeedbackRequest) -> Entry:
-    """What the model saw and said: recent, or kept before, or of the image that came along.
+    """Return the feedback entry: the recent prediction, stored feedback, or the sent image's.
 
-    Recent first: callers use an id again.
+    Recent predictions come first, because clients reuse ids.
     """
     seen = await asyncio.to_thread(service.recent.find, given.request_id)
     if not seen:
@@ -50,9 +50,7 @@ async def _entry(service: Service, given: FeedbackRequest) -> Entry:
         if known:
             return known._replace(label=given.label)
         if given.image is None:
-            raise UnknownRequestError(
-                f"request {given.request_id} is not known any more: send its image too"
-            )
+            raise UnknownRequestError(f"unknown request_id {given.request_id}: send the image too")
         content = request_body.image_of_text(given.image, service.settings.max_image_bytes)
         seen = await service.recognise(content, service.models.choose(None))
     return Entry(given.request_id, given.label, seen.prediction, seen.model_version, seen.image)

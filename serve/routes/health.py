@@ -14,12 +14,12 @@ from serve.prediction.service import Service
 from serve.version import package_version
 
 _UNREADY: dict[int | str, dict[str, Any]] = {
-    503: {"model": Probe, "description": "No model is loaded, or the service stops"}
+    503: {"model": Probe, "description": "No model is loaded, or the service is stopping"}
 }
 
 
 def install(app: FastAPI, service: Service) -> None:
-    """Adds the routes."""
+    """Add the routes to the application."""
     settings = service.settings
 
     @app.get(
@@ -28,7 +28,7 @@ def install(app: FastAPI, service: Service) -> None:
         responses={503: {"model": Health, "description": "No model is loaded"}},
     )
     async def health() -> Response:
-        """Whether predictions are possible and current."""
+        """Whether the service can predict, and with the newest model."""
         current, failure = service.models.current, service.models.failure
         found = Health(
             status="degraded" if service.degraded else "healthy",
@@ -41,27 +41,27 @@ def install(app: FastAPI, service: Service) -> None:
 
     @app.get("/health/live")
     async def live() -> Probe:
-        """The process runs."""
+        """Liveness: the process runs."""
         return Probe(status="live")
 
     @app.get("/health/ready", response_model=Probe, responses=_UNREADY)
     async def ready() -> Response:
-        """The process can predict, and is not about to stop."""
+        """Readiness: a model is loaded and the service is not stopping."""
         if service.ready:
             return JSONResponse({"status": "ready"})
         return JSONResponse({"status": "stopping" if service.stopping else "no model"}, 503)
 
     @app.get("/metrics", response_class=Response, responses={200: {"content": {"text/plain": {}}}})
     async def metrics(request: Request) -> Response:
-        """Metrics for Prometheus, of all workers."""
+        """Prometheus metrics of all workers."""
         content, content_type = service.metrics.render(request.headers.get("accept", ""))
-        # Gauges of a worker are in its own answer: without this a scrape would keep its connection,
-        # and with it the one worker, for ever.
+        # Some gauges are of the worker that answers. Without `close` a scraper would keep its
+        # connection, and see the same worker for ever.
         return Response(content, headers={"Content-Type": content_type, "Connection": "close"})
 
     @app.get("/api/info")
     async def info() -> Info:
-        """The service, its models and limits."""
+        """The service's version, models and limits."""
         return Info(
             service="digit-platform",
             version=package_version(),

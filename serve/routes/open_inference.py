@@ -33,7 +33,7 @@ _OUTPUTS = [
 
 
 def install(app: FastAPI, service: Service) -> None:
-    """Adds the routes."""
+    """Add the routes to the application."""
     name = service.settings.model_name
     model_path = f"/v2/models/{name}"
     service.metrics.await_errors(f"{model_path}/infer")
@@ -45,12 +45,12 @@ def install(app: FastAPI, service: Service) -> None:
 
     @app.get("/v2/health/live")
     async def live() -> dict[str, bool]:
-        """The process runs."""
+        """Liveness: the process runs."""
         return {"live": True}
 
-    @app.get("/v2/health/ready", responses={503: {"description": "It cannot predict"}})
+    @app.get("/v2/health/ready", responses={503: {"description": "Not ready"}})
     async def ready() -> JSONResponse:
-        """The process can predict."""
+        """Readiness: a model is loaded and the service is not stopping."""
         return JSONResponse({"ready": service.ready}, 200 if service.ready else 503)
 
     @app.get(model_path, responses=errors(401, 429, 503))
@@ -62,9 +62,11 @@ def install(app: FastAPI, service: Service) -> None:
         described = {"name": name, "versions": versions, "platform": "tensorflow_lite"}
         return described | {"inputs": [_INPUT], "outputs": _OUTPUTS}
 
-    @app.get(f"{model_path}/ready", responses=errors(401, 429) | {503: {"description": "No"}})
+    @app.get(
+        f"{model_path}/ready", responses=errors(401, 429) | {503: {"description": "Not ready"}}
+    )
     async def model_ready() -> JSONResponse:
-        """The model can predict."""
+        """Readiness of the model."""
         content = {"name": name, "ready": service.ready}
         return JSONResponse(content, 200 if service.ready else 503)
 
@@ -75,7 +77,7 @@ def install(app: FastAPI, service: Service) -> None:
         InferResponse,
     )
     async def infer(request: Request) -> Response:
-        """Which digits some images show: 28x28 pixels each, 0 to 255, flat or nested."""
+        """Predict the digits in images of 28x28 pixels from 0 to 255, flat or nested."""
         context = RequestContext.of(request.scope)
         request_body.check_json(context.header(b"content-type"))
         model = requested_model(service, request)
@@ -93,10 +95,10 @@ def install(app: FastAPI, service: Service) -> None:
 
 
 def _images(tensor: Tensor, most: int) -> list[NDArray[np.uint8]]:
-    """The images of an input, normalised as any picture is.
+    """Return the (28, 28) images of an input tensor, normalised like image files.
 
     Raises:
-        InvalidError: not that many numbers, or not from 0 to 255.
+        InvalidError: wrong shape, or values outside 0 to 255.
         NoDigitError: an image is empty.
     """
     count, *rest = tensor.shape
@@ -116,9 +118,9 @@ def _images(tensor: Tensor, most: int) -> list[NDArray[np.uint8]]:
 
 
 def _numbers(data: list[Any]) -> NDArray[np.float64]:
-    """All numbers of nested lists of one length each.
+    """Return the numbers of nested lists as a flat array.
 
-    What they hold is looked at first: NumPy makes anything of a list of anything, at any price.
+    The types are checked first: NumPy would convert any objects, at any cost.
     """
     for _ in range(_DEPTH):
         kinds = set(map(type, data))

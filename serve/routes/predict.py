@@ -37,7 +37,7 @@ _SHOW = {
     "name": "image",
     "in": "query",
     "schema": {"type": "boolean", "default": False},
-    "description": "Whether the answer has the 28x28 that the model saw.",
+    "description": "True to return the 28x28 image that the model saw.",
 }
 _CHOICE = {
     "parameters": [
@@ -45,13 +45,13 @@ _CHOICE = {
             "name": "version",
             "in": "query",
             "schema": _VERSION,
-            "description": "One of the loaded versions (see /api/info); else the one in service.",
+            "description": "A loaded model version (see /api/info); default: the one in service.",
         },
         {
             "name": "X-Model-Version",
             "in": "header",
             "schema": _VERSION,
-            "description": "The same as a header.",
+            "description": "The same, as a header.",
         },
     ]
 }
@@ -59,14 +59,18 @@ _PREDICT_CHOICE = {"parameters": [*_CHOICE["parameters"], _SHOW]}
 
 
 def wants_image(scope: Scope) -> bool:
-    """Whether the answer is to have the image that the model saw: `?image=true`."""
+    """Return whether the request has `?image=true`."""
     query = scope["query_string"]
     values = parse_qs(query.decode("latin-1")).get("image", [""]) if b"image=" in query else [""]
     return values[0].lower() in ("true", "1")
 
 
 def requested_model(service: Service, request: Request) -> Model:
-    """The model that the caller asks for, or the one in service."""
+    """Return the model version that the request asks for, or the one in service.
+
+    Raises:
+        UnknownVersionError, NoModelError
+    """
     query = request.scope["query_string"]
     version = parse_qs(query.decode("latin-1")).get("version", [""])[0] if query else ""
     return service.models.choose(
@@ -75,7 +79,7 @@ def requested_model(service: Service, request: Request) -> Model:
 
 
 def still_there(request: Request) -> Check:
-    """What raises ClientDisconnect once nobody waits for the answer."""
+    """Return a check that raises ClientDisconnect if the client has gone."""
 
     async def check() -> None:
         if await request.is_disconnected():
@@ -85,12 +89,12 @@ def still_there(request: Request) -> Check:
 
 
 def install(app: FastAPI, service: Service) -> None:
-    """Adds the routes."""
+    """Add the routes to the application."""
     settings = service.settings
 
     @post(app, "/predict", _PREDICT, Prediction, _PREDICT_CHOICE)
     async def predict(request: Request) -> Response:
-        """Which digit a picture shows."""
+        """Predict the digit in an image."""
         context = RequestContext.of(request.scope)
         model = requested_model(service, request)
         body = await read(request)
@@ -110,7 +114,7 @@ def install(app: FastAPI, service: Service) -> None:
         _CHOICE,
     )
     async def predict_batch(request: Request) -> Response:
-        """Which digits some pictures show; a bad one has its error in its place."""
+        """Predict the digits in a batch of images; a bad image has its error in its place."""
         context = RequestContext.of(request.scope)
         model = requested_model(service, request)
         body = await read(request)

@@ -1,4 +1,4 @@
-"""`WS /predict/stream`: predictions while somebody draws."""
+"""`WS /predict/stream`: predictions while a user draws."""
 
 from __future__ import annotations
 
@@ -22,18 +22,17 @@ _POLICY = 1008  # close code: not allowed
 
 
 def install(app: FastAPI, service: Service, keys: Keys, rate_limit: RateLimit | None) -> None:
-    """Adds the route."""
+    """Add the route to the application."""
     origins = service.settings.cors_origins
     max_bytes = service.settings.max_image_bytes
 
     @app.websocket("/predict/stream")
     async def stream(socket: WebSocket) -> None:
-        """An image file in, as bytes or as the JSON of /predict; the JSON of /predict out.
+        """Answer each message, an image file or the JSON of /predict, with the JSON of /predict.
 
-        With ?image=true the answers have the image that the model saw.
-
-        Where keys are needed and the caller cannot send headers, the first message is
-        {"api_key": "…"}. Errors are {"detail", "status"}, and the connection stays.
+        With ?image=true the answers hold the image that the model saw. If a key is needed and the
+        client cannot send headers, the first message is {"api_key": "…"}. An error is answered
+        with {"detail", "status"}; the connection stays open.
         """
         context = RequestContext.of(socket.scope)
         if not _from_here(context, origins):
@@ -71,7 +70,10 @@ def install(app: FastAPI, service: Service, keys: Keys, rate_limit: RateLimit | 
 
 
 def _from_here(context: RequestContext, origins: tuple[str, ...]) -> bool:
-    """Browsers let every page connect, and say which it is: ours, or one that may."""
+    """Return whether the page that connects is ours or of an allowed origin.
+
+    Browsers let every page open a WebSocket and only send its origin.
+    """
     origin = context.header(b"origin")
     if not origin or origin in origins or "*" in origins:
         return True

@@ -3,7 +3,10 @@ import asyncio
 import pytest
 from support.bundles import PNG, picture, text
 
+from serve.http import access_control
+from serve.http.access_control import BodyTooLargeError
 from serve.http.rate_limit import RateLimit
+from serve.telemetry.request_context import RequestContext
 
 OPEN = ["/health", "/health/live", "/health/ready", "/metrics", "/api/info", "/openapi.json"]
 OPEN += ["/api/docs", "/api/redoc", "/v2/health/live", "/v2/health/ready"]
@@ -66,6 +69,24 @@ def test_a_limit_says_what_is_left_and_when_more_may_come(client):
     assert api.get("/health").status_code == 200
 
 
+@pytest.mark.parametrize(
+    ("limits", "nearest", "remaining", "longest"),
+    [
+        ("3/minute;100/hour", 3, 2, 60),
+        ("100/hour;3/minute", 3, 2, 60),
+        ("5/minute;4/hour", 4, 3, 3600),
+        ("2/minute;2/day", 2, 1, 86400),
+        ("2/day;2/minute", 2, 1, 86400),
+    ],
+)
+def test_the_headers_describe_the_nearest_limit(settings, limits, nearest, remaining, longest):
+    """The one with the fewest requests left; of two such, the one that lasts longer."""
+    left = asyncio.run(RateLimit(settings(rate_limit=limits)).hit("somebody"))
+    assert (left.limit, left.remaining, left.exceeded) == (nearest, remaining, False)
+    assert left.reset <= 2 * longest
+    assert longest == 60 or left.reset > 120
+
+
 def test_each_key_has_its_own_limit(client):
     api = client(rate_limit="1/minute", api_keys="one,two")
     statuses = [ask(api, **{"x-api-key": key}).status_code for key in ("one", "one", "two", "bad")]
@@ -117,6 +138,34 @@ def test_large_bodies_are_refused_while_reading(client, path):
         refused = api.post(path, content=content, headers=kind)
         assert refused.status_code == 413
         assert "bytes" in refused.json()["detail"]
+
+
+def read_body(declared=None, limit=1000):
+    """How many bytes of an endless body are read before it is refused."""
+    taken = 0
+
+    async def receive():
+        nonlocal taken
+        taken += 100
+        return {"type": "http.request", "body": bytes(100), "more_body": True}
+
+    headers = [] if declared is None else [(b"content-length", b"%d" % declared)]
+    scope = {"type": "http", "headers": headers}
+    RequestContext(scope)
+    limited = access_control._limited(scope, receive, limit)
+
+    async def read():
+        while True:
+            await limited()
+
+    with pytest.raises(BodyTooLargeError):
+        asyncio.run(read())
+    return taken
+
+
+def test_at_most_twice_the_limit_of_a_body_is_read():
+    assert read_body() == read_body(declared=2000) == 2100
+    assert read_body(declared=2001) == 0
 
 
 def test_an_image_of_just_the_limit_passes(client):

@@ -181,7 +181,7 @@ def fails(**environment):
     ("environment", "words"),
     [
         ({"API_PORT": "many"}, "API_PORT=many: Input should be a valid integer"),
-        ({"MODEL_URI": "/no/such/folder"}, "MODEL_URI=/no/such/folder is no folder"),
+        ({"MODEL_URI": "/no/such/folder"}, "MODEL_URI=/no/such/folder"),
         ({"API_HOST": "203.0.113.1"}, "cannot listen on 203.0.113.1:0"),
     ],
 )
