@@ -211,9 +211,10 @@ class Metrics:
 
     def doubted(self, version: str, likelihood: float, *, uncertain: bool, not_digit: bool) -> None:
         """Count a prediction's digit likelihood (NaN if the model has none) and its doubts."""
+        # All series start with the first prediction, so that their rates are 0 before a doubt.
+        likelihoods = self._likelihoods(version)
         if not isnan(likelihood):
-            self._likelihoods(version).observe(likelihood)
-        # Adding 0 makes the series, so that its rate is 0 before the first doubt.
+            likelihoods.observe(likelihood)
         self._uncertain(version).inc(uncertain)
         self._not_digits(version).inc(not_digit)
 
