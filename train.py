@@ -1,15 +1,18 @@
-"""Trains runs as DVC experiments: `python train.py run=2 epochs=3`, `python train.py -m run=1,2,3`.
+"""Train runs as DVC experiments: `python train.py run=2 epochs=3`, `python train.py -m run=1,2,3`.
 
 Each job is one experiment in a temporary copy; the workspace stays as it is. Settings are the keys
-of `conf/run/<n>.yaml`, those of `params.yaml`, and `data.*`; `--help` lists them.
+of `conf/run/<n>.yaml` and `params.yaml`, and `data.*`; `--help` lists them.
 """
 
 import sys
 
 from pipeline.config import PipelineError
-from pipeline.sweep import cli
+from pipeline.config.startup import collect_rarely
 
 if __name__ == "__main__":
+    collect_rarely()
+    from pipeline.sweep import cli  # imports MLflow
+
     try:
         sys.exit(cli.main(sys.argv[1:]))
     except PipelineError as error:

@@ -1,28 +1,33 @@
-"""What a configuration must look like, and the door through which each stage gets it.
+"""Configuration schema, and `stage()`, which makes a stage's `main` a command.
 
 The dataclasses carry types and limits, never defaults: values are written in `conf/` alone.
 """
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import hydra
 from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import MISSING, DictConfig, OmegaConf
 
+from pipeline.config.startup import collect_rarely
+
 CONF = Path(__file__).parents[2] / "conf"
 PARAMS = Path("params.yaml")
+CLASSES = 10
+SIDE = 28  # pixels of an image, in both directions
 
 
 class PipelineError(Exception):
-    """A failure that the user can mend; its message says how."""
+    """A failure that the user can fix; its message says how."""
 
 
 class Format(Enum):
@@ -41,7 +46,7 @@ class OptimizerName(Enum):
 
 
 class Schedule(Enum):
-    """How the learning rate goes from its peak to the end of training."""
+    """Learning-rate schedule: from the peak to the end of training."""
 
     constant = "constant"
     cosine = "cosine"
@@ -55,9 +60,45 @@ class Precision(Enum):
     mixed_float16 = "mixed_float16"
 
 
-def _require(condition: bool, field: str, rule: str, value: object) -> None:
+def _rules() -> dict[str, tuple[str, Callable[[float], bool]]]:
+    """Return for each key of a number what it must be, in words and as a test."""
+    positive = "threads batch_size epochs model.contrast model.filters model.pool "
+    positive += "optimizer.learning_rate data.feedback.least"
+    not_negative = "model.dense optimizer.warmup_epochs early_stopping.patience "
+    not_negative += "augmentation.rotation augmentation.shift augmentation.shear"
+    rates = "model.dropout model.dense_dropout"
+    return {
+        **dict.fromkeys(positive.split(), ("positive", lambda value: value > 0)),
+        **dict.fromkeys(not_negative.split(), ("0 or positive", lambda value: value >= 0)),
+        **dict.fromkeys(rates.split(), ("from 0 to 0.9", lambda rate: 0 <= rate <= 0.9)),
+        "seed": ("from 0 to 2147483647", lambda seed: 0 <= seed < 2**31),
+        "model.kernel": (f"from 1 to {SIDE} (an image's side)", lambda side: 1 <= side <= SIDE),
+        "augmentation.zoom": ("0 or positive, and below 1", lambda zoom: 0 <= zoom < 1),
+        # Something stays on both sides, and what was published outweighs feedback.
+        "data.feedback.held_out": ("above 0, at most 0.9", lambda share: 0 < share <= 0.9),
+        "data.feedback.largest_share": ("above 0, at most 0.5", lambda share: 0 < share <= 0.5),
+    }
+
+
+_RULES = _rules()
+
+
+def _require(condition: bool, key: str, words: str, value: object) -> None:
     if not condition:
-        raise PipelineError(f"{field} must be {rule}, not {value}")
+        raise PipelineError(f"{key} must be {words}, not {value}")
+
+
+class _Section:
+    """A part of the configuration; refuses numbers out of their range when it is made."""
+
+    prefix: ClassVar[str]  # of its keys
+
+    def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            if rule := _RULES.get(self.prefix + name):
+                words, allowed = rule
+                _require(math.isfinite(value), self.prefix + name, "finite", value)
+                _require(allowed(value), self.prefix + name, words, value)
 
 
 @dataclass
@@ -69,20 +110,15 @@ class Split:
 
 
 @dataclass
-class Feedback:
-    """What users told the service: which export, and how much of it trains."""
+class Feedback(_Section):
+    """Users' feedback as training data: which export, and how much of it trains."""
+
+    prefix = "data.feedback."
 
     sha256: str | None = MISSING
     held_out: float = MISSING
     largest_share: float = MISSING
     least: int = MISSING
-
-    def __post_init__(self) -> None:
-        """Refuses shares that leave nothing, or let feedback outweigh what was published."""
-        for field, most in (("held_out", 0.9), ("largest_share", 0.5)):
-            share = getattr(self, field)
-            _require(0 < share <= most, f"data.feedback.{field}", f"above 0, at most {most}", share)
-        _require(self.least > 0, "data.feedback.least", "positive", self.least)
 
 
 @dataclass
@@ -98,8 +134,10 @@ class Data:
 
 
 @dataclass
-class Model:
+class Model(_Section):
     """One convolution, one max-pool and, unless `dense` is 0, one hidden layer."""
+
+    prefix = "model."
 
     contrast: float = MISSING
     filters: int = MISSING
@@ -110,62 +148,51 @@ class Model:
     dense_dropout: float = MISSING
 
     def __post_init__(self) -> None:
-        """Refuses what no layer can be built from."""
-        for field in ("contrast", "filters", "kernel", "pool"):
-            _require(getattr(self, field) > 0, f"model.{field}", "positive", getattr(self, field))
-        _require(self.dense >= 0, "model.dense", "0 (no hidden layer) or positive", self.dense)
-        for field in ("dropout", "dense_dropout"):
-            rate = getattr(self, field)
-            _require(0 <= rate <= 0.9, f"model.{field}", "from 0 to 0.9", rate)
+        """Refuse also a pool that is larger than what the convolution leaves of an image."""
+        super().__post_init__()
+        side = SIDE - self.kernel + 1
+        words = f"at most {side}, which a kernel of {self.kernel} leaves of an image"
+        _require(self.pool <= side, "model.pool", words, self.pool)
 
 
 @dataclass
-class Optimizer:
+class Optimizer(_Section):
     """The update rule and its learning rate over time."""
+
+    prefix = "optimizer."
 
     name: OptimizerName = MISSING
     learning_rate: float = MISSING
     schedule: Schedule = MISSING
     warmup_epochs: float = MISSING
 
-    def __post_init__(self) -> None:
-        """Refuses rates that cannot train."""
-        rate, warmup = self.learning_rate, self.warmup_epochs
-        _require(rate > 0, "optimizer.learning_rate", "positive", rate)
-        _require(warmup >= 0, "optimizer.warmup_epochs", "0 or positive", warmup)
-
 
 @dataclass
-class Augmentation:
+class Augmentation(_Section):
     """Largest random change of an image, either way: degrees, pixels, share of size, slant."""
+
+    prefix = "augmentation."
 
     rotation: float = MISSING
     shift: float = MISSING
     zoom: float = MISSING
     shear: float = MISSING
 
-    def __post_init__(self) -> None:
-        """Refuses negative ranges, and a zoom that would turn the image inside out."""
-        for field in ("rotation", "shift", "zoom", "shear"):
-            value = getattr(self, field)
-            _require(value >= 0, f"augmentation.{field}", "0 or positive", value)
-        _require(self.zoom < 1, "augmentation.zoom", "below 1", self.zoom)
-
 
 @dataclass
-class EarlyStopping:
+class EarlyStopping(_Section):
     """Stop when `val_loss` has not improved for `patience` epochs; 0 trains to the end."""
+
+    prefix = "early_stopping."
 
     patience: int = MISSING
 
-    def __post_init__(self) -> None:
-        """Refuses a negative patience."""
-        _require(self.patience >= 0, "early_stopping.patience", "0 or positive", self.patience)
-
 
 @dataclass
-class Config:
-    """Everything that decides what a stage makes."""
+class Config(_Section):
+    """Everything that decides the output of a stage."""
+
+    prefix = ""
 
     seed: int = MISSING
     threads: int = MISSING
@@ -182,23 +209,21 @@ class Config:
     precision: Precision = MISSING
 
     def __post_init__(self) -> None:
-        """Refuses counts that cannot be."""
-        for field in ("threads", "batch_size", "epochs"):
-            _require(getattr(self, field) > 0, field, "positive", getattr(self, field))
-        _require(0 <= self.seed < 2**31, "seed", "from 0 to 2147483647", self.seed)
+        """Refuse also an empty list of runs."""
+        super().__post_init__()
         _require(bool(self.runs), "runs", "at least one run of conf/run/", self.runs)
 
 
 def settings(config: Config) -> dict[str, Any]:
-    """What decides a run's weights besides data and code, as plain values."""
+    """Return the values that decide a run's weights, besides data and code."""
     plain: Any = OmegaConf.to_container(OmegaConf.structured(config), enum_to_str=True)
-    not_deciding = ("runs", "run", "name")
-    kept = {key: value for key, value in plain.items() if key not in not_deciding}
+    without_effect = ("runs", "run", "name")
+    kept = {key: value for key, value in plain.items() if key not in without_effect}
     return kept | {"data": config.data.name}
 
 
 def flat(nested: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """`{"optimizer": {"name": …}}` as `{"optimizer.name": …}`."""
+    """Return `{"optimizer": {"name": …}}` as `{"optimizer.name": …}`."""
     plain: dict[str, Any] = {}
     for key, value in nested.items():
         if isinstance(value, Mapping):
@@ -209,13 +234,13 @@ def flat(nested: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def arguments(typed: list[str], picks: DictConfig) -> list[str]:
-    """Overrides for Hydra: what was typed, completed by the picks of `params.yaml`.
+    """Return overrides for Hydra: the typed ones, completed by the picks of `params.yaml`.
 
     Hydra refuses `run=1` ("Config group override must be a string"), so the number is quoted.
     """
-    chosen = {argument.partition("=")[0] for argument in typed}
+    keys = {argument.partition("=")[0] for argument in typed}
     plain: Any = OmegaConf.to_container(picks)
-    missing = [f"{key}={value}" for key, value in plain.items() if key not in chosen]
+    missing = [f"{key}={value}" for key, value in plain.items() if key not in keys]
     return [_quoted(argument) for argument in typed + missing]
 
 
@@ -227,7 +252,7 @@ def _quoted(argument: str) -> str:
 
 
 def resolved(composed: DictConfig, run: str) -> Config:
-    """The composed configuration as an object.
+    """Return the composed configuration as an object.
 
     Raises:
         PipelineError: a value is missing or out of its range; the message names the key.
@@ -241,9 +266,9 @@ def resolved(composed: DictConfig, run: str) -> Config:
 
 
 def stage(main: Callable[[Config], None]) -> Callable[[], None]:
-    """Makes `main` a Hydra application on `conf/` that takes `key=value` overrides.
+    """Return a command that runs `main` on the configuration, with `key=value` overrides.
 
-    An error that the user can mend is printed as one message, without a traceback.
+    It prints a PipelineError as one message, without a traceback.
     """
 
     def job(composed: DictConfig) -> None:
@@ -252,14 +277,15 @@ def stage(main: Callable[[Config], None]) -> Callable[[], None]:
         except PipelineError as error:
             sys.exit(f"error: {error}")
 
-    def door() -> None:
+    def command() -> None:
+        collect_rarely()
         register_schema()
         sys.argv[1:] = arguments(sys.argv[1:], OmegaConf.load(PARAMS))  # type: ignore[arg-type]
         hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(job)()
 
-    return door
+    return command
 
 
 def register_schema() -> None:
-    """Makes the `schema` of `conf/config.yaml`'s defaults list known to Hydra."""
+    """Register the `schema` of `conf/config.yaml`'s defaults list with Hydra."""
     ConfigStore.instance().store(name="schema", node=Config)

@@ -1,4 +1,4 @@
-"""How our commands end: an error that the user can mend is one line."""
+"""How our commands run: what they log is printed, and an error is one line."""
 
 from __future__ import annotations
 
@@ -7,10 +7,12 @@ import sys
 from collections.abc import Callable
 
 from pipeline.config import PipelineError
+from pipeline.config.startup import collect_rarely
 
 
 def run(main: Callable[[list[str]], None]) -> None:
-    """Gives `main` the arguments of the command line, and prints what it logs as it is."""
+    """Run `main` with the command line's arguments; print its log, and errors as one line."""
+    collect_rarely()
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
     try:
         main(sys.argv[1:])

@@ -9,14 +9,13 @@ import numpy as np
 from numpy.lib.npyio import NpzFile
 from numpy.typing import NDArray
 
+from pipeline.config import CLASSES as CLASSES
+from pipeline.config import SIDE as SIDE
 from pipeline.config import PipelineError
 from pipeline.storage.files import write_arrays
 
 Images = NDArray[np.uint8]
 Labels = NDArray[np.uint8]
-
-CLASSES = 10
-SIDE = 28  # pixels
 
 
 @dataclass(frozen=True)

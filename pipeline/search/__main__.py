@@ -1,5 +1,9 @@
 """`python -m pipeline.search`."""
 
-from pipeline.search import cli
+from pipeline.config.startup import collect_rarely
+
+collect_rarely()
+
+from pipeline.search import cli  # noqa: E402 - imports MLflow
 
 cli.run()
