@@ -19,8 +19,6 @@ from pipeline.evaluation.metrics import Counts
 from pipeline.reports import pairwise, plots, tables, theme
 from pipeline.reports.pairwise import Candidate, Group, PairwiseTest
 
-_DISPUTED = 10  # images of each side of a pair
-
 
 def fill(name: str, content: Mapping[str, Any]) -> str:
     """Return the template `name` filled in; HTML is escaped, a missing variable is an error."""
@@ -40,6 +38,7 @@ def fill(name: str, content: Mapping[str, Any]) -> str:
         "png": lambda content: _uri("image/png", content),
         "digit": lambda pixels: _uri("image/png", digit_png(pixels)),
         "confused": confused,
+        "disputed": lambda candidate, other: pairwise.disputed(candidate, other).tolist(),
         "css": lambda candidate: theme.css_colour(candidate.place),
     }
     environment.filters |= filters
@@ -78,7 +77,7 @@ def models_page(
         "reordered": [
             label for label, group in labelled.items() if not pairwise.same_validation(group)
         ],
-        "tests": [(test, *pairwise.verdict(test), disputes(test)) for test in tests],
+        "tests": [(test, *pairwise.verdict(test)) for test in tests],
         "identical": pairwise.identical(everyone),
         "settings": settings({c.label: _settings(c, kind) for c in everyone}),
         "intervals": theme.svg(plots.accuracy_intervals(everyone)) if len(groups) == 1 else None,
@@ -111,30 +110,6 @@ def settings(of_models: Mapping[Any, dict[str, Any]]) -> dict[bool, dict[str, li
         differ: {name: row for name, row in rows.items() if (len(set(row)) > 1) is differ}
         for differ in (True, False)
     }
-
-
-def disputes(test: PairwiseTest) -> list[dict[str, Any]]:
-    """Return, for each of the two, what it alone reads right: how many, and some of the images."""
-    return [
-        {
-            "right": one,
-            "wrong": other,
-            "number": len(places := pairwise.disputed(one, other)),
-            "images": [_image(place, one, other) for place in places[:_DISPUTED].tolist()],
-        }
-        for one, other in ((test.best, test.other), (test.other, test.best))
-        if test.best.test is not None
-    ]
-
-
-def _image(place: int, right: Candidate, wrong: Candidate) -> dict[str, Any]:
-    """Return a test image and each model's digit and confidence."""
-    said = {}
-    for name, candidate in (("right", right), ("wrong", wrong)):
-        probabilities = candidate.result.probabilities[place]
-        said[name] = int(probabilities.argmax()), float(probabilities.max())
-    assert right.test is not None
-    return {"pixels": right.test.images[place], "index": int(right.test.index[place]), **said}
 
 
 def confused(confusion: list[list[int]], most: int = 3) -> list[tuple[int, int, int]]:

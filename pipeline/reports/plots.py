@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
-from textwrap import shorten
 from typing import Any
 
 import matplotlib
@@ -186,7 +185,7 @@ def accuracy_intervals(candidates: Sequence[Candidate]) -> Figure:
         axes.plot(metrics["wilson"], (row, row), lw=2, **style)
         axes.plot(accuracy, row, "o", ms=7, **style)
         axes.text(accuracy, row - 0.18, f"{accuracy * 100:.2f} %", ha="center", va="bottom")
-    names = [f"{c.label}\n{shorten(c.name, 16, placeholder='…')}" for c in candidates]
+    names = [f"{c.label}\n{c.name if len(c.name) < 20 else c.name[:18] + '…'}" for c in candidates]
     axes.set_yticks(range(len(candidates)), names)
     axes.tick_params(axis="y", labelcolor=theme.INK)
     axes.set(ylim=(len(candidates) - 0.5, -0.7), xlabel="test accuracy with 95 % interval")

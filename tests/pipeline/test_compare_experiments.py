@@ -53,20 +53,6 @@ def test_without_names_it_is_all_of_head_the_best_first(three, compared):
     assert reader.open == []
 
 
-def test_it_is_whole_without_a_network_or_a_script(three, compared):
-    reader, _, _ = compared()
-    page = PAGE.read_text()
-    assert "http://" not in page
-    assert "https://" not in page
-    assert not reader.all("script")
-    assert not reader.all("link")
-    images = reader.all("img")
-    assert all(image["src"].startswith("data:image/") for image in images)
-    assert all(len(image["alt"]) > 10 for image in images)
-    sections = {attributes["id"] for attributes in reader.all("section")}
-    assert {link["href"].removeprefix("#") for link in reader.all("a")} == sections
-
-
 def test_verdicts_are_on_the_page_and_in_the_terminal(three, compared):
     _, text, said = compared()
     for told in (text, said):

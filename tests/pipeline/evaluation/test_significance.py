@@ -40,6 +40,8 @@ def test_holm_corrects_as_published():
     assert significance.holm([]) == []
 
 
-@pytest.mark.parametrize(("p", "significant"), [(0.0, True), (0.049, True), (0.051, False)])
+@pytest.mark.parametrize(
+    ("p", "significant"), [(0.0, True), (0.049, True), (1 - 0.95, False), (0.051, False)]
+)
 def test_a_p_below_five_per_cent_is_significant(p, significant):
     assert significance.is_significant(p) is significant
