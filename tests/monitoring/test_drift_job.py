@@ -1,4 +1,4 @@
-"""`python -m monitoring.drift` with the real service and, where it is about arrows, the imports."""
+"""The drift job (`python -m monitoring.drift`) with a real service, and its imports."""
 
 import json
 import re
@@ -116,7 +116,7 @@ def test_digits_do_not_drift_and_letters_do(service, digits, job, tmp_path):
     assert page(tmp_path).count("data:image/png") == 48
 
 
-def test_it_says_what_is_wrong(service, monkeypatch, tmp_path, caplog):
+def test_failures_are_logged_and_give_the_exit_status(service, monkeypatch, tmp_path, caplog):
     monkeypatch.delenv("API_KEYS", raising=False)
     out = ["--out", str(tmp_path / "report")]
     assert main(["--url", service.url, *out]) == FAILED
@@ -132,7 +132,7 @@ def test_it_says_what_is_wrong(service, monkeypatch, tmp_path, caplog):
         main(["--hours", "nan"])
 
 
-def test_it_goes_on_and_prometheus_reads_it(service, digits, tmp_path):
+def test_repeated_checks_export_gauges(service, digits, tmp_path):
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     log = (tmp_path / "drift.log").open("wb")
@@ -183,7 +183,7 @@ def test_it_goes_on_and_prometheus_reads_it(service, digits, tmp_path):
         log.close()
 
 
-def test_a_check_that_ends_badly_is_told_and_the_next_comes(service, digits, tmp_path, monkeypatch):
+def test_the_job_goes_on_after_a_check_that_failed(service, digits, tmp_path, monkeypatch):
     send(service, digits[900:1_200])
     monkeypatch.setenv("API_KEYS", "secret")
     shown, slept, written = [], [], []
@@ -207,10 +207,10 @@ def test_a_check_that_ends_badly_is_told_and_the_next_comes(service, digits, tmp
     assert (shown, written, slept) == ([300, 300], [1, 2], [300, 300])
 
 
-def test_a_job_that_has_just_begun_has_missed_no_check():
+def test_a_new_job_counts_as_checked_now():
     began = time.time()
-    told = generate_latest(Gauges().registry).decode()
-    (checked,) = re.findall(r"^drift_last_check_timestamp_seconds (\S+)$", told, re.MULTILINE)
+    text = generate_latest(Gauges().registry).decode()
+    (checked,) = re.findall(r"^drift_last_check_timestamp_seconds (\S+)$", text, re.MULTILINE)
     assert began <= float(checked) <= time.time()
 
 

@@ -1,4 +1,4 @@
-"""The statistics, on samples whose law is known."""
+"""Data drift tests on samples of known distributions."""
 
 import numpy as np
 import pytest

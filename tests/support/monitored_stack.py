@@ -1,7 +1,7 @@
-"""All that is watched, running: two replicas, a registry, the exporters, and who watches.
+"""The whole monitored platform: two replicas, a registry, the exporters, Prometheus, Alertmanager.
 
-A real Prometheus with the repository's rules on a clock of 1/60, and an Alertmanager that cannot
-deliver what it is told.
+Prometheus has the repository's rules with all durations divided by 60. Alertmanager cannot deliver
+its notifications.
 """
 
 import os
@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 import httpx2
 import numpy as np
 
-from support.alerting import alertmanager, spoilt
+from support.alerting import alertmanager, corrupt_copy
 from support.bundles import PNG
 from support.mlflow_registry import Registry
 from support.prometheus import Prometheus
@@ -32,7 +32,7 @@ GATES = {
 
 
 class Job:
-    """A module of `monitoring` that Prometheus asks."""
+    """A module of `monitoring` that runs as a process and is scraped by Prometheus."""
 
     def __init__(self, folder, module, *options, **environment):
         with socket.create_server(("127.0.0.1", 0)) as free:
@@ -64,7 +64,7 @@ class Job:
 
 
 class Scene:
-    """A context; `first` and `second` are bundles, versions 1 and 2 of the registry."""
+    """Context manager; `first` and `second` are the bundles of versions 1 and 2."""
 
     def __init__(self, folder, first, second):
         self._folder, self._bundles = folder, (first, second)
@@ -88,7 +88,7 @@ class Scene:
                 self._bundles[1], test_accuracy="0.9934", feedback_accuracy="0.893", **GATES
             ),
         ]
-        self._bad = self._registry.register(spoilt(self._bundles[1], folder / "spoilt"))
+        self._bad = self._registry.register(corrupt_copy(self._bundles[1], folder / "corrupt"))
         self._registry.promote(self._versions[0])
         self._replicas = [_replica(folder / name, uri) for name in ("one", "two")]
         for replica in self._replicas:
@@ -105,9 +105,9 @@ class Scene:
         asked = [word for replica in self._replicas for word in ("--url", replica.url)]
         drift = Job(folder, "drift", "--every", "1", "--out", str(folder / "drift"), *asked)
         begun.callback(drift.stop)
-        # Writes the rules on that clock, too. Nobody listens at the port.
-        told = alertmanager(folder, "http://127.0.0.1:9/", "1/60")
-        begun.callback(told.stop)
+        # This also writes the scaled rules. Nobody listens at the port.
+        receiver = alertmanager(folder, "http://127.0.0.1:9/", "1/60")
+        begun.callback(receiver.stop)
         self.prometheus = Prometheus(
             folder,
             {
@@ -116,15 +116,15 @@ class Scene:
                 "pipeline": [exporter.address],
             },
             folder / "prometheus/rules/*.yml",
-            f"127.0.0.1:{told.port}",
+            f"127.0.0.1:{receiver.port}",
         )
         begun.callback(self.prometheus.stop)
         self.prometheus.await_targets()
 
     def play(self, seconds, pictures, labels):
-        """Sends pictures and what else callers send; halfway the second version is promoted.
+        """Send traffic; promote the second version halfway, and a corrupt one at the end.
 
-        In the end a spoilt one is, for an alert.
+        The corrupt one makes an alert fire.
         """
         clients = [replica.client() for replica in self._replicas]
         self._send(clients, seconds / 2, 0, pictures, labels)
@@ -134,13 +134,14 @@ class Scene:
         self._registry.promote(self._bad)
         until(lambda: self._shows('ALERTS{alertstate="firing"}') and self._shows("drift_psi"))
         self._registry.promote(self._versions[1])
-        time.sleep(3)  # a scrape or two
+        promoted = time.time()
+        until(lambda: self._shows(f"min(timestamp(up)) > {promoted}"), self.prometheus)
         self.prometheus.at = time.time()  # asked later, a rate would be of less and less
         for api in clients:
             api.close()
 
     def _send(self, clients, seconds, least, pictures, labels):
-        """For as long, and until there were as many pictures, on a machine however slow."""
+        """Send pictures for as long, and at least as many, however slow the machine is."""
         until_when, sent = time.monotonic() + seconds, 0
         while time.monotonic() < until_when or sent < least:
             for api in clients:
@@ -180,5 +181,5 @@ def _replica(folder, uri):
 
 
 def _limited(api):
-    """Asks once more; whether that was too often."""
+    """Send a request; return whether it hit the rate limit."""
     return api.post("/predict", content=b"-", headers=PNG).status_code == 429

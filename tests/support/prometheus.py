@@ -1,4 +1,4 @@
-"""A real Prometheus that scrapes what a test gives it, and the queries of dashboards."""
+"""A real Prometheus for tests, and the queries of Grafana's dashboards."""
 
 import json
 import re
@@ -11,15 +11,15 @@ import yaml
 
 from support.service_process import until
 
-# What Grafana puts in place of these; `$__range` is the whole time that is shown.
+# Values of Grafana's built-in variables; `$__range` is the dashboard's time range.
 RATE, SHOWN = "10s", "60s"
 _BUILT_IN = {"__rate_interval": RATE, "__range": SHOWN, "__interval": "1s"}
 
 
 class Prometheus:
-    """`prometheus` in a folder, scraping often, also itself; `jobs`: addresses by job.
+    """A Prometheus process that scrapes every second; `jobs`: addresses by job.
 
-    `rules`: a pattern of files; `alertmanager`: the address of who is told.
+    `rules`: a glob pattern; `alertmanager`: its address.
     """
 
     def __init__(self, folder, jobs, rules, alertmanager):
@@ -31,7 +31,7 @@ class Prometheus:
             {"job_name": job, "static_configs": [{"targets": targets}]}
             for job, targets in jobs.items()
         ]
-        # An interval is also how long a scrape may take, on a machine that does much else.
+        # The interval is also the timeout of a scrape, so the slow exporter has a longer one.
         for scrape in scraped:
             scrape["scrape_interval"] = "4s" if scrape["job_name"] == "pipeline" else "1s"
         known = {
@@ -41,7 +41,7 @@ class Prometheus:
             "scrape_configs": scraped,
         }
         file.write_text(yaml.safe_dump(known))
-        self.at = time.time()  # which moment is asked for
+        self.at = time.time()  # the time of queries
         self.log = folder / "prometheus.log"
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(
@@ -57,7 +57,7 @@ class Prometheus:
         self.api = httpx2.Client(base_url=f"http://127.0.0.1:{self.port}/api/v1", trust_env=False)
 
     def await_targets(self):
-        """Waits until all have been scraped."""
+        """Wait until all targets have been scraped."""
         until(self._reaches_all, self)
 
     def _reaches_all(self):
@@ -72,20 +72,20 @@ class Prometheus:
         return self.log.read_text(errors="replace")
 
     def ask(self, path, **parameters):
-        """The data of an answer."""
+        """Return the data of a response."""
         answer = self.api.post(path, data=parameters).json()
         assert answer["status"] == "success", (parameters, answer)
         return answer["data"]
 
     def over_time(self, expr, seconds=60, step=1):
-        """The series of a range query that ends at `at`."""
+        """Return the series of a range query that ends at `at`."""
         end = self.at
         return self.ask("/query_range", query=expr, start=end - seconds, end=end, step=step)[
             "result"
         ]
 
     def now(self, expr):
-        """The series of an instant query at `at`."""
+        """Return the series of an instant query at `at`."""
         return self.ask("/query", query=expr, time=self.at)["result"]
 
     def stop(self):
@@ -95,18 +95,18 @@ class Prometheus:
 
 
 def interpolated(text, **variables):
-    """As Grafana does it, every variable at "All" if not given."""
+    """Replace variables as Grafana does; those not given are "All"."""
     values = {**_BUILT_IN, "replica": ".*", "model_version": ".*", **variables}
     return re.sub(r"\$\{?(\w+)\}?", lambda found: values[found[1]], text)
 
 
 def panels(board):
-    """Those that show something."""
+    """Return the panels that are not rows."""
     return [panel for panel in board["panels"] if panel["type"] != "row"]
 
 
 def queries(board):
-    """Each panel with each of its targets."""
+    """Yield each panel with each of its targets."""
     for panel in panels(board):
         for target in panel["targets"]:
             yield panel, target

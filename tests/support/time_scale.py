@@ -1,8 +1,8 @@
-"""Prometheus' and Alertmanager's files on another clock.
+"""Scale all durations in the files of Prometheus and Alertmanager, for tests and drills.
 
-Copies all of `monitoring/` that they read into the folder, with every duration in it multiplied:
-intervals, ranges, offsets, and how long an alert waits. So a test, or a drill, sees in seconds what
-takes hours, with the rules as they are. What is no duration stays: `90 * 86400`, names, texts.
+Writes copies of the files in `monitoring/` into a folder, with every interval, range, offset and
+wait multiplied by a factor. So an alert that takes hours fires in seconds. Numbers such as
+`90 * 86400`, names and texts stay.
 """
 
 from __future__ import annotations
@@ -33,18 +33,18 @@ _IN_EXPRESSION = re.compile(rf"(?<=\[){_DURATION}|(?<=:){_DURATION}(?=\])|(?<=of
 
 
 def duration(text: str, factor: Fraction) -> str:
-    """A duration of Prometheus, such as `1h30m`, times the factor: at least a millisecond."""
+    """Multiply a duration such as `1h30m`; the result is at least a millisecond."""
     total = sum(int(count) * _MILLISECONDS[unit] for count, unit in _PART.findall(text))
     return f"{max(1, round(total * factor))}ms" if total else text
 
 
 def expression(text: str, factor: Fraction) -> str:
-    """PromQL with its ranges, steps of subqueries and offsets scaled."""
+    """Scale the ranges, subquery steps and offsets of a PromQL expression."""
     return _IN_EXPRESSION.sub(lambda found: duration(found[0], factor), text)
 
 
 def scaled(content: Any, factor: Fraction, key: str = "") -> Any:
-    """The content of a YAML file with every duration scaled, wherever it stands."""
+    """Scale every duration in the content of a YAML file."""
     if isinstance(content, dict):
         return {name: scaled(value, factor, name) for name, value in content.items()}
     if isinstance(content, list):
@@ -57,7 +57,7 @@ def scaled(content: Any, factor: Fraction, key: str = "") -> Any:
 
 
 def main(factor: Fraction, folder: Path) -> None:
-    """Writes the scaled files."""
+    """Write the scaled files."""
     for pattern in FILES:
         for path in SOURCE.glob(pattern):
             target = folder / path.relative_to(SOURCE)
@@ -67,8 +67,10 @@ def main(factor: Fraction, folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(prog="python -m support.time_scale", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="python -m support.time_scale", description=__doc__, allow_abbrev=False
+    )
     parser.add_argument("factor", type=Fraction, help="such as 1/60: an hour becomes a minute")
     parser.add_argument("folder", type=Path, help="where the copies go")
-    given = parser.parse_args()
-    main(given.factor, given.folder)
+    options = parser.parse_args()
+    main(options.factor, options.folder)
