@@ -13,7 +13,7 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp
 
 from serve import settings as environment
-from serve.http import direct_route, errors
+from serve.http import errors
 from serve.http.access_control import AccessControl, Keys
 from serve.http.access_log import AccessLog
 from serve.http.schemas import request_schemas
@@ -81,7 +81,7 @@ def create_app(given: Settings | None = None, metrics_folder: Path | None = None
     errors.install(app, metrics)
 
     def layers(inner: ASGIApp) -> ASGIApp:
-        guarded = AccessControl(inner, settings, keys, rate_limit, direct_route.shortcuts(app))
+        guarded = AccessControl(inner, settings, keys, rate_limit)
         return AccessLog(
             _shared(errors.Answers(guarded, metrics), settings),
             metrics,

@@ -1,10 +1,9 @@
-"""Who may context, how often and with how much: before anything else is done for a request."""
+"""Access control: API keys, rate limits and body limits, checked before all other work."""
 
 from __future__ import annotations
 
 import hashlib
 import hmac
-from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -15,24 +14,24 @@ from serve.telemetry.request_context import RequestContext
 if TYPE_CHECKING:
     from serve.http.rate_limit import Left, RateLimit  # costs 0.1 s, for those who limit
 
-# Whatever is not here needs a key and counts.
+# Every other path needs a key and counts against the rate limit.
 _OPEN = {"/", "/health", "/metrics", "/api/info", "/openapi.json", "/favicon.ico"}
 _OPEN_BELOW = ("/health/", "/v2/health/", "/api/docs", "/api/redoc", "/static/")
-_FORM_BYTES = 64 * 1024  # of a body beside the picture in it
-_V2_BYTES = 28 * 28 * 24  # of a picture as a list of numbers
-_BATCH_IMAGES = 4  # of the largest size that a batch may hold
+_FORM_BYTES = 64 * 1024  # of a body, besides the image in it
+_V2_BYTES = 28 * 28 * 24  # of an image as a list of numbers
+_BATCH_IMAGES = 4  # of the largest size in a batch
 
 
 class UnauthorisedError(Exception):
-    """No key, or a wrong one."""
+    """The API key is missing or wrong."""
 
 
 class BodyTooLargeError(Exception):
-    """The body is larger than any request to that path needs to be."""
+    """The body has more bytes than the path allows."""
 
 
 class RateLimitedError(Exception):
-    """The caller has used up what it may."""
+    """The caller has exceeded a rate limit."""
 
     def __init__(self, left: Left) -> None:
         super().__init__(f"too many requests: try again in {left.reset} s")
@@ -40,13 +39,13 @@ class RateLimitedError(Exception):
 
 
 class Keys:
-    """The keys that callers may use; without any, everybody may context."""
+    """The API keys; if there are none, everybody may call."""
 
     def __init__(self, settings: Settings) -> None:
         self._digests = [_digest(key.get_secret_value().encode()) for key in settings.api_keys]
 
     def caller(self, scope: Scope, context: RequestContext) -> str:
-        """Whose requests count together: those with the same key, or from the same address.
+        """Return the caller's name for the rate limit: a digest of the key, or the address.
 
         Raises:
             UnauthorisedError
@@ -56,7 +55,7 @@ class Keys:
         return self.check(_sent(context))
 
     def check(self, key: bytes) -> str:
-        """A name for whoever has the key, in a time that says nothing about the right ones.
+        """Return a name for the owner of the key; compares in constant time.
 
         Raises:
             UnauthorisedError
@@ -82,25 +81,16 @@ def _sent(context: RequestContext) -> bytes:
 
 
 class AccessControl:
-    """An ASGI layer that lets pass what may pass.
-
-    `direct`: applications for the POST requests to some paths, which need nothing of `app`.
-    """
+    """ASGI middleware that checks the key, the rate limit and the size of the body."""
 
     def __init__(
-        self,
-        app: ASGIApp,
-        settings: Settings,
-        keys: Keys,
-        rate_limit: RateLimit | None,
-        direct: Mapping[str, ASGIApp],
+        self, app: ASGIApp, settings: Settings, keys: Keys, rate_limit: RateLimit | None
     ) -> None:
-        self._app, self._direct = app, direct
-        self._keys, self._rate_limit = keys, rate_limit
+        self._app, self._keys, self._rate_limit = app, keys, rate_limit
         self._limits = body_limits(settings)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Passes the request on, or raises the error that says why not."""
+        """Pass the request on, or raise the error that says why not."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)  # a WebSocket's route asks for itself
             return
@@ -110,26 +100,25 @@ class AccessControl:
             caller = await self._caller(scope, context)
             if self._rate_limit:
                 await count(self._rate_limit, caller, context)
-        app = self._direct.get(path, self._app) if scope["method"] == "POST" else self._app
-        await app(scope, _limited(scope, receive, self._limits.get(path, _FORM_BYTES)), send)
+        await self._app(scope, _limited(scope, receive, self._limits.get(path, _FORM_BYTES)), send)
 
     async def _caller(self, scope: Scope, context: RequestContext) -> str:
         try:
             return self._keys.caller(scope, context)
         except UnauthorisedError:
-            if self._rate_limit:  # who guesses keys is slowed down, too
+            if self._rate_limit:  # slows down who guesses keys
                 await count(self._rate_limit, f"without a key: {address(scope)}", context)
             raise
 
 
 def address(scope: Scope) -> str:
-    """Where a request comes from."""
+    """Return the client's address."""
     client = scope.get("client")
     return str(client[0]) if client else "unknown"
 
 
 def is_open(path: str) -> bool:
-    """Whether the path asks for no key."""
+    """Return whether the path needs no key."""
     return path in _OPEN or path.startswith(_OPEN_BELOW)
 
 
@@ -151,7 +140,7 @@ async def count(rate_limit: RateLimit, caller: str, context: RequestContext) -> 
 
 
 def body_limits(settings: Settings) -> dict[str, int]:
-    """The largest body by path."""
+    """Return the largest body of each path, in bytes."""
     one = settings.max_image_bytes * 4 // 3 + _FORM_BYTES
     return {
         "/predict": one,
@@ -162,9 +151,9 @@ def body_limits(settings: Settings) -> dict[str, int]:
 
 
 def _limited(scope: Scope, receive: Receive, limit: int) -> Receive:
-    """`receive` that raises BodyTooLargeError once the body has more bytes than `limit`.
+    """Return a `receive` that raises BodyTooLargeError if the body has more bytes than `limit`.
 
-    As much again is read and dropped first: a caller that is still sending cannot read an answer.
+    Up to twice the limit is read and dropped first: most clients read no response while they send.
     """
     declared = RequestContext.of(scope).headers.get(b"content-length", b"0")
     size = 0

@@ -1,4 +1,4 @@
-"""The outermost layer: request ids, security headers, counters, and one log line per request."""
+"""The outermost middleware: request ids, security headers, metrics and the access log."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from serve.telemetry.tracing import Tracing
 
 logger = logging.getLogger(__name__)
 
-# What asks many times a minute, of which neither logs nor metrics need to know.
+# Probes and scrapes, which are neither logged nor counted.
 _QUIET = {"/metrics", "/health", "/health/live", "/health/ready"}
 _QUIET |= {"/v2/health/live", "/v2/health/ready"}
-# Routes that leave no template behind.
+# Paths without a route template.
 _PLAIN = {"/openapi.json"}
 _FOLDERS = ("/static", "/api/docs/assets")
 _NO_SNIFFING = (b"x-content-type-options", b"nosniff")
 
 
 class AccessLog:
-    """An ASGI layer that nothing gets past unseen."""
+    """ASGI middleware that counts, traces and logs every request."""
 
     def __init__(
         self, app: ASGIApp, metrics: Metrics, log: Request | None, tracing: Tracing
@@ -34,14 +34,14 @@ class AccessLog:
         self._app, self._metrics, self._log, self._tracing = app, metrics, log, tracing
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Passes a request on, and takes note of it."""
+        """Pass the request on, then count and log it."""
         if scope["type"] != "http":
             if scope["type"] == "websocket":
                 RequestContext(scope)
             await self._app(scope, receive, send)
             return
         method = scope["method"]
-        if method == "HEAD":  # the server leaves the body out
+        if method == "HEAD":  # uvicorn drops the body
             scope = {**scope, "method": "GET"}
         context = RequestContext(scope)
 
@@ -61,7 +61,7 @@ class AccessLog:
         try:
             await self._app(scope, receive, observed)
         finally:
-            status = context.status or 499  # the caller went away
+            status = context.status or 499  # the client closed the connection
             if ended:
                 ended(_endpoint(scope), status)
             self._end(scope, method, context, status)
@@ -88,7 +88,7 @@ class AccessLog:
 
 
 def _endpoint(scope: Scope) -> str:
-    """The template of the route, of which there are few."""
+    """Return the template of the route, so that metrics have few labels."""
     route = scope.get("route")
     if route:
         return str(route.path)

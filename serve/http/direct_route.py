@@ -16,7 +16,7 @@ from fastapi.routing import APIRoute
 from pydantic import BaseModel
 from starlette.requests import ClientDisconnect
 from starlette.responses import Response
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import Receive, Scope, Send
 
 from serve.http.schemas import Error
 
@@ -42,7 +42,6 @@ class DirectRoute(APIRoute):
         super().__init__(path, endpoint, **options)
 
         async def application(scope: Scope, receive: Receive, send: Send) -> None:
-            scope["route"] = self
             response = await endpoint(Request(scope, receive))
             await response(scope, receive, send)
 
@@ -78,11 +77,6 @@ def post(
 def errors(*codes: int) -> dict[int | str, dict[str, Any]]:
     """Return the OpenAPI `responses` of these status codes."""
     return {code: {"model": Error, "description": _REASONS[code]} for code in codes}
-
-
-def shortcuts(app: FastAPI) -> dict[str, ASGIApp]:
-    """Return the ASGI applications of all direct routes, by path."""
-    return {route.path: route.app for route in app.routes if isinstance(route, DirectRoute)}
 
 
 class Json(Response):

@@ -1,4 +1,4 @@
-"""Which status each of our exceptions means, and how an error reads."""
+"""Map exceptions to HTTP status codes and error bodies."""
 
 from __future__ import annotations
 
@@ -45,23 +45,23 @@ STATUS: dict[type[Exception], int] = {
     loaded.NoModelError: 503,
     work_queue.BusyError: 503,
 }
-_PREDICTS = ("/predict", "/v2/models/")  # paths whose errors are predictions that failed
+_PREDICTS = ("/predict", "/v2/models/")  # paths whose errors count as failed predictions
 
 
 def status(error: Exception) -> int:
-    """The status that the error means; 500 if it is no caller's fault that we know of."""
+    """Return the HTTP status of the error; 500 for an unknown one."""
     if isinstance(error, HTTPException):
         return error.status_code
     return next((STATUS[kind] for kind in type(error).__mro__ if kind in STATUS), 500)
 
 
 def is_fault(error: Exception) -> bool:
-    """Whether the service is to blame, not its caller."""
+    """Return whether the error is the service's fault (status 500)."""
     return status(error) == 500
 
 
 def detail(error: Exception) -> str:
-    """What the caller is told: nothing of our insides, nothing of the image."""
+    """Return the message for the client, without internals or contents of the image."""
     if isinstance(error, ValidationError | RequestValidationError):
         return _faults(error.errors())
     if isinstance(error, HTTPException):
@@ -77,7 +77,7 @@ def _faults(faults: Iterable[Mapping[str, Any]]) -> str:
 
 
 def response(error: Exception, scope: Scope, metrics: Metrics) -> Response:
-    """The answer to a request that failed; counts it, and logs what is our fault."""
+    """Return the response to a failed request; count it, and log internal errors."""
     code, headers = status(error), {}
     if code == 500:
         context = RequestContext.of(scope)
@@ -92,7 +92,7 @@ def response(error: Exception, scope: Scope, metrics: Metrics) -> Response:
     if isinstance(error, HTTPException) and error.headers:
         headers.update(error.headers)
     if isinstance(error, access_control.BodyTooLargeError):
-        headers["Connection"] = "close"  # whatever is still being sent is not read
+        headers["Connection"] = "close"  # the rest of the body is not read
     if scope["path"].startswith(_PREDICTS) and not isinstance(error, HTTPException):
         metrics.failed(kind(error))
     body = {"detail": detail(error)}
@@ -102,19 +102,19 @@ def response(error: Exception, scope: Scope, metrics: Metrics) -> Response:
 
 
 def kind(error: Exception) -> str:
-    """A short name for metrics, such as `no_digit`; there are as many as classes of exceptions."""
+    """Return the error's name for metrics, such as `no_digit`; one per exception class."""
     name = type(error).__name__.removesuffix("Error").removesuffix("Exception")
     return re.sub(r"(?<!^)(?=[A-Z][a-z])", "_", name).lower()
 
 
 class Answers:
-    """An ASGI layer that answers what goes wrong below it."""
+    """ASGI middleware that answers the exceptions of the application."""
 
     def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
         self._app, self._metrics = app, metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Passes the request on; the last resort for every exception."""
+        """Pass the request on, and answer any exception."""
         try:
             await self._app(scope, receive, send)
         except ClientDisconnect:
@@ -123,12 +123,12 @@ class Answers:
             if scope["type"] == "http" and RequestContext.of(scope).status == 500:
                 return  # answered already, below
             if scope["type"] != "http" or RequestContext.of(scope).status:
-                raise  # half a response cannot be mended
+                raise  # a response has begun already
             await response(error, scope, self._metrics)(scope, receive, send)
 
 
 def install(app: FastAPI, metrics: Metrics) -> None:
-    """Makes the application answer our exceptions, and its own, in our way."""
+    """Register the error responses with the application."""
 
     async def answer(request: Request, error: Exception) -> Response:
         return response(error, request.scope, metrics)

@@ -1,4 +1,4 @@
-"""How often a caller may call, counted in memory or in Redis by the library `limits`."""
+"""Rate limits per caller, counted in memory or in Redis by the library `limits`."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ _COMPLAINT_SECONDS = 30
 
 
 class Left(NamedTuple):
-    """What the limit that is nearest leaves a caller."""
+    """The nearest limit: the one that leaves the caller the fewest requests."""
 
     limit: int
     remaining: int
-    reset: int  # seconds until it is lifted
+    reset: int  # seconds until the limit is reset
     exceeded: bool
 
 
 class RateLimit:
-    """The limits of `RATE_LIMIT`. Where their storage fails, callers are let through."""
+    """The limits of `RATE_LIMIT`. If their storage fails, requests are allowed."""
 
     def __init__(self, settings: Settings) -> None:
         self._limits = parse_many(settings.rate_limit)
@@ -40,9 +40,9 @@ class RateLimit:
         self._complained = -math.inf
 
     async def hit(self, caller: str) -> Left | None:
-        """Counts a request; None if nobody knows how many there were."""
+        """Count a request; None if the storage fails."""
         try:
-            # What is refused counts for no limit: it would use up the longer ones.
+            # Refused requests are not counted: they would use up the longer limits.
             within = [await self._strategy.test(limit, caller) for limit in self._limits]
             if all(within):
                 within = [await self._strategy.hit(limit, caller) for limit in self._limits]
@@ -51,7 +51,7 @@ class RateLimit:
         except StorageError as error:
             if time.monotonic() - self._complained > _COMPLAINT_SECONDS:
                 self._complained = time.monotonic()
-                logger.warning("rate limits are not enforced, their storage fails: %s", error)
+                logger.warning("rate limits are not enforced, RATE_LIMIT_STORAGE fails: %s", error)
             return None
         return min(left, key=lambda one: (not one.exceeded, one.remaining, -one.reset))
 

@@ -1,4 +1,4 @@
-"""From the body of a request to the bytes of an image file, whichever way they were sent."""
+"""Parse request bodies into image files: JSON, raw image bytes and forms."""
 
 from __future__ import annotations
 
@@ -22,23 +22,23 @@ _WAYS = 'JSON {"image": base64}, the image itself as image/png (or jpeg, webp, â
 
 
 class MalformedError(Exception):
-    """The body is not what its type says; the message says where."""
+    """The body is malformed; the message says where."""
 
 
 class UnsupportedTypeError(Exception):
-    """The body is of a type that is not read; the message names those that are."""
+    """The body has an unsupported media type; the message names the supported ones."""
 
 
 class ImageTooLargeError(Exception):
-    """The image file has more bytes than allowed."""
+    """The image file has more bytes than MAX_IMAGE_BYTES."""
 
 
 class InvalidError(Exception):
-    """The request is well formed, but asks for what cannot be."""
+    """The request is well-formed JSON with an invalid value."""
 
 
 def check_json(content_type: str) -> None:
-    """Accepts JSON, and what does not say what it is.
+    """Accept a JSON Content-Type, or none.
 
     Raises:
         UnsupportedTypeError
@@ -57,7 +57,7 @@ def _is_json(kind: str) -> bool:
 
 
 def picture(body: bytes, content_type: str, max_bytes: int) -> Picture:
-    """What is in the body of a request for one prediction.
+    """Parse the body of a request for one prediction.
 
     Raises:
         MalformedError, UnsupportedTypeError, ImageTooLargeError, pydantic.ValidationError
@@ -76,7 +76,7 @@ def picture(body: bytes, content_type: str, max_bytes: int) -> Picture:
 
 
 def images(body: bytes, most: int, max_bytes: int) -> list[bytes | Exception]:
-    """The image files in the body of a request for many; what is wrong with one in its place.
+    """Parse the body of a batch into image files; a bad one has its error in its place.
 
     Raises:
         InvalidError: more than `most`.
@@ -96,7 +96,7 @@ def _image_or_error(text: str, max_bytes: int) -> bytes | Exception:
 
 
 def image_of_text(text: str, max_bytes: int) -> bytes:
-    """The image file in base64 text, plain or a data URI.
+    """Decode an image file from base64 text, plain or a data URI.
 
     Raises:
         MalformedError, ImageTooLargeError
@@ -125,7 +125,11 @@ def _limited(content: bytes, max_bytes: int) -> bytes:
 
 
 def _file(body: bytes, content_type: str) -> bytes:
-    """The part `file` of a form, or its only part that is a file."""
+    """Return the content of the form's part `file`, or of its only file.
+
+    Raises:
+        MalformedError
+    """
     _, options = parse_options_header(content_type)
     boundary = options.get(b"boundary")
     if not boundary:
@@ -136,7 +140,7 @@ def _file(body: bytes, content_type: str) -> bytes:
         parser.write(body)
         parser.finalize()
     except FormParserError as error:
-        raise MalformedError("the form is damaged") from error
+        raise MalformedError("the form is malformed") from error
     files = [content for name, filed, content in parts.found if name == b"file" or filed]
     if len(files) != 1:
         raise MalformedError(f"the form must have one file, named file; it has {len(files)}")
@@ -144,7 +148,7 @@ def _file(body: bytes, content_type: str) -> bytes:
 
 
 class _Parts:
-    """What a form consists of: name, whether it is a file, content."""
+    """The parts of a form: name, whether it is a file, content."""
 
     def __init__(self) -> None:
         self.found: list[tuple[bytes, bool, bytearray]] = []
@@ -153,7 +157,7 @@ class _Parts:
         self._content = bytearray()
 
     def callbacks(self) -> MultipartCallbacks:
-        """For the parser, which knows them by these names."""
+        """Return the callbacks by the parser's names."""
         return {
             "on_part_begin": self._part_begin,
             "on_header_field": self._header_field,

@@ -145,7 +145,7 @@ def test_a_line_on_a_terminal_is_one_line():
 
 
 def test_when_too_much_waits_more_is_refused(api):
-    api.app.service._waiting = 2**30
+    api.app.service._queues._waiting = 2**30
     refused = api.post("/predict", content=picture(300), headers=PNG)
     assert refused.status_code == 503
     assert refused.headers["retry-after"] == "1"
