@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import re
+import subprocess
 import zipfile
 from pathlib import Path
 
@@ -10,6 +12,8 @@ from pipeline.config import PipelineError
 from pipeline.data import dataset
 from pipeline.data.dataset import SIDE, Split, Splits
 from serve.imaging import placement
+
+ROOT = Path(__file__).parents[3]
 
 
 def a_split(size: int, seed: int) -> Split:
@@ -64,3 +68,16 @@ def test_missing_data_names_the_command_that_makes_it(tmp_path: Path):
     message = r"data\.npz is missing: python -m pipeline\.preprocess"
     with pytest.raises(PipelineError, match=message):
         dataset.load(tmp_path / "data.npz", "train")
+
+
+def test_the_readme_of_data_lists_the_hashes_of_the_configuration(configured):
+    listed = re.findall(r"\| `(\S+)` \| `([0-9a-f]{64})` \|", (ROOT / "data/README.md").read_text())
+    files = [configured(1, f"data={data}").data.files for data in ("mnist", "digits")]
+    assert dict(listed) == files[0] | files[1]
+
+
+def test_git_has_the_readme_of_data_and_none_of_its_data():
+    paths = ["data/README.md", "data/feedback.npz.dvc", "data/feedback.npz", "data/raw/mnist"]
+    command = ["git", "check-ignore", "--no-index", *paths, "dvc_plots/index.html"]
+    ignored = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert ignored.split() == [*paths[2:], "dvc_plots/index.html"]

@@ -162,6 +162,8 @@ def test_hydra_runs_each_job_whatever_dvc_does_to_the_workspace(repository):
 def test_help_lists_the_settings(workspace):
     done = train(workspace, "--help")
     assert done.returncode == 0
+    assert done.stdout.startswith("python train.py ")
+    assert "python train.py -m run=1,2,3" in done.stdout
     assert "run: 1, 2, 3" in done.stdout
     assert f"learning_rate: {float(sweep_repo.conf(1, 'optimizer.learning_rate'))}" in done.stdout
     assert not (workspace / "logs").exists()
