@@ -1,5 +1,4 @@
 import csv
-import hashlib
 import json
 from io import StringIO
 
@@ -13,7 +12,7 @@ from pipeline.config import PipelineError, paths
 from pipeline.evaluation import results
 from pipeline.ood import evaluation
 from pipeline.reports import tables
-from pipeline.storage.files import sha256, write_arrays, write_json
+from pipeline.storage.files import sha256
 from serve.models.predictor import Predictor
 
 
@@ -60,13 +59,6 @@ def test_all_runs_are_compared_in_pairs_on_the_same_images(evaluated, compared_r
     for of_run in comparison["runs"].values():
         assert len(of_run["recall"]) == len(of_run["precision"]) == 10
         assert of_run["wilson"][0] < of_run["test_accuracy"] < of_run["wilson"][1]
-
-
-def test_only_the_picked_runs_are_read(evaluated, compared_runs):
-    evaluated(2, wrong=[1])
-    (paths.EVALUATIONS / "1").mkdir()
-    (paths.EVALUATIONS / "1" / "metrics.json").write_text("{")
-    assert list(compared_runs(2)["runs"]) == ["2"]
 
 
 def test_settings_of_the_best_run_stay_what_they_are(evaluated, compared_runs):
@@ -116,43 +108,24 @@ def test_it_writes_the_same_bytes_each_time(evaluated, compared_runs, workspace)
     assert digests() == first
 
 
-def test_the_champion_is_a_bundle_that_serves(trained, compared_runs):
-    figures = evaluate.identity(
-        json.loads((paths.model(3) / "model.json").read_text()), paths.model(3)
-    )
-    probabilities = Predictor(paths.model(3)).probabilities(trained.test.images)
-    figures |= evaluate.test_metrics(probabilities, trained.test)
-    figures |= {"val_accuracy": 0.9, "val_loss": 0.3}
-    likelihood, about, fresh = evaluation.load("mnist")
-    figures |= evaluation.metrics(evaluation.scores(likelihood, trained.test.images, fresh), about)
-    folder = paths.evaluation(3)
-    write_json(folder / "metrics.json", figures)
-    worst = evaluate.worst_mistakes(probabilities, trained.test)
-    labels = trained.test.labels
-    write_arrays(folder / "predictions.npz", probabilities=probabilities, labels=labels)
-    write_arrays(folder / "mistakes.npz", **worst)
-    (folder / "reference.npz").write_bytes(b"what was seen")
-    evaluate.write_pairs(folder / "confusion.csv", labels, probabilities.argmax(axis=1))
-    evaluate.draw(folder, 3, probabilities, trained.test, worst)
-    (folder / "likelihood.png").write_bytes(b"a picture")
+def test_the_champion_is_a_bundle_that_serves(trained, configured, compared_runs):
+    evaluate.main(configured(3))
     compared_runs(3)
-
-    champion = Predictor(paths.CHAMPION)
-    np.testing.assert_array_equal(champion.probabilities(trained.test.images), probabilities)
-    assert (paths.CHAMPION / "reference.npz").read_bytes() == b"what was seen"
+    images, champion = trained.test.images, Predictor(paths.CHAMPION)
+    expected = Predictor(paths.model(3)).probabilities(images)
+    np.testing.assert_array_equal(champion.probabilities(images), expected)
     metrics = champion.description["metrics"]
-    assert metrics["val_accuracy"] == 0.9
-    assert metrics["test_accuracy"] == 0.98
+    assert (metrics["val_accuracy"], metrics["test_accuracy"]) == (0.9, 0.98)
     assert metrics.keys() == {
         *("val_accuracy", "val_loss", "test_accuracy", "test_loss", "ece", "min_recall"),
         "nondigit_auroc",
     }
-    digest = hashlib.sha256(b"what was seen").hexdigest()
-    assert champion.description["reference"] == {"sha256": digest}
+    seen = paths.evaluation(3) / "reference.npz"
+    assert (paths.CHAMPION / "reference.npz").read_bytes() == seen.read_bytes()
+    assert champion.description["reference"] == {"sha256": sha256(seen)}
+    likelihood, about, _ = evaluation.load("mnist")
     assert champion.description["likelihood"] == {"sha256": about["sha256"], "threshold": 0.25}
-    np.testing.assert_array_equal(
-        champion.likelihoods(trained.test.images), likelihood(trained.test.images)
-    )
+    np.testing.assert_array_equal(champion.likelihoods(images), likelihood(images))
 
 
 @pytest.fixture
@@ -230,9 +203,7 @@ def test_what_is_missing_names_the_command_that_makes_it(
 ):
     evaluated(2)
     missing.unlink()
-    with pytest.raises(
-        PipelineError, match=rf"{missing}.*python -m pipeline\.{command} data=mnist"
-    ):
+    with pytest.raises(PipelineError, match=rf"{missing}.*pipeline\.{command} data=mnist"):
         compared_runs(2)
 
 

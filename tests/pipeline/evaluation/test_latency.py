@@ -84,6 +84,15 @@ def test_latency_is_in_milliseconds_and_its_tail_shows_slow_calls(clock):
 
 
 def test_the_first_calls_do_not_count(clock):
-    assert latency.latency(clock([9.0] * 3 + [0.001] * 30), IMAGE, calls=30) == pytest.approx(
-        (1, 1)
-    )
+    found = latency.latency(clock([9.0] * 3 + [0.001] * 30), IMAGE, calls=30)
+    assert found == pytest.approx((1, 1))
+
+
+def test_at_least_one_call_does_not_count(clock):
+    assert latency.latency(clock([9.0, 0.001]), IMAGE, calls=1) == pytest.approx((1, 1))
+
+
+def test_by_default_a_thousand_single_images_are_timed():
+    seen = []
+    latency.latency(lambda some: seen.append(len(some)), IMAGE)
+    assert seen == [1] * 1100

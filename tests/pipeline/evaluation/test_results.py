@@ -50,7 +50,7 @@ def test_results_can_lie_elsewhere(evaluated, workspace, monkeypatch):
 def test_what_is_missing_names_the_command_that_makes_it(evaluated, missing, command):
     evaluated(2)
     shutil.rmtree(missing) if missing.is_dir() else missing.unlink()
-    remedy = rf"run 2: {missing}.*python -m pipeline\.{command} run=2 data=mnist$"
+    remedy = rf"run 2: {missing}.* is missing: python -m pipeline\.{command} run=2 data=mnist$"
     with pytest.raises(PipelineError, match=remedy):
         results.read([2], "mnist")
 
