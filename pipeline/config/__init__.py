@@ -6,6 +6,7 @@ The dataclasses carry types and limits, never defaults: values are written in `c
 from __future__ import annotations
 
 import math
+import re
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -209,9 +210,12 @@ class Config(_Section):
     precision: Precision = MISSING
 
     def __post_init__(self) -> None:
-        """Refuse also an empty list of runs."""
+        """Refuse also an empty list of runs, and names that break plots, tables or Git refs."""
         super().__post_init__()
         _require(bool(self.runs), "runs", "at least one run of conf/run/", self.runs)
+        # `$` is mathtext in plots, `[` is markup in tables, and Git refuses `..` in experiments.
+        safe = re.fullmatch(r"\w([\w +.-]*\w)?", self.name) and ".." not in self.name
+        _require(bool(safe), "name", "letters, digits and single ` _-+.`", repr(self.name))
 
 
 def settings(config: Config) -> dict[str, Any]:

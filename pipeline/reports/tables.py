@@ -121,7 +121,7 @@ def fold(name: str, width: int) -> str:
     bare = name.lstrip()
     indent = " " * (len(name) - len(bare))
     width -= len(indent)
-    pieces = re.findall(rf"[^-]{{1,{width - 1}}}-|[^-]{{1,{width}}}|-", bare)
+    pieces = re.findall(rf"[^-]{{0,{width - 1}}}-|[^-]{{1,{width}}}", bare)
     lines = [""]
     for piece in pieces:
         if len(lines[-1]) + len(piece) > width:

@@ -44,6 +44,13 @@ def test_head_comes_first_then_its_experiments_the_best_on_top(laboratory, print
     assert lines[1].split()[1:3] == [NONE, NONE]
 
 
+def test_a_branch_may_have_one_letter(laboratory, printed):
+    laboratory.git("branch", "-m", "x")
+    table, log = printed()
+    assert table.splitlines()[1].split()[0] == "x"
+    assert "No experiments yet" in log
+
+
 def test_only_what_differs_is_a_column(laboratory, printed):
     laboratory.experiment("one")
     laboratory.experiment("two", run=3, split=1, settings={"epochs": 7})

@@ -128,6 +128,11 @@ def test_a_wrong_key_or_type_is_refused_by_name(configured, override, message):
         ("data.feedback.held_out=1", "above 0, at most 0.9"),
         ("data.feedback.largest_share=0.6", "above 0, at most 0.5"),
         ("data.feedback.least=0", "positive"),
+        ("name='a$b$c'", "letters"),
+        ("name='[red]'", "letters"),
+        ("name='a..b'", "letters"),
+        ("name='a/b'", "letters"),
+        ("name=''", "letters"),
     ],
 )
 def test_a_value_out_of_its_range_is_refused_by_name(configured, override, rule):

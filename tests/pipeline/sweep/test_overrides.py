@@ -1,4 +1,5 @@
 import json
+import re
 import shutil
 from dataclasses import replace
 
@@ -96,7 +97,9 @@ def test_long_names_are_cut_and_still_differ():
     assert found[1].label.endswith("warmup_epochs=1.0 patience=2 epochs=4")
 
 
-@pytest.mark.parametrize("value", ["a b", "a/b", "..", "x.lock", "a~b^c:d", "-", "@{", "ü", "."])
+@pytest.mark.parametrize(
+    "value", ["a b", "a/b", "..", "x.lock", "a~b^c:d", "-", "@{", "ü", ".", "a..b"]
+)
 def test_git_takes_every_name(repository, value):
     job = replace(one(), typed={"name": value})
     repository.git("check-ref-format", f"refs/exps/ab/cd/{job.name}")
@@ -121,8 +124,11 @@ def test_a_value_is_the_same_however_it_is_typed():
 
 def test_other_code_is_another_job(repository):
     first = one().digest
-    (repository.folder / "README.md").write_text("a note")
-    repository.git("add", "README.md")
+    assert re.fullmatch("[0-9a-f]{12}", first)
+    (repository.folder / "serve/static").mkdir(parents=True)
+    for indifferent in ("README.md", "serve/static/style.css"):
+        (repository.folder / indifferent).write_text("a note")
+        repository.git("add", indifferent)
     assert one().digest == first
     (repository.folder / "pipeline").mkdir()
     (repository.folder / "pipeline" / "train.py").write_text("new")
