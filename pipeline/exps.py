@@ -1,4 +1,4 @@
-"""Lists the experiments in a few columns: `python -m pipeline.exps`, short for `dvc exp show`."""
+"""List the experiments in a few columns: `python -m pipeline.exps`, a short `dvc exp show`."""
 
 from __future__ import annotations
 
@@ -19,31 +19,31 @@ from pipeline.reports.tables import Column
 
 logger = logging.getLogger(__name__)
 
-# What makes figures incomparable comes before what was tried.
+# These make metrics incomparable, so their columns come first.
 _FIRST = ("run", "data", "seed", "threads")
-# Of the pipeline, not of the run whose figures stand here; and the run's name, which `run` says.
+# `runs` belongs to the pipeline, not to the best run; `name` repeats `run`.
 _NOT_SHOWN = ("runs", "name")
-_FIGURES = {"val %": "val_accuracy", "test %": "test_accuracy"}
+_METRICS = {"val %": "val_accuracy", "test %": "test_accuracy"}
 _NONE = "\N{EN DASH}"
 
 
 @dataclass(frozen=True)
 class Row:
-    """A commit or an experiment; `state` is empty when it is finished, `depth` 1 of a commit's."""
+    """A commit (`depth` 0) or an experiment (1); `state` is empty if it is finished."""
 
     name: str
     depth: int
     created: datetime | None
-    figures: dict[str, Any]
+    metrics: dict[str, Any]
     settings: dict[str, str]
     state: str = ""
 
 
 def main(arguments: list[str]) -> None:
-    """Prints the experiments of this commit, or of all commits."""
-    parser = argparse.ArgumentParser(prog="python -m pipeline.exps")
-    parser.description = "The experiments in a few columns: name, accuracies, what differs."
-    parser.add_argument("--all", action="store_true", help="those of all commits")
+    """Print the experiments of this commit, or of all commits."""
+    parser = argparse.ArgumentParser(prog="python -m pipeline.exps", allow_abbrev=False)
+    parser.description = "List experiments: name, accuracies and the settings that differ."
+    parser.add_argument("--all", action="store_true", help="list the experiments of all commits")
     everywhere: bool = parser.parse_args(arguments).all
     rows = [row for commit in shown(everywhere) for row in rows_of(commit)]
     room = tables.room()
@@ -55,15 +55,15 @@ def main(arguments: list[str]) -> None:
         settings = "setting differs" if left_out == 1 else "settings differ"
         logger.info("\n%d more %s; `dvc exp show` has them all.", left_out, settings)
     if not any(row.depth for row in rows):
-        others = "" if everywhere else " (--all: those of other commits)"
+        others = "" if everywhere else " (--all lists those of other commits)"
         logger.info("\nNo experiments yet%s: python train.py -m run=1,2,3", others)
 
 
 def shown(everywhere: bool) -> list[ExpState]:
-    """What `dvc exp show` shows, without the workspace; of other commits those with experiments.
+    """Return the commits of `dvc exp show` without the workspace; others only with experiments.
 
     Raises:
-        PipelineError: DVC cannot say; the message is its own.
+        PipelineError: DVC failed; the message is its own.
     """
     try:
         with Repo(str(environment.root())) as repo:
@@ -75,12 +75,12 @@ def shown(everywhere: bool) -> list[ExpState]:
 
 
 def rows_of(commit: ExpState) -> Iterator[Row]:
-    """The commit and its experiments, the best first and the unfinished last."""
+    """Yield the commit and its experiments, the best first and the unfinished last."""
     yield _row(commit, depth=0, state="")
     experiments = [
         _row(tip.revs[0], depth=1, state=_state(tip)) for tip in commit.experiments or ()
     ]
-    yield from sorted(experiments, key=lambda row: -row.figures.get("val_accuracy", -1))
+    yield from sorted(experiments, key=lambda row: -row.metrics.get("val_accuracy", -1))
 
 
 def _state(experiment: ExpRange) -> str:
@@ -92,43 +92,43 @@ def _row(found: ExpState, depth: int, state: str) -> Row:
     name = found.name or found.rev[:7]
     if found.data is None:
         return Row(name, depth, None, {}, {}, state or "unreadable")
-    figures = _content(found.data.metrics, str(paths.METRICS))
+    metrics = _content(found.data.metrics, str(paths.METRICS))
     settings = _content(found.data.params, str(PARAMS))
     if state:
-        # Until it is finished, its other files are still those of the commit it started from.
-        figures = {}
+        # Until it is finished, its other files are those of the commit that it started from.
+        metrics = {}
     else:
         settings |= _content(found.data.params, str(paths.BEST))
     plain = {key: str(value) for key, value in settings.items() if key not in _NOT_SHOWN}
-    return Row(name, depth, found.data.timestamp, figures, plain, state)
+    return Row(name, depth, found.data.timestamp, metrics, plain, state)
 
 
 def _content(files: dict[str, Any], name: str) -> dict[str, Any]:
-    """A file as DVC read it, flat; nothing if the commit has none or a broken one."""
+    """Return a file as DVC read it, flat; empty if it is missing or broken."""
     return flat(files.get(name, {}).get("data") or {})
 
 
 def columns_of(rows: Sequence[Row], now: datetime) -> list[Column]:
-    """All columns, of the settings those that differ; where room is short the last go first."""
+    """Return the columns: metrics, settings that differ, date; a narrow table drops settings."""
     differing = varying([row.settings for row in rows])
     titles = short(differing, {key for row in rows for key in row.settings})
     settings = [
         Column(titles[key], [row.settings.get(key, _NONE) for row in rows], spare=place)
         for place, key in enumerate(differing, start=1)
     ]
-    figures = [
-        Column(title, [_percent(row.figures.get(key)) for row in rows])
-        for title, key in _FIGURES.items()
+    metrics = [
+        Column(title, [_percent(row.metrics.get(key)) for row in rows])
+        for title, key in _METRICS.items()
     ]
     created = Column("created", [_date(row.created, now) for row in rows])
     state = Column("state", [row.state for row in rows])
-    return [*figures, *settings, created, *([state] if any(state.cells) else [])]
+    return [*metrics, *settings, created, *([state] if any(state.cells) else [])]
 
 
 def varying(settings: Sequence[dict[str, str]]) -> list[str]:
-    """The keys whose values differ, those that differ most first; a missing value is none.
+    """Return the keys whose values differ, those that differ most within a run first.
 
-    What differs within a run was tried; what differs between runs alone follows from the run.
+    A value that differs only between runs follows from the run. A missing value does not count.
     """
     values: dict[str, set[str]] = {}
     of_run: dict[tuple[str, str], set[str]] = {}
@@ -146,16 +146,16 @@ def varying(settings: Sequence[dict[str, str]]) -> list[str]:
 
 
 def short(keys: Sequence[str], among: set[str]) -> dict[str, str]:
-    """The last part of each key, or all of it if another key or column is called so too."""
+    """Shorten keys to their last part, unless another key or column has the same name."""
     endings = [key.rpartition(".")[2] for key in among | {"name"}]
     last = {key: key.rpartition(".")[2] for key in keys}
     return {key: key if endings.count(end) > 1 else end for key, end in last.items()}
 
 
 def styles(rows: Sequence[Row]) -> list[str]:
-    """Commits bold; each commit's best experiment green."""
+    """Return the rows' styles: commits bold, each commit's best experiment green."""
     return [
-        "bold" if not row.depth else "green" if not rows[place - 1].depth and row.figures else ""
+        "bold" if not row.depth else "green" if not rows[place - 1].depth and row.metrics else ""
         for place, row in enumerate(rows)
     ]
 
@@ -165,7 +165,7 @@ def _percent(share: float | None) -> str:
 
 
 def _date(created: datetime | None, now: datetime) -> str:
-    """As short as it can be understood: the time of today, the day of this year."""
+    """Format a date briefly: the time if it is today, without the year if it is this year."""
     if created is None:
         return _NONE
     if created.date() == now.date():

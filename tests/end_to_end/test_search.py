@@ -4,10 +4,10 @@ import csv
 import json
 import re
 import signal
-import time
 from pathlib import Path
 
 import pytest
+from support.processes import until
 
 SEARCH = (
     *("python", "-m", "pipeline.search", "search=optimized", "data=digits", "threads=1"),
@@ -55,13 +55,6 @@ def trainings(clone):
     return found
 
 
-def wait_for(condition, what):
-    deadline = time.monotonic() + 300
-    while not condition():
-        assert time.monotonic() < deadline, f"waited in vain for {what}"
-        time.sleep(0.05)
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
 def test_a_stopped_search_leaves_no_process_and_goes_on(module_clone, how):
@@ -76,11 +69,11 @@ def test_a_stopped_search_leaves_no_process_and_goes_on(module_clone, how):
         texts = [log.read_text() for log in set(logs.glob("*/trial-*.log")) - older]
         return sum("epoch 1/9" in text for text in texts) == 2
 
-    wait_for(at_work, "two trials in training")
+    until(at_work, "two trials in training")
     search.send_signal(how)
     output, _ = search.communicate(timeout=120)
     assert search.returncode == (130 if how == signal.SIGINT else -how), output
-    wait_for(lambda: not trainings(clone), "the end of the trainings")
+    until(lambda: not trainings(clone), "the end of the trainings")
 
     output = clone.run(*command)
     assert len(re.findall(r"^trial [23]: ", output, re.MULTILINE)) == 2

@@ -138,7 +138,7 @@ def test_what_is_not_finished_shows_its_picks_and_no_stale_figures(state):
     assert head.settings == finished.settings == {"seed": "7", "run": "3", "model.dense": "64"}
     assert (finished.state, unfinished.state) == ("", state)
     assert unfinished.settings == {"seed": "7"}
-    assert unfinished.figures == {}
+    assert unfinished.metrics == {}
     columns = {c.title: c.cells for c in exps.columns_of([head, finished, unfinished], NOW)}
     assert columns["state"] == ["", "", state]
     assert columns["val %"] == ["90.00", "90.00", NONE]

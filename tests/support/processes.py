@@ -4,7 +4,7 @@ import time
 from pathlib import Path
 
 
-def until(evidence, what, seconds=120):
+def until(evidence, what, seconds=300):
     """The evidence once it is true."""
     deadline = time.monotonic() + seconds
     while not (found := evidence()):

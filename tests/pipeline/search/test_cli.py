@@ -174,7 +174,7 @@ def rows():
         return list(csv.DictReader(file))
 
 
-def test_the_best_settings_are_found_and_shown(run, capsys):
+def test_the_best_settings_are_shown_and_kept_and_not_trained_again(run, capsys):
     run()
     best = min(found.value for found in trials())
     assert states() == ["COMPLETE"] * 4
@@ -187,17 +187,29 @@ def test_the_best_settings_are_found_and_shown(run, capsys):
     assert [float(line.split()[2]) for line in table[3:]] == sorted(f.value for f in trials())
     assert float(table[3].split()[2]) == best
 
+    assert [float(row["optimizer.learning_rate"]) for row in rows()] == [
+        float(f"{found.params['optimizer.learning_rate']:.3g}") for found in trials()
+    ]
+    assert [(row["state"], row["epochs"]) for row in rows()] == [("complete", "3")] * 4
+    for name in ("history", "importance", "parallel"):
+        assert Path(f"reports/search/{name}.png").read_bytes().startswith(b"\x89PNG")
+        assert "<svg" in Path(f"reports/search/{name}.svg").read_text()
 
-def test_the_first_trial_is_the_run_as_it_is(run):
+    before = trials()
+    run()
+    assert trials() == before
+    output = capsys.readouterr().out
+    assert "trial 0:" not in output
+    assert "best of" in output
+    assert len(tracked()[1]) == 4
+
+
+def test_the_first_trial_is_the_run_and_the_workspace_is_left_alone(run, workspace):
+    before = {path: path.read_bytes() for path in workspace.rglob("*.yaml")}
     run("trials=1")
     (found,) = trials()
     assert found.params == {"optimizer.learning_rate": PRESENT}
     assert found.value == PRESENT
-
-
-def test_the_workspace_is_left_alone(run, workspace):
-    before = {path: path.read_bytes() for path in workspace.rglob("*.yaml")}
-    run("trials=1")
     after = {path.relative_to(workspace) for path in workspace.rglob("*") if path.is_file()}
     ours = ("logs/search/", "reports/search/", "mlflow.db", ".checkpoints/")
     assert {str(p) for p in after if not str(p).startswith(ours)} == {"params.yaml"}
@@ -271,18 +283,6 @@ def test_a_search_without_a_result_fails_and_says_how_to_start_anew(run):
         with pytest.raises(PipelineError, match=r"no trial completed; .* rm -r logs"):
             run(*failing)
     assert states() == ["FAIL"] * 2
-
-
-def test_once_complete_it_trains_nothing_and_shows_the_result_again(run, capsys):
-    run()
-    capsys.readouterr()
-    before = trials()
-    run()
-    assert trials() == before
-    output = capsys.readouterr().out
-    assert "trial 0:" not in output
-    assert "best of" in output
-    assert len(tracked()[1]) == 4
 
 
 def test_more_trials_go_on_with_those_that_are_there(orders, run):
@@ -392,18 +392,7 @@ def test_accuracy_is_maximised(run):
     assert [row["val_accuracy"] for row in rows()] == [str(found.value) for found in trials()]
 
 
-def test_all_trials_are_in_files_and_pictures(run):
-    run()
-    assert [float(row["optimizer.learning_rate"]) for row in rows()] == [
-        float(f"{found.params['optimizer.learning_rate']:.3g}") for found in trials()
-    ]
-    assert [(row["state"], row["epochs"]) for row in rows()] == [("complete", "3")] * 4
-    for name in ("history", "importance", "parallel"):
-        assert Path(f"reports/search/{name}.png").read_bytes().startswith(b"\x89PNG")
-        assert "<svg" in Path(f"reports/search/{name}.svg").read_text()
-
-
-DOOR = """
+TRAIN = """
 import json, subprocess, sys
 from omegaconf import OmegaConf
 
@@ -430,8 +419,8 @@ git("reset", "-q", "--hard")
 
 @pytest.fixture
 def repository(orders, workspace, monkeypatch):
-    """A workspace in Git with a stand-in for the door of sweeps."""
-    (workspace / "train.py").write_text(DOOR)
+    """A workspace in Git with a stand-in for train.py."""
+    (workspace / "train.py").write_text(TRAIN)
     for folder in ("run", "data"):
         shutil.copytree(CONF / folder, workspace / "conf" / folder)
     monkeypatch.setenv("GIT_CONFIG_GLOBAL", os.devnull)
@@ -453,7 +442,7 @@ def test_the_best_trial_becomes_an_experiment(repository, run, caplog):
     assert "python -m pipeline.adopt brave-winner " in caplog.text
 
 
-def test_a_door_that_fails_is_an_error_that_the_same_command_mends(repository, run):
+def test_a_failing_train_py_is_an_error_that_names_the_way_out(repository, run):
     with pytest.raises(PipelineError, match="repeat the command"):
         run("experiment=true", "fixed.epochs=1")
     assert len(trials()) == 4
