@@ -1,4 +1,4 @@
-"""What the machine decides, not the configuration: the only place that reads variables."""
+"""Environment variables: the only module that reads them."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from pipeline.config import PipelineError
 
 
 def root() -> Path:
-    """The true repository root, also for a stage that DVC runs in a temporary copy."""
+    """Return the true repository root, also for a stage that DVC runs in a temporary copy."""
     return Path(os.environ.get("DVC_ROOT") or Path.cwd()).resolve()
 
 
 def mnist_mirror() -> str | None:
-    """A folder or URL to try first for the files of MNIST."""
+    """Return MNIST_MIRROR, the folder or URL to ask first for the files of MNIST."""
     return os.environ.get("MNIST_MIRROR") or None
 
 
 def tracking_uri() -> str:
-    """MLflow's tracking and registry store.
+    """Return the URI of MLflow's tracking and registry store.
 
     Raises:
-        PipelineError: a path that is relative to the working folder, which may vanish.
+        PipelineError: a SQLite store's path is relative to the working folder, which may vanish.
     """
     uri = os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{root() / 'mlflow.db'}"
     if uri.startswith("sqlite:") and not Path(uri.removeprefix("sqlite:///")).is_absolute():
@@ -34,27 +34,27 @@ def tracking_uri() -> str:
 
 
 def artifact_location() -> str | None:
-    """Where a store without a server keeps its artifacts; a server places them itself."""
+    """Return where a store without a server keeps its artifacts; a server decides for itself."""
     served = tracking_uri().startswith(("http:", "https:", "databricks"))
     return None if served else (root() / "mlartifacts").as_uri()
 
 
 def experiment() -> dict[str, str]:
-    """The DVC experiment that runs this stage, as tags; empty under plain `dvc repro`."""
+    """Return the DVC experiment that runs this stage, as tags; empty under plain `dvc repro`."""
     names = ("DVC_EXP_NAME", "DVC_EXP_BASELINE_REV")
     return {name: os.environ[name] for name in names if os.environ.get(name)}
 
 
 def sweep_job() -> tuple[str | None, str]:
-    """For a job of a sweep the id of its parent run in MLflow, and what sets the job apart."""
+    """Return, for a job of a sweep, the id of its parent run in MLflow and its changed settings."""
     return os.environ.get("SWEEP_PARENT") or None, os.environ.get("SWEEP_LABEL", "")
 
 
 def for_program(**variables: str) -> dict[str, str]:
-    """This process's variables and `variables`, for a program of ours that it starts.
+    """Return this process's variables and `variables`, for a program of ours that it starts.
 
-    `python` is the one that runs here, also where .venv is not activated, and says at once what it
-    prints, so that its log can be followed.
+    `python` there is this interpreter, also where .venv is not activated. Its output is unbuffered,
+    so that its log can be followed.
     """
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     return {**os.environ, "PATH": path, "PYTHONUNBUFFERED": "1", **variables}

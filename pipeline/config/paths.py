@@ -1,4 +1,4 @@
-"""Where every artifact lies, relative to the repository; `dvc.yaml` says the same to DVC."""
+"""Paths of all artifacts, relative to the repository; `dvc.yaml` names the same ones."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ CHAMPION = Path("models/champion")
 LIKELIHOOD = Path("models/likelihood")
 DATA_REPORT = Path("reports/data")
 
-# What users told the service, as exported; DVC tracks it, no stage makes it.
+# The exported feedback of users; DVC tracks it, no stage makes it.
 FEEDBACK = Path("data/feedback.npz")
 
 COMPARISON = Path("reports/comparison.json")
@@ -21,19 +21,19 @@ PLOTS = Path("reports/compare")
 PAGE = Path("reports/index.html")
 TRACKED = Path("reports/tracked.json")
 
-# Differ each time, so neither git nor DVC tracks them.
+# Differ each time, so neither Git nor DVC tracks them.
 TIMINGS = Path("reports/timings.json")
-# History of the registry; git tracks it, no stage makes it.
+# History of the registry; Git tracks it, no stage makes it.
 PROMOTIONS = Path("reports/promotions.jsonl")
 
 
 def raw(data: str) -> Path:
-    """The data set's files as published, decompressed."""
+    """Return the folder of the data set's published files, decompressed."""
     return Path("data/raw") / data
 
 
 def processed(data: str) -> Path:
-    """The data set split into train, validation and test."""
+    """Return the file of the training, validation and test images."""
     return Path("data/processed") / f"{data}.npz"
 
 
@@ -43,15 +43,15 @@ def ood_examples(data: str) -> Path:
 
 
 def model(run: int) -> Path:
-    """A run's weights, exported model and its description."""
+    """Return the folder of a run's weights, exported model and its description."""
     return MODELS / str(run)
 
 
 def curves(run: int) -> Path:
-    """A run's metrics per epoch."""
+    """Return the folder of a run's metrics per epoch."""
     return CURVES / str(run)
 
 
 def evaluation(run: int) -> Path:
-    """A run's figures and pictures on validation and test split."""
+    """Return the folder of a run's metrics and plots on the validation and test images."""
     return EVALUATIONS / str(run)

@@ -1,4 +1,4 @@
-"""The images that models are judged on, as the service would let a model see them."""
+"""Images for evaluation, normalised as the service normalises what it receives."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from serve.imaging.normalise import normalise
 
 
 def load(path: Path, name: str) -> Split:
-    """A split with each image normalised as the service does it; MNIST's stay as they are.
+    """Read a split and normalise each image as the service does; MNIST's images stay as they are.
 
     Raises:
-        PipelineError: there is no such data, or an image shows nothing.
+        PipelineError: the file is missing, or an image is empty.
     """
     split = dataset.load(path, name)
     images = np.empty_like(split.images)
