@@ -83,6 +83,11 @@ def test_latency_is_in_milliseconds_and_its_tail_shows_slow_calls(clock):
     assert tail == pytest.approx(50, rel=0.02)
 
 
+def test_latency_is_median_and_99th_percentile(clock):
+    predict = clock([1.0] * 10 + [n / 1000 for n in range(101)])
+    assert latency.latency(predict, IMAGE, calls=101) == pytest.approx((50, 99))
+
+
 def test_the_first_calls_do_not_count(clock):
     found = latency.latency(clock([9.0] * 3 + [0.001] * 30), IMAGE, calls=30)
     assert found == pytest.approx((1, 1))

@@ -48,6 +48,11 @@ def test_a_class_that_is_absent_or_never_predicted_counts_as_zero():
     assert metrics.precision(confusion).tolist() == [0] * 10
 
 
+def test_one_image_of_a_class_is_enough():
+    confusion = metrics.confusion_matrix(np.array([3], np.uint8), np.array([3], np.uint8))
+    assert metrics.recall(confusion)[3] == metrics.precision(confusion)[3] == 1
+
+
 def test_loss_of_an_impossible_truth_is_large_and_finite():
     certain = np.array([[1, 0], [1, 0]], np.float32)
     assert 40 < metrics.log_loss(certain, np.array([0, 1], np.uint8)) < 50
