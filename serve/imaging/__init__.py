@@ -1,1 +1,1 @@
-"""From a grey array to the 28x28 image that the models know."""
+"""Image normalisation: from a grey array to a 28x28 image like those of MNIST."""

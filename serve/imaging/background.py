@@ -1,4 +1,8 @@
-"""The ground that a digit is drawn on, taken away: paper under any light, or a plain level."""
+"""Background removal: subtract what the digit is drawn on, a plain level or paper in uneven light.
+
+Numbers without a source beside them date from the first version. What a change of one does is shown
+by `python -m bench.variants --split validation`.
+"""
 
 from __future__ import annotations
 
@@ -10,19 +14,19 @@ from numpy.typing import NDArray
 Field = NDArray[np.float32]  # (height, width), in grey levels
 Mask = NDArray[np.bool_]
 
-_EVEN = 6.0  # grey levels by which ground may vary and still be of one level
-_MOST = 0.6  # share of a border that is ground, even if the digit runs out of the picture
-_ROUGH = 4.0  # times the noise from pixel to pixel: what varies more is light, or things
-_EDGE, _EDGE_AMONG_OTHERS = 0.2, 0.4  # shares of the strongest ink's strength
-_SMALL = 24  # shortest side of a picture whose light can be told from its noise
+EVEN_LEVELS = 6.0  # grey levels by which a plain background may vary
+EVEN_SHARE = 0.6  # least share of the border on a plain level; the digit may cover the rest
+ROUGHNESS = 4.0  # the border of lit paper varies less than so many times its pixel noise
+EDGE, TOP_HAT_EDGE = 0.2, 0.4  # threshold of ink, as shares of the strongest ink's strength
+MIN_SIDE_OF_PHOTO = 24  # smaller pictures have too few pixels to tell light from noise
 
 
 @dataclass(frozen=True)
 class Ink:
-    """What may be ink: how much each pixel is above its ground, and the noise on the ground.
+    """Candidate ink: how much each pixel is above the background.
 
-    `above`: float32, (height, width), in grey levels. `noise`: a standard deviation in the same.
-    `edge`: share of the strongest ink's strength at which ink is told from ground.
+    `above`: (height, width) float32, in grey levels. `noise`: standard deviation of the background,
+    in grey levels. `edge`: threshold between ink and background, as a share of the strongest ink.
     """
 
     above: Field
@@ -31,26 +35,26 @@ class Ink:
 
 
 def remove_background(view: Field) -> tuple[Ink, Ink]:
-    """What is brighter than the ground, and what is darker: one of them is the digit.
+    """Return what is brighter than the background, and what is darker; one of them is the digit.
 
-    The ground is the level of the border; or, where that is uneven, a surface fitted to the border
-    and all that goes with it; or, where there are shadows or other things, what is left without
-    anything narrower than a sixth of the picture.
+    The background is estimated from the border. If the border is even, it is one level. If it
+    changes smoothly, it is a quadratic surface fitted to the light. If there are shadows or other
+    things, a top-hat transform keeps what is narrower than a sixth of the picture.
     """
     border = _border(view.shape)
     level = quantile(view[border], 0.5)
-    even = np.mean(np.abs(view[border] - level) <= _EVEN) >= _MOST
-    if even or min(view.shape) < _SMALL:
-        return _both_sides(view - level, border)
-    difference = view - _slope(view, border)
-    if _spread(difference[border]) <= max(_EVEN, _ROUGH * _fine_noise(view)):
-        return _both_sides(difference, border)
+    even = np.mean(np.abs(view[border] - level) <= EVEN_LEVELS) >= EVEN_SHARE
+    if even or min(view.shape) < MIN_SIDE_OF_PHOTO:
+        return _bright_and_dark(view - level, border)
+    difference = view - _illumination(view, border)
+    if _spread(difference[border]) <= max(EVEN_LEVELS, ROUGHNESS * _fine_noise(view)):
+        return _bright_and_dark(difference, border)
     window = max(view.shape) // 6
-    return _hat(view, window), _hat(-view, window)
+    return _top_hat(view, window), _top_hat(-view, window)
 
 
 def quantile(values: Field, share: float) -> float:
-    """A value that the share of all is less than; ten times as fast as NumPy's for a few."""
+    """Return a quantile without interpolation, ten times as fast as NumPy's for few values."""
     flat = values.ravel()
     place = int(share * (flat.size - 1))
     return float(np.partition(flat, place)[place])
@@ -68,18 +72,25 @@ def _spread(values: NDArray[np.float32]) -> float:
 
 
 def _fine_noise(view: Field) -> float:
-    """Standard deviation of the noise, from neighbours: light and things change little there."""
+    """Return the standard deviation of the pixel noise, from differences of neighbours.
+
+    1.05 = 1 / (sqrt(2) * 0.674): the median absolute difference of two normal values.
+    """
     return quantile(np.abs(view[:, 1:] - view[:, :-1]), 0.5) * 1.05
 
 
-def _both_sides(difference: Field, border: Mask) -> tuple[Ink, Ink]:
-    # The third of the deviations that is smallest: some of the border may be ink.
+def _bright_and_dark(difference: Field, border: Mask) -> tuple[Ink, Ink]:
+    # From the smallest third of the deviations, because some of the border may be ink: of a normal
+    # distribution a third lies within 0.43 standard deviations.
     noise = quantile(np.abs(difference[border]), 0.33) / 0.43
-    return Ink(difference, noise, _EDGE), Ink(-difference, noise, _EDGE)
+    return Ink(difference, noise, EDGE), Ink(-difference, noise, EDGE)
 
 
-def _slope(view: Field, border: Mask) -> Field:
-    """The quadratic surface of the light, fitted to the border, then to all that agrees with it."""
+def _illumination(view: Field, border: Mask) -> Field:
+    """Return the light as a quadratic surface: least squares, first on the border alone.
+
+    Each round then fits all pixels that agree with the last surface.
+    """
     height, width = view.shape
     y, x = np.meshgrid(np.linspace(-1, 1, height), np.linspace(-1, 1, width), indexing="ij")
     terms = np.stack([np.ones_like(x), x, y, x * x, x * y, y * y], axis=-1).astype(np.float32)
@@ -89,24 +100,24 @@ def _slope(view: Field, border: Mask) -> Field:
     for _ in range(4):
         surface = np.linalg.lstsq(some[used], values[used], rcond=None)[0]
         deviation = np.abs(values - some @ surface)
-        used = deviation <= max(_EVEN, 2.5 * quantile(deviation, 0.5))
+        used = deviation <= max(EVEN_LEVELS, 2.5 * quantile(deviation, 0.5))
     return (terms @ surface).astype(np.float32)
 
 
-def _hat(view: Field, window: int) -> Ink:
-    """What is brighter than all around it and narrower than the window: a top-hat transform.
+def _top_hat(view: Field, window: int) -> Ink:
+    """Top-hat transform: return what is bright and narrower than the window.
 
-    Edges of shadows, and of a sheet on a table, are no part of it. After Meyer, "Contrast feature
+    It removes edges of shadows, and of a sheet on a table. Source: Meyer, "Contrast feature
     extraction", 1977.
     """
-    above = view - _greatest(-_greatest(-view, window), window)
-    ground = quantile(above, 0.5)
-    noise = quantile(np.abs(above - ground), 0.5) * 1.48
-    return Ink(above - ground, noise, _EDGE_AMONG_OTHERS)
+    above = view - _dilate(-_dilate(-view, window), window)
+    background = quantile(above, 0.5)
+    noise = quantile(np.abs(above - background), 0.5) * 1.48  # median absolute deviation to sigma
+    return Ink(above - background, noise, TOP_HAT_EDGE)
 
 
-def _greatest(view: Field, window: int) -> Field:
-    """The greatest value within half a window of each pixel, in a square."""
+def _dilate(view: Field, window: int) -> Field:
+    """Return the grey dilation: the greatest value in a square window around each pixel."""
     half = window // 2
     for axis in (0, 1):
         pad = [(half, half) if along == axis else (0, 0) for along in (0, 1)]

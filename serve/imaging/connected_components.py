@@ -12,11 +12,11 @@ Mask = NDArray[np.bool_]  # (height, width)
 
 @dataclass(frozen=True)
 class Components:
-    """The parts of a mask of which every two pixels touch, if only at corners.
+    """The connected components of a mask; pixels that touch at corners are connected.
 
-    `labels`: (height, width) int32, 0 outside the mask, parts from 1. For each of the n parts:
-    `mass`, (n,) float64, the sum of its weights; `boxes`, (n, 4) int64, top, left, bottom, right,
-    the last two outside.
+    `labels`: (height, width) int32, 0 outside the mask, components from 1. Of each of
+    the n components: `mass`, (n,) float64, the sum of its weights, and `boxes`, (n, 4) int64: top,
+    left, bottom, right, the last two exclusive.
     """
 
     labels: NDArray[np.int32]
@@ -25,10 +25,10 @@ class Components:
 
 
 def connected_components(mask: Mask, weights: NDArray[np.float32]) -> Components:
-    """The components of a mask; `weights`: as large as the mask, what each pixel counts.
+    """Return the components of a mask; `weights`, of its shape: the mass of each pixel.
 
-    Runs of pixels in rows are joined with those they touch in the next row, by a union-find whose
-    steps are taken for all runs at once: the time goes with the runs, not with the pixels.
+    Run-length labelling: runs of pixels in a row are joined with the runs they touch in the next
+    row. The union-find does each step for all runs at once, so time grows with runs, not pixels.
     """
     rows, starts, ends = _runs(mask)
     parts = _joined(*_touching(rows, starts, ends, mask.shape[1]), len(rows))
@@ -49,7 +49,7 @@ Indices = NDArray[np.intp]
 
 
 def _runs(mask: Mask) -> tuple[Indices, Indices, Indices]:
-    """Row, first column and column after the last of each run of true pixels, in reading order."""
+    """Return row, first column and end column of each run of true pixels, in reading order."""
     padded = np.zeros((mask.shape[0], mask.shape[1] + 2), np.int8)
     padded[:, 1:-1] = mask
     change = np.diff(padded, axis=1)
@@ -58,7 +58,7 @@ def _runs(mask: Mask) -> tuple[Indices, Indices, Indices]:
 
 
 def _touching(rows: Indices, starts: Indices, ends: Indices, width: int) -> tuple[Indices, Indices]:
-    """Pairs of runs in neighbouring rows that touch."""
+    """Return the pairs of runs in neighbouring rows that touch."""
     line = width + 2  # so that the end of a row lies before the start of the next
     first = np.searchsorted(rows * line + ends, (rows + 1) * line + starts)
     last = np.searchsorted(rows * line + starts, (rows + 1) * line + ends, side="right")
@@ -69,7 +69,7 @@ def _touching(rows: Indices, starts: Indices, ends: Indices, width: int) -> tupl
 
 
 def _joined(above: Indices, below: Indices, n: int) -> Indices:
-    """For each of n runs the number of its part, from 0 without gaps."""
+    """Return the component of each of n runs, numbered from 0 without gaps."""
     parent = np.arange(n)
     while True:
         lower = np.minimum(parent[above], parent[below])

@@ -1,21 +1,21 @@
-"""What can be wrong with a picture; none of it knows of HTTP."""
+"""Errors of pictures. They know nothing of HTTP."""
 
 
 class ImageError(Exception):
-    """The picture cannot be used; the message says why, in words for whoever sent it."""
+    """The picture cannot be used; the message tells its sender why."""
 
 
 class NotAnImageError(ImageError):
-    """The bytes are no image, or a damaged one."""
+    """The bytes are not an image, or the image is damaged."""
 
 
 class UnsupportedImageError(ImageError):
-    """An image in a format that is not decoded; the message names those that are."""
+    """The image format is not supported; the message names the supported ones."""
 
 
 class TooManyPixelsError(ImageError):
-    """The image declares more pixels than allowed; none was decoded."""
+    """The image declares more pixels than allowed (a decompression bomb); none was decoded."""
 
 
 class NoDigitError(ImageError):
-    """The picture is empty."""
+    """The picture is empty, or holds nothing but noise and specks."""

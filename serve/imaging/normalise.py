@@ -1,8 +1,8 @@
-"""From a picture of a digit to the 28x28 image that the models know.
+"""Normalise a picture of a digit to the 28x28 image that the models expect.
 
-The one normalisation of every path, made as MNIST was: ink bright on black, its box scaled to 20
-pixels keeping the aspect ratio, its centre of mass at the centre (LeCun et al., "Gradient-Based
-Learning Applied to Document Recognition", 1998, section III.A).
+The service and the pipeline share this code. It follows MNIST: ink bright on black, bounding box
+scaled to 20 pixels with its aspect ratio kept, centre of mass at the centre (LeCun et al.,
+"Gradient-Based Learning Applied to Document Recognition", 1998, section III.A).
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from serve.imaging.stroke_width import normalise_stroke_width
 
 
 def normalise(grey: Grey) -> Grey:
-    """(28, 28) uint8 of a (height, width) picture, dark on light or light on dark.
+    """Return (28, 28) uint8 of a (height, width) uint8 picture, dark on light or light on dark.
 
-    What is normalised already comes back bit for bit, or inverted.
+    An image that is normalised already passes unchanged, or inverted.
 
     Raises:
         NoDigitError: the picture is empty.

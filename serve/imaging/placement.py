@@ -1,8 +1,8 @@
-"""The digit's ink placed in 28x28 as MNIST's is.
+"""Place a digit's ink in 28x28 as MNIST does.
 
-Its box is scaled to 20 pixels, keeping its aspect ratio, and moved by whole pixels until its centre
-of mass is the image's (LeCun et al., "Gradient-Based Learning Applied to Document Recognition",
-1998, section III.A). The pipeline makes data sets with it: it imports nothing that reads files.
+The bounding box is scaled to 20 pixels, keeping the aspect ratio. Then it is moved by whole pixels
+until its centre of mass is at the centre (LeCun et al., "Gradient-Based Learning Applied to
+Document Recognition", 1998, section III.A).
 """
 
 from __future__ import annotations
@@ -15,39 +15,40 @@ from serve.imaging.errors import NoDigitError
 
 Grey = NDArray[np.uint8]  # (height, width)
 
-SIDE = 28
-BOX = 20  # longest side of the digit, in pixels
-# Where MNIST's centres of mass lie: all of its training images within half a pixel of it.
-CENTRE = 14
+SIDE = 28  # of MNIST's images
+BOX = 20  # longest side of MNIST's digits, in pixels
+CENTRE = 14  # the centres of mass of all of MNIST's training images lie within half a pixel of it
+INK_LEVEL = 25  # of 255: fainter pixels, the blur around strokes, do not widen the bounding box
+FINE = 80  # longest side at which strokes are sharpened or widened: a step is half a final pixel
 
-_PLACES = np.arange(SIDE)
+_COORDINATES = np.arange(SIDE)
 
 
 def is_normalised(image: Grey) -> bool:
-    """Whether MNIST could hold the (28, 28) image."""
+    """Whether the (28, 28) image is already normalised: MNIST could hold it."""
     if np.count_nonzero(image[[0, -1]]) + np.count_nonzero(image[:, [0, -1]]) > SIDE:
         return False
     longest = 0
     for mass in (image.sum(axis=0), image.sum(axis=1)):
         inked = mass.nonzero()[0]
-        if not len(inked) or abs(mass @ _PLACES / mass.sum() - CENTRE) > 1:
+        if not len(inked) or abs(mass @ _COORDINATES / mass.sum() - CENTRE) > 1:
             return False
         longest = max(longest, int(inked[-1] - inked[0]) + 1)
     return BOX - 1 <= longest <= BOX and int(image.max()) >= 128
 
 
 def has_mnist_size(ink: Grey) -> bool:
-    """Whether the digit needs no scaling, within a pixel or two."""
+    """Whether the digit is as large as MNIST's, within two pixels, and needs no scaling."""
     return bool(BOX - 2 <= max(ink.shape) <= BOX)
 
 
 def place_digit(digit: Grey) -> Grey:
-    """(28, 28), all of the digit inside and its centre of mass at the centre, within a pixel.
+    """Return (28, 28) uint8: the whole digit, its centre of mass at the centre within a pixel.
 
-    A digit that is heavy at an end is made smaller for it.
+    A digit that is heavy at one end is made smaller, so that it fits.
 
     Raises:
-        NoDigitError: nothing is left of it at 28x28.
+        NoDigitError: no ink is left at 28x28.
     """
     box = max(digit.shape) if has_mnist_size(digit) else BOX
     scaled = _scaled(digit, box)
@@ -58,22 +59,22 @@ def place_digit(digit: Grey) -> Grey:
 
 
 def centre_digit(grey: Grey) -> Grey:
-    """(28, 28) of a (height, width) picture, digit bright on black; MNIST's pass unchanged.
+    """Return (28, 28) uint8 of a clean (height, width) digit of a data set, bright on black.
 
-    All of the ink counts, and its box is 20 pixels even if the centre of mass must then be beside
-    the centre: the digits that data sets hold are clean.
+    All of its ink counts. Its box is 20 pixels, even if the centre of mass then misses the centre.
+    MNIST's own images pass unchanged.
 
     Raises:
-        NoDigitError: no pixel has ink, or so little that nothing is left of it at 28x28.
+        NoDigitError: there is no ink, or none is left at 28x28.
     """
     return _pasted(_scaled(crop(grey), BOX))
 
 
 def crop(ink: Grey, threshold: int = 0) -> Grey:
-    """The box of what is brighter than the threshold, in levels of (h, w) ink on black.
+    """Return the bounding box of all pixels above the threshold, of (h, w) uint8 ink on black.
 
     Raises:
-        NoDigitError: nothing is.
+        NoDigitError: there are none.
     """
     rows, columns = (np.flatnonzero((ink > threshold).any(axis)) for axis in (1, 0))
     if not len(rows):
@@ -82,7 +83,7 @@ def crop(ink: Grey, threshold: int = 0) -> Grey:
 
 
 def _scaled(digit: Grey, box: int) -> Grey:
-    """With a longest side of `box` pixels."""
+    """Return the digit with a longest side of `box` pixels."""
     height, width = digit.shape
     scale = box / max(height, width)
     size = (max(1, round(width * scale)), max(1, round(height * scale)))
@@ -93,13 +94,13 @@ def _scaled(digit: Grey, box: int) -> Grey:
 
 
 def _start(digit: Grey, axis: int) -> float:
-    """First row (axis 0) or column (axis 1), so that the centre of mass is the image's."""
+    """Return the first row (axis 0) or column (axis 1) that centres the centre of mass."""
     mass = digit.sum(axis=1 - axis, dtype=np.int64)
     return CENTRE - float(mass @ np.arange(len(mass)) / mass.sum())
 
 
 def _excess(digit: Grey, axis: int) -> float:
-    """By how much the digit must be beside its place, for all of it to be inside."""
+    """Return by how many pixels a centred digit would stick out of the image."""
     start = _start(digit, axis)
     return max(-start, start - (SIDE - int(digit.shape[axis])))
 

@@ -1,4 +1,4 @@
-"""What the model saw, as a picture to show."""
+"""Encode the model's input as a PNG to show."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from PIL import Image
 
 
 def data_uri(image: NDArray[np.uint8]) -> str:
-    """A (28, 28) image as a PNG in a data URI, bright on black as it is."""
+    """Return a (28, 28) uint8 image as a PNG in a data URI, bright on black as it is."""
     with BytesIO() as file:
         Image.fromarray(image).save(file, "PNG")
         encoded = binascii.b2a_base64(file.getvalue(), newline=False)

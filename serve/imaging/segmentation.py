@@ -1,7 +1,8 @@
-"""Where the digit is in a grey picture, and its ink: bright on black, cropped, without the rest.
+"""Segmentation: find the digit in a grey picture, and return its ink alone.
 
-The picture is looked at small, then again nearer and nearer around what was found, so that the
-cost hardly grows with the picture and the light is evened out where the digit is.
+Background removal, a threshold and connected components give the strokes. The picture is first
+looked at small, then nearer and nearer around the digit. So the cost hardly grows with the
+picture, and uneven light is removed where the digit is.
 """
 
 from __future__ import annotations
@@ -15,40 +16,38 @@ from PIL import Image
 from serve.imaging.background import Field, Ink, quantile, remove_background
 from serve.imaging.connected_components import Components, Mask, connected_components
 from serve.imaging.errors import NoDigitError
-from serve.imaging.placement import BOX, Grey, crop
+from serve.imaging.placement import BOX, FINE, INK_LEVEL, Grey, crop
 from serve.imaging.upscale import upscale
 
-_TINY = 12  # longest side below which a digit must be made sharp
-_FINE = 80  # to this
-_DARK = 25  # grey levels above which ink belongs to the box of a digit
+Box = tuple[int, int, int, int]  # top, left, bottom, right, the last two exclusive
 
-Box = tuple[int, int, int, int]  # top, left, bottom, right, the last two outside
+# Numbers without a source beside them date from the first version. What a change of one does is
+# shown by `python -m bench.variants --split validation`.
+VIEW_SIDE = 240  # longest side at which a picture is looked at: digits a tenth of it keep 24 pixels
+MAX_LOOKS = 5  # each nearer than the last
+TINY = 12  # longest side below which a digit is upscaled and sharpened first
 
-_VIEW = 240  # longest side at which a picture is looked at
-_LOOKS = 5
+MIN_CONTRAST = 10.0  # grey levels of 255: fainter marks are no ink
+# In standard deviations of the background's noise.
+MIN_PEAK_SIGMAS = 6.0  # of the strongest ink
+INK_SIGMAS = 3.0  # of all ink
 
-_FAINTEST = 10.0  # grey levels of 255: what differs less from its ground is no ink
-# In standard deviations of the noise on the ground.
-_VISIBLE = 6.0  # the strongest ink
-_INK = 3.0  # all ink
-
-_SPECK = 0.04  # share of the largest part's mass below which a part is dirt
-# Grain, and no dotted digit: the largest part has less than this share of the mass of all, and more
-# than so many run out of the picture.
-_SHARE, _STRAY = 0.2, 2
-_FADED = 0.2  # share of its strength that ink has at most, three pixels beside it
-_NEAR = 0.4  # gap between parts of a digit, as a share of its longest side
-_AT_BORDER = 0.2  # how much less a part counts that runs out of the picture
-_SMALLEST = 1 / 50  # of the view: longest side of a digit
-_LEGIBLE = 4  # the same in pixels
-_SHEET = 0.85  # share of its box that a digit as wide as high never fills
+SPECK_SHARE = 0.04  # of the largest component's mass: smaller components are dirt
+# Grain, not a dotted digit: the largest component has less than this share of the mass, and more
+# than so many components run out of the picture.
+MIN_MASS_SHARE, MAX_STRAY_PARTS = 0.2, 2
+MAX_FADED = 0.2  # share of its strength that ink may keep three pixels beside it; more is a shadow
+MAX_GAP = 0.4  # between the strokes of one digit, as a share of its longest side
+BORDER_WEIGHT = 0.2  # of a component that runs out of the picture
+MIN_SIDE_SHARE, MIN_SIDE = 1 / 50, 4  # longest side of a digit: share of the view, and pixels
+SHEET_FILL = 0.85  # a component that fills more of its box is a sheet of paper, not a digit
 
 
 @dataclass(frozen=True)
 class _Found:
-    """The digit in a view: its pixels among the ink, its box, how much it counts.
+    """A digit in a view: its pixels among the ink, its bounding box and its score.
 
-    `cut`: it runs out of the view.
+    `score`: the mass of its main component. `cut`: it runs out of the view.
     """
 
     ink: Ink
@@ -59,24 +58,24 @@ class _Found:
 
 
 def segment_digit(grey: Grey) -> Grey:
-    """(h, w) uint8, the ink of the digit in a (height, width) picture: bright on 0, cropped.
+    """Return the digit of a (height, width) uint8 picture: (h, w) uint8 ink on 0, cropped.
 
     Raises:
         NoDigitError: the picture is of one level, or holds nothing but noise and specks.
     """
     part = grey
-    for _ in range(_LOOKS):
-        factor = -(-max(part.shape) // _VIEW)
-        found = _digit(_view(part, factor))
+    for _ in range(MAX_LOOKS):
+        factor = -(-max(part.shape) // VIEW_SIDE)
+        found = _find_digit(_view(part, factor))
         sheet = _is_sheet(found)
         nearer = _around(part, found.box, factor, -0.05 if sheet else 0.5)
         if not sheet and (factor == 1 or max(nearer.shape) > 0.7 * max(part.shape)):
             break
         part = nearer
-    if _is_vague(found):
+    if _is_blurred(found):
         raise NoDigitError("no digit found")
-    ink = _stretched(found)
-    return crop(upscale(ink, _FINE), _DARK) if max(ink.shape) < _TINY else ink
+    ink = _stretch(found)
+    return crop(upscale(ink, FINE), INK_LEVEL) if max(ink.shape) < TINY else ink
 
 
 def _view(part: Grey, factor: int) -> Field:
@@ -88,38 +87,41 @@ def _view(part: Grey, factor: int) -> Field:
 def _is_sheet(found: _Found) -> bool:
     top, left, bottom, right = found.box
     height, width = bottom - top, right - left
-    full = int(np.count_nonzero(found.mask)) > _SHEET * height * width
-    return full and min(height, width) > max(0.4 * max(height, width), 3 * _LEGIBLE)
+    full = int(np.count_nonzero(found.mask)) > SHEET_FILL * height * width
+    return full and min(height, width) > max(0.4 * max(height, width), 3 * MIN_SIDE)
 
 
-def _is_vague(found: _Found) -> bool:
-    """Whether the ink fades slowly into the ground: a fold, a shadow, not a stroke."""
-    near = _wider(_wider(found.mask))
-    around = _wider(_wider(near)) & ~near
+def _is_blurred(found: _Found) -> bool:
+    """Whether the ink fades slowly into the background: a fold or a shadow, not a stroke."""
+    near = _dilate(_dilate(found.mask))
+    around = _dilate(_dilate(near)) & ~near
     above = found.ink.above
     if not around.any():
         return False
-    return quantile(above[around], 0.5) > _FADED * quantile(above[found.mask], 0.5)
+    return quantile(above[around], 0.5) > MAX_FADED * quantile(above[found.mask], 0.5)
 
 
 def _around(part: Grey, box: Box, factor: int, margin: float) -> Grey:
-    """What a box of the view shows, with a margin that is a share of its longest side."""
+    """Return the part of the picture in a box of the view, with a margin.
+
+    `margin`: a share of the box's longest side.
+    """
     top, left, bottom, right = (factor * side for side in box)
     by = round(max(bottom - top, right - left) * margin)
     return part[max(0, top - by) : bottom + by, max(0, left - by) : right + by]
 
 
-def _digit(view: Field) -> _Found:
+def _find_digit(view: Field) -> _Found:
     inks = remove_background(view)
     strongest = max(float(ink.above.max()) for ink in inks)
-    both = [found for ink in inks if (found := _found(ink, strongest))]
+    both = [found for ink in inks if (found := _find(ink, strongest))]
     if not both:
         raise NoDigitError("no digit found")
-    return both[0] if len(both) == 1 else _likelier(*both)
+    return both[0] if len(both) == 1 else _choose(*both)
 
 
-def _likelier(one: _Found, other: _Found) -> _Found:
-    """The one around the other, which is then its hole; else the heavier."""
+def _choose(one: _Found, other: _Found) -> _Found:
+    """Return the outer one if it encloses the other, which is its hole; else the heavier."""
     for outer, inner in ((one, other), (other, one)):
         around = [outer.box[side] <= inner.box[side] for side in (0, 1)]
         around += [outer.box[side] >= inner.box[side] for side in (2, 3)]
@@ -128,24 +130,27 @@ def _likelier(one: _Found, other: _Found) -> _Found:
     return max(one, other, key=lambda found: found.score)
 
 
-def _found(ink: Ink, strongest: float) -> _Found | None:
-    """The digit, if it is brighter than the ground; `strongest`: of what is brighter or darker."""
+def _find(ink: Ink, strongest: float) -> _Found | None:
+    """Return the digit in one polarity of ink; `strongest`: the peak of both polarities."""
     above, peak = ink.above, float(ink.above.max())
-    if peak < max(_FAINTEST, _VISIBLE * ink.noise, strongest / 2):
+    if peak < max(MIN_CONTRAST, MIN_PEAK_SIGMAS * ink.noise, strongest / 2):
         return None
     parts = connected_components(
-        above > min(max(_INK * ink.noise, ink.edge * peak), peak / 2), above
+        above > min(max(INK_SIGMAS * ink.noise, ink.edge * peak), peak / 2), above
     )
     cut = _at_border(parts.boxes, above.shape)
-    score = parts.mass * np.where(cut, _AT_BORDER, 1)
+    score = parts.mass * np.where(cut, BORDER_WEIGHT, 1)
     main = int(score.argmax())
-    if _longest(parts.boxes[main]) < max(_LEGIBLE, _SMALLEST * max(above.shape)):
+    if _longest(parts.boxes[main]) < max(MIN_SIDE, MIN_SIDE_SHARE * max(above.shape)):
         return None
     whole = ~cut | cut[main]
-    if parts.mass[main] < _SHARE * parts.mass[whole].sum() and np.count_nonzero(cut) > _STRAY:
+    if (
+        parts.mass[main] < MIN_MASS_SHARE * parts.mass[whole].sum()
+        and np.count_nonzero(cut) > MAX_STRAY_PARTS
+    ):
         return None
     members = _group(parts, main, whole)
-    top, left, bottom, right = _around_all(parts.boxes[members]).tolist()
+    top, left, bottom, right = _union(parts.boxes[members]).tolist()
     mask = np.isin(parts.labels, members + 1)
     box = (top, left, bottom, right)
     return _Found(ink, mask, box, float(score[main]), bool(cut[main]))
@@ -156,7 +161,7 @@ def _at_border(boxes: NDArray[np.int64], shape: tuple[int, ...]) -> Mask:
     return at_border
 
 
-def _around_all(boxes: NDArray[np.int64]) -> NDArray[np.int64]:
+def _union(boxes: NDArray[np.int64]) -> NDArray[np.int64]:
     return np.concatenate([boxes[:, :2].min(0), boxes[:, 2:].max(0)])
 
 
@@ -165,10 +170,10 @@ def _longest(box: NDArray[np.int64]) -> int:
 
 
 def _group(parts: Components, main: int, whole: Mask) -> NDArray[np.intp]:
-    """The main part, and the whole ones near it that are no specks: strokes break."""
-    candidates = np.flatnonzero(whole & (parts.mass >= _SPECK * parts.mass[main]))
+    """Return the main component and the larger ones near it: broken strokes of one digit."""
+    candidates = np.flatnonzero(whole & (parts.mass >= SPECK_SHARE * parts.mass[main]))
     box, members = parts.boxes[main], np.array([main])
-    reach = _NEAR * _longest(box)
+    reach = MAX_GAP * _longest(box)
     while True:
         boxes = parts.boxes[candidates]
         gaps = np.maximum(boxes[:, :2] - box[2:], box[:2] - boxes[:, 2:]).max(1)
@@ -176,23 +181,23 @@ def _group(parts: Components, main: int, whole: Mask) -> NDArray[np.intp]:
         if len(near) == len(members):
             return near
         members = near
-        box = _around_all(parts.boxes[near])
+        box = _union(parts.boxes[near])
 
 
-def _stretched(found: _Found) -> Grey:
-    """The ink of the digit alone, cropped and stretched to 255."""
+def _stretch(found: _Found) -> Grey:
+    """Return the ink of the digit alone, cropped, its contrast stretched to 255."""
     above, noise = found.ink.above, found.ink.noise
     strengths = above[found.mask]
     low = 2 * noise
     high = strengths.max() if noise < 0.5 else quantile(strengths, 0.9)
-    ink = np.clip((above - low) * (255 / (high - low)), 0, 255) * _wider(_wider(found.mask))
+    ink = np.clip((above - low) * (255 / (high - low)), 0, 255) * _dilate(_dilate(found.mask))
     ink = np.rint(ink).astype(np.uint8)
     whole = crop(ink)
-    return whole if max(whole.shape) <= BOX else crop(ink, _DARK)
+    return whole if max(whole.shape) <= BOX else crop(ink, INK_LEVEL)
 
 
-def _wider(mask: Mask) -> Mask:
-    """By one pixel on each side, corners too."""
+def _dilate(mask: Mask) -> Mask:
+    """Return the mask wider by one pixel on each side, corners too."""
     tall = mask.copy()
     tall[1:] |= mask[:-1]
     tall[:-1] |= mask[1:]

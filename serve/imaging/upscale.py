@@ -1,4 +1,4 @@
-"""A tiny digit made as large, and as sharp, as if it had been drawn large."""
+"""Upscale a tiny digit, as sharp as if it had been drawn large."""
 
 from __future__ import annotations
 
@@ -8,23 +8,24 @@ from PIL import Image
 from serve.imaging.background import Field
 from serve.imaging.placement import Grey
 
-_STEPS = 6
-_STEP = 0.7
-_CONTRAST = 2.5  # at the edges of strokes
+# From the first version; `bench.variants` has thumbnails of 8x8 and 14x14 to judge them by.
+STEPS = 6
+STEP_SIZE = 0.7
+CONTRAST = 2.5  # gain at the edges of strokes
 
 
 def upscale(ink: Grey, side: int) -> Grey:
-    """(h, w) ink on black, at least `side` pixels long, with a margin of two of the old ones.
+    """Return (h, w) uint8 ink on black, at least `side` pixels long, with a margin of two old ones.
 
-    Grey pixels are taken for what they are, strokes that cover a part of them: the large picture
-    is the one of sharp strokes that becomes the small one when it is reduced. Iterative
-    back-projection, after Irani and Peleg, "Improving Resolution by Image Registration", 1991.
+    A grey pixel is one that a sharp stroke covers in part. So the result is the picture of sharp
+    strokes that becomes the given one when it is reduced. Iterative back-projection: Irani and
+    Peleg, "Improving Resolution by Image Registration", 1991.
     """
     small = np.pad(ink, 2).astype(np.float32) / np.float32(255)
     factor = -(-side // max(ink.shape))
     large = _up(small, factor)
-    for _ in range(_STEPS):
-        large += _STEP * _up(small - _down(_sharp(large), factor), factor)
+    for _ in range(STEPS):
+        large += STEP_SIZE * _up(small - _down(_sharp(large), factor), factor)
     return np.rint(255 * _sharp(large)).astype(np.uint8)
 
 
@@ -41,5 +42,5 @@ def _down(large: Field, factor: int) -> Field:
 
 
 def _sharp(large: Field) -> Field:
-    sharp: Field = np.clip((large - 0.5) * _CONTRAST + 0.5, 0, 1)
+    sharp: Field = np.clip((large - 0.5) * CONTRAST + 0.5, 0, 1)
     return sharp

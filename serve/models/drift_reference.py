@@ -1,6 +1,6 @@
-"""What a model saw and said when it was evaluated: `reference.npz` of its bundle.
+"""Reference sample for data drift, `reference.npz` of a bundle: images and answers of evaluation.
 
-`evaluate` writes it, the service gives it away, the drift job compares with it what comes in.
+`evaluate` writes it and the service hands it out. The drift job compares recent requests with it.
 """
 
 from __future__ import annotations
@@ -12,56 +12,56 @@ from zipfile import BadZipFile
 import numpy as np
 from numpy.typing import NDArray
 
+from serve.imaging.placement import SIDE
 from serve.imaging.stroke_width import stroke_width
 
 FILE = "reference.npz"
 FEATURES = ("ink", "row", "column", "stroke")
 
-_SIDE = 28
-_MOST = 2_500  # images: 140 kB
+MAX_IMAGES = 2_500  # 140 kB, which the service sends on each run of the drift job
 
 
 class Reference(NamedTuple):
-    """Of n images: the probabilities, (n, 10), and the features of the images, (n, 4)."""
+    """Probabilities, (n, 10), and image features, (n, 4), of n evaluated images."""
 
     probabilities: NDArray[np.float32]
     features: NDArray[np.float32]
 
 
 def features(images: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """(n, 4) FEATURES of (n, 28, 28) images.
+    """Return the FEATURES, (n, 4) float32, of (n, 28, 28) uint8 images.
 
-    The mean of the pixels, 0 to 1; in pixels the centre of mass and the width of the strokes. An
-    image without ink has its centre in the middle, and strokes of no width.
+    They are the mean of the pixels (0 to 1), the centre of mass (row and column, in pixels) and the
+    stroke width (pixels). An image without ink has its centre in the middle, and stroke width 0.
     """
     mass = images.sum((1, 2), dtype=np.float64)
     some = np.maximum(mass, 1)
-    place = np.arange(_SIDE)
-    middle = np.where(mass > 0, 0, (_SIDE - 1) / 2)
+    place = np.arange(SIDE)
+    middle = np.where(mass > 0, 0, (SIDE - 1) / 2)
     row = images.sum(2, dtype=np.float64) @ place / some + middle
     column = images.sum(1, dtype=np.float64) @ place / some + middle
     stroke = [stroke_width(image) if image.any() else 0.0 for image in images]
-    ink = mass / (255 * _SIDE * _SIDE)
+    ink = mass / (255 * SIDE * SIDE)
     return np.stack([ink, row, column, np.array(stroke)], axis=1).astype(np.float32)
 
 
 def sample_indices(images: int) -> NDArray[np.intp]:
-    """Which of so many evaluated images are in the reference: of many, some spread evenly."""
-    n = min(images, _MOST)
+    """Return the indices of the images that are in the reference, evenly spread over all."""
+    n = min(images, MAX_IMAGES)
     return np.arange(n) * images // n
 
 
 def build(images: NDArray[np.uint8], probabilities: NDArray[np.float32]) -> Reference:
-    """The reference from what was evaluated."""
+    """Build the reference from the evaluated images and their (n, 10) probabilities."""
     index = sample_indices(len(images))
     return Reference(probabilities[index], features(images[index]))
 
 
 def read(content: bytes) -> Reference:
-    """The reference in the bytes of a file.
+    """Read the reference from the bytes of a file.
 
     Raises:
-        ValueError: they are no such file.
+        ValueError: the bytes are not such a file.
     """
     try:
         with np.load(BytesIO(content), allow_pickle=False) as arrays:

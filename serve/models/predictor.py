@@ -17,7 +17,7 @@ import numpy as np
 from ai_edge_litert.interpreter import Interpreter
 from numpy.typing import NDArray
 
-_SHAPE = (28, 28, 1)
+_SHAPE = (28, 28, 1)  # not imaging's SIDE: training does not depend on image normalisation
 _BATCH = 256  # images at a time: more is no faster and takes more memory
 
 

@@ -12,6 +12,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from serve.imaging.placement import SIDE
+
 _TABLE = """
 CREATE TABLE IF NOT EXISTS feedback (
     request_id TEXT PRIMARY KEY,
@@ -120,5 +122,5 @@ class FeedbackStore:
 def _select(connection: sqlite3.Connection, clause: str, *values: str) -> Iterator[Entry]:
     query = f"SELECT {_COLUMNS} FROM feedback {clause}"  # noqa: S608 - both are ours
     for request, label, prediction, version, image, given_at in connection.execute(query, values):
-        pixels = np.frombuffer(image, np.uint8).reshape(28, 28)
+        pixels = np.frombuffer(image, np.uint8).reshape(SIDE, SIDE)
         yield Entry(request, label, prediction, version, pixels, given_at)

@@ -21,7 +21,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-_SIDE = 28
+from serve.imaging.placement import SIDE
+
 _MAGIC = b"digits3\0"
 _HEADER = struct.Struct("<8sQQ")  # magic, slots, images written so far
 _HEADER_SIZE = 64
@@ -35,7 +36,7 @@ _SLOT = np.dtype(
         ("time", "<i8"),
         ("probabilities", "<f4", (10,)),
         ("likelihood", "<f4"),
-        ("image", "u1", (_SIDE, _SIDE)),
+        ("image", "u1", (SIDE, SIDE)),
         ("checksum", "<u4"),
     ]
 )
