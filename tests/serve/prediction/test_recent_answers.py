@@ -149,3 +149,14 @@ def test_rings_of_another_version_of_this_code_are_left_alone(ring, tmp_path):
     recent.add(b"id", b"3", 1, image(1), SHARES)
     assert recent.window(100).predictions.tolist() == [1]
     assert recent.find("id").prediction == 1
+
+
+@pytest.mark.parametrize("slots", [3, 5])
+def test_a_ring_of_another_number_of_slots_begins_anew(tmp_path, slots):
+    """Its slots would be read in another order."""
+    for number, size in enumerate((4, 4, 4, slots)):
+        recent = RecentAnswers(tmp_path, size)
+        recent.add(b"id", b"3", number, image(number), SHARES)
+        recent.close()
+    assert recent.window(100).predictions.tolist() == [3]
+    assert len(list(tmp_path.iterdir())) == 1
