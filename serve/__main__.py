@@ -26,7 +26,7 @@ logger = logging.getLogger("serve")
 
 
 def main() -> None:
-    """Serves until it is stopped."""
+    """Serve until stopped."""
     try:
         settings = environment.load()
         _claim(settings)
@@ -62,7 +62,7 @@ def main() -> None:
 
 
 def _claim(settings: Settings) -> None:
-    """Keeps `STATE_DIR` from any other service until this process ends.
+    """Lock `STATE_DIR` against other services until this process ends.
 
     Raises:
         SettingsError: it belongs to another, or there is nothing to serve.
@@ -88,7 +88,7 @@ def _claim(settings: Settings) -> None:
 
 
 def _emptied(settings: Settings) -> Path:
-    """The folder in which the processes count, empty."""
+    """Empty and return the folder in which the processes count."""
     folder = settings.state_dir.resolve() / "metrics"
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)

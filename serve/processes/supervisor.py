@@ -1,4 +1,4 @@
-"""The parent of all processes: starts them, replaces those that die, stops them in good order.
+"""Supervisor: the parent process, which starts, replaces and stops the others.
 
 Not uvicorn's own supervisor: that notices a death after half a second, starts each worker by
 importing everything anew (1.2 s; a fork of this process has it all), and keeps no puller.
@@ -39,7 +39,7 @@ class Child:
         self._pause = 0.0
 
     def start(self) -> None:
-        """Forks."""
+        """Fork the process."""
         self._started, self.due = time.monotonic(), float("inf")
         self.process = _FORK.Process(target=self._run, name=self.name)
         self.process.start()
@@ -55,7 +55,7 @@ class Child:
             raise SystemExit(1) from error
 
     def reap(self) -> None:
-        """Takes note of the process's end, and decides when the next one starts."""
+        """Reap the dead process, and decide when its replacement starts."""
         assert self.process
         self.process.join()
         code, pid = self.process.exitcode, self.process.pid
@@ -71,7 +71,7 @@ class Child:
 
 
 class Supervisor:
-    """Keeps children running until a signal to stop."""
+    """Keep children running until SIGTERM or SIGINT."""
 
     def __init__(self, children: list[Child], stop_seconds: float) -> None:
         self._children = children
@@ -82,7 +82,7 @@ class Supervisor:
         self._wakes = wake
 
     def run(self) -> None:
-        """Returns after SIGTERM or SIGINT, when no child is left."""
+        """Run the children; return after SIGTERM or SIGINT, when none is left."""
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._stop)
         signal.set_wakeup_fd(self._wakes)
@@ -97,7 +97,7 @@ class Supervisor:
         self._signal = number
 
     def _reap(self, seconds: float) -> None:
-        """Waits for a death or a signal, at most so long."""
+        """Wait for a death or a signal, at most `seconds`, and reap the dead."""
         alive = {child.process.sentinel: child for child in self._children if child.process}
         timeout = None if seconds == float("inf") else max(0.0, seconds)
         for ready in wait([*alive, self._wake], timeout):
@@ -114,6 +114,6 @@ class Supervisor:
             if child.process:
                 child.process.join(max(0.0, deadline - time.monotonic()))
                 if child.process.exitcode is None:
-                    logger.warning("%s does not stop and is killed", child.name)
+                    logger.warning("%s did not stop in time and is killed", child.name)
                     child.process.kill()
                     child.process.join()

@@ -1,4 +1,4 @@
-"""A process that answers: uvicorn with the application, and a stop in the right order."""
+"""A worker process: uvicorn with the application, and a graceful shutdown."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from serve.telemetry import logs, metrics
 
 
 class Server(uvicorn.Server):
-    """On SIGTERM it is first no longer ready, and answers for a while; then it stops.
+    """uvicorn that, on SIGTERM, is first not ready but still answers, and stops after the drain.
 
-    A balancer that asks `/health/ready` has so sent its requests elsewhere before any is refused.
+    So a load balancer sends requests elsewhere before any is refused.
     """
 
     def __init__(self, config: uvicorn.Config, app: Application, drain_seconds: float) -> None:
@@ -29,12 +29,12 @@ class Server(uvicorn.Server):
         self._service, self._drain = app.service, drain_seconds
 
     async def serve(self, sockets: list[socket] | None = None) -> None:
-        """Answers until it is stopped."""
+        """Answer until stopped."""
         self._loop = asyncio.get_running_loop()
         await super().serve(sockets)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """Called in the main thread, at any place."""
+        """Handle a signal; called in the main thread at any point."""
         first = not self._service.stopping
         self._service.stopping = True
         if sig == signal.SIGTERM and first and self._drain:
@@ -68,7 +68,7 @@ def main(
         ws_per_message_deflate=False,
         lifespan="on",
         log_config=None,
-        access_log=False,  # `observe` writes it
+        access_log=False,  # AccessLog writes it
         server_header=False,
         proxy_headers=bool(settings.trusted_proxies),
         forwarded_allow_ips=settings.trusted_proxies,

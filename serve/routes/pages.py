@@ -1,4 +1,4 @@
-"""The web page at `/`, and the pages of documentation, none of which needs another host."""
+"""The web page at `/` and the API pages; none loads anything from another host."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _HEADERS = {
 
 
 def install(app: FastAPI) -> None:
-    """Adds the pages and what they load."""
+    """Add the pages and their assets to the application."""
 
     @app.get("/", include_in_schema=False)
     async def page() -> Response:

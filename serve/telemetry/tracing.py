@@ -1,7 +1,6 @@
-"""Traces: a span for each request and for what is done for it, if somebody collects them.
+"""Tracing: a span for each request and its steps, if a collector is set.
 
-Without `OTEL_EXPORTER_OTLP_ENDPOINT` nothing of OpenTelemetry is imported, and a span is an object
-that does nothing.
+Without `OTEL_EXPORTER_OTLP_ENDPOINT` OpenTelemetry is not imported and spans do nothing.
 """
 
 from __future__ import annotations
@@ -19,23 +18,23 @@ Result = TypeVar("Result")
 
 
 class Tracing(Protocol):
-    """What takes note of spans."""
+    """The interface of tracing."""
 
     def begin(self, scope: Scope, context: RequestContext) -> Callable[[str, int], None] | None:
-        """Begins a request's span; what ends it is to be told the route and the status."""
+        """Start a request's span; return a function (route, status) that ends it."""
 
     def span(self, name: str, **about: str | int) -> AbstractContextManager[object]:
-        """A span inside the request's; nothing outside of one."""
+        """Return a child span of the request's span; nothing outside of a request."""
 
     def carried(self, work: Callable[[], Result]) -> Callable[[], Result]:
-        """The work, whose spans will be inside this request's also in another thread."""
+        """Return the work bound to this request's span, to run in another thread."""
 
     def close(self) -> None:
-        """Sends what is left, for a second at most."""
+        """Send the remaining spans, for a second at most."""
 
 
 class _Untraced:
-    """Nobody collects them."""
+    """Tracing that does nothing: no collector is set."""
 
     _nothing = nullcontext()
 
@@ -53,7 +52,7 @@ class _Untraced:
 
 
 def start(settings: Settings, is_fault: Callable[[Exception], bool]) -> Tracing:
-    """Called in the process that will answer: what sends the spans is a thread of its own."""
+    """Return the tracing of the settings. Call it in the worker: it starts a thread."""
     if not settings.otel_exporter_otlp_endpoint:
         return _Untraced()
     from serve.telemetry.otlp import Traced  # a quarter of a second, for those who trace
