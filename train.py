@@ -7,10 +7,10 @@ of `conf/run/<n>.yaml` and `params.yaml`, and `data.*`; `--help` lists them.
 import sys
 
 from pipeline.config import PipelineError
-from pipeline.config.startup import collect_rarely
+from pipeline.config.startup import start_program
 
 if __name__ == "__main__":
-    collect_rarely()
+    start_program()
     from pipeline.sweep import cli  # imports MLflow
 
     try:

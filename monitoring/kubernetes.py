@@ -20,7 +20,7 @@ _HEAD = (
 
 def rendered() -> str:
     """Return the text of a PrometheusRule with the groups of all rule files."""
-    files = [yaml.safe_load(path.read_text()) for path in sorted(RULES.glob("*.yml"))]
+    files = [yaml.safe_load(path.read_text("utf-8")) for path in sorted(RULES.glob("*.yml"))]
     manifest = {
         "apiVersion": "monitoring.coreos.com/v1",
         "kind": "PrometheusRule",
@@ -35,4 +35,4 @@ def rendered() -> str:
 
 
 if __name__ == "__main__":
-    TARGET.write_text(rendered())
+    TARGET.write_text(rendered(), encoding="utf-8")

@@ -62,7 +62,7 @@ def write(folder: Path, response: Response, window: Reference, findings: Finding
         summary, colours=theme.css(), plots=plots, examples=_examples(response.predictions)
     )
     with replacing(folder / "index.html") as temporary:
-        temporary.write_text(html)
+        temporary.write_text(html, encoding="utf-8")
 
 
 @matplotlib.rc_context(theme.STYLE)

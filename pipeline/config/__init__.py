@@ -19,7 +19,7 @@ from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import MISSING, DictConfig, OmegaConf
 
-from pipeline.config.startup import collect_rarely
+from pipeline.config.startup import start_program
 
 CONF = Path(__file__).parents[2] / "conf"
 PARAMS = Path("params.yaml")
@@ -282,7 +282,7 @@ def stage(main: Callable[[Config], None]) -> Callable[[], None]:
             sys.exit(f"error: {error}")
 
     def command() -> None:
-        collect_rarely()
+        start_program()
         register_schema()
         sys.argv[1:] = arguments(sys.argv[1:], OmegaConf.load(PARAMS))  # type: ignore[arg-type]
         hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(job)()

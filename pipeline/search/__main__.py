@@ -1,8 +1,8 @@
 """`python -m pipeline.search`."""
 
-from pipeline.config.startup import collect_rarely
+from pipeline.config.startup import start_program
 
-collect_rarely()
+start_program()
 
 from pipeline.search import cli  # noqa: E402 - imports MLflow
 

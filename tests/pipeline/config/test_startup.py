@@ -1,0 +1,31 @@
+import os
+import subprocess
+import sys
+
+from support.clones import ROOT
+
+# As a locale of another encoding: the C locale, neither coerced to UTF-8 nor in UTF-8 mode.
+ASCII = {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}
+
+
+def run(*command):
+    return subprocess.run(
+        [sys.executable, *command],
+        cwd=ROOT,
+        env={**os.environ, **ASCII},
+        capture_output=True,
+        text=True,
+    )
+
+
+def test_a_program_of_ours_speaks_utf8_in_any_locale():
+    program = (
+        "import sys; from pipeline.config import cli\n"
+        "cli.run(lambda arguments: print('…', *arguments, sys.flags.utf8_mode))"
+    )
+    done = run("-c", program, "key=value")
+    assert (done.returncode, done.stdout) == (0, "… key=value 1\n"), done.stderr
+
+
+def test_without_that_the_locale_would_be_followed():
+    assert "UnicodeEncodeError" in run("-c", "print('…')").stderr
