@@ -14,18 +14,18 @@ def run(*command):
         cwd=ROOT,
         env={**os.environ, **ASCII},
         capture_output=True,
-        text=True,
+        encoding="utf-8",
     )
 
 
 def test_a_program_of_ours_speaks_utf8_in_any_locale():
     program = (
         "import sys; from pipeline.config import cli\n"
-        "cli.run(lambda arguments: print('…', *arguments, sys.flags.utf8_mode))"
+        "cli.run(lambda arguments: print('\\u2026', *arguments, sys.flags.utf8_mode))"
     )
     done = run("-c", program, "key=value")
     assert (done.returncode, done.stdout) == (0, "… key=value 1\n"), done.stderr
 
 
 def test_without_that_the_locale_would_be_followed():
-    assert "UnicodeEncodeError" in run("-c", "print('…')").stderr
+    assert "UnicodeEncodeError" in run("-c", "print('\\u2026')").stderr
