@@ -42,7 +42,10 @@ class DirectRoute(APIRoute):
         super().__init__(path, endpoint, **options)
 
         async def application(scope: Scope, receive: Receive, send: Send) -> None:
-            response = await endpoint(Request(scope, receive))
+            try:
+                response = await endpoint(Request(scope, receive))
+            except ClientDisconnect:
+                return  # nobody to answer; FastAPI's handler would log and count an error
             await response(scope, receive, send)
 
         self.app = application

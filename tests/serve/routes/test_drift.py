@@ -123,7 +123,7 @@ def test_a_window_counts_until_its_caller_has_taken_it(client, monkeypatch):
 
     assert api.portal.call(run)[0] == 503
     assert api.get("/api/window").status_code == 200
-    monkeypatch.setattr(drift, "_SECONDS", 0.1)
+    monkeypatch.setattr(drift, "_TIMEOUT_SECONDS", 0.1)
 
     async def forgotten():
         await ask(asyncio.Event())
