@@ -30,5 +30,5 @@ def test_the_image_and_both_deployments_name_it():
 
 @pytest.mark.parametrize("path", DEPLOYED)
 def test_a_deployment_serves_its_champion(path):
-    uris = re.findall(r"models:/[\w-]+@\w+", (ROOT / path).read_text())
+    uris = re.findall(r"models:/[a-z-]+@\w+", (ROOT / path).read_text())
     assert set(uris) == {f"models:/{MODEL_NAME}@champion"}
