@@ -1,4 +1,4 @@
-"""Trains anew if there is a reason to: `python -m pipeline.retrain --feedback <database> …`.
+"""Train a new model if there is a reason: `python -m pipeline.retrain --feedback <database> …`.
 
 One command for people, cron and Kubernetes. It exports the feedback if there is enough of it, runs
 the pipeline and registers the best run; the gates decide whether that becomes champion.
@@ -20,75 +20,70 @@ import numpy as np
 from mlflow.entities.model_registry import ModelVersion
 
 from pipeline.config import PARAMS, PipelineError, cli, environment, paths
-from pipeline.data import dataset
 from pipeline.registry import gates, mlflow_runs, retrain_triggers, versions
 from pipeline.registry.retrain_triggers import Finding
 from pipeline.registry.versions import CHAMPION
 from pipeline.storage.files import replacing
 from pipeline.storage.idx import read_idx
-from pipeline.user_feedback import databases as replicas
-from pipeline.user_feedback import export_file
+from pipeline.user_feedback import databases, export_file
 from serve.prediction.feedback_store import Entry
 
 logger = logging.getLogger(__name__)
 
-_PICK = re.compile(r"(?m)^data: (\S+)")
-_EXPORT = paths.FEEDBACK
-# What says on which data a model is trained; the first three an export writes.
+_DATA = re.compile(r"(?m)^data: (\S+)")
+# Files that say which data a model is trained on; `pipeline.feedback` writes the first three.
 _CHANGED = (
-    *(
-        _EXPORT,
-        _EXPORT.with_name(f"{_EXPORT.name}.dvc"),
-        Path(f"conf/data/{export_file.DATA}.yaml"),
-    ),
-    PARAMS,
+    *(paths.FEEDBACK, paths.FEEDBACK.with_name(f"{paths.FEEDBACK.name}.dvc")),
+    *(Path(f"conf/data/{export_file.DATA}.yaml"), PARAMS),
 )
 
 
 def main(arguments: list[str]) -> None:
-    """Says which reasons there are, and acts on them."""
+    """Log the reasons for and against a new model, and act on them."""
     options = _options(arguments)
-    databases = list(begun(options.feedback))
-    told = replicas.read(databases)
-    champion = versions.aliased(mlflow_runs.connect(), gates.rules().model, CHAMPION)
-    exported = enough(told)
-    data = export_file.DATA if exported else picked(environment.root() / PARAMS)
-    findings = list(_findings(champion, told, data, options))
+    files = list(existing(options.feedback))
+    entries = databases.read(files)
+    champion = _champion()
+    with_feedback = enough(entries)
+    data = export_file.DATA if with_feedback else configured_data(environment.root() / PARAMS)
+    findings = list(_findings(champion, entries, data, options))
     for finding in findings:
         logger.info("  %s  %s", "due" if finding.due else "ok ", finding.text)
     if not any(finding.due for finding in findings):
-        logger.info("No reason to train anew.")
+        logger.info("There is no reason to train a new model.")
         return
-    if exported and not options.check and not any(published()):
+    if with_feedback and not options.check and not any(mnist_files()):
         run("dvc", "repro", "fetch")
-        exported = enough(told)
-    if champion and not exported and champion.tags.get("data") == export_file.DATA:
-        # What would be trained now has not learnt from users, and the gates would not notice.
+        with_feedback = enough(entries)
+    if champion and not with_feedback and champion.tags.get("data") == export_file.DATA:
+        # A model trained without feedback would replace it, and the gates would not notice.
         logger.info(
-            "The champion, version %s, was trained with feedback: nothing is trained without.",
+            "The champion, version %s, was trained with feedback: no model is trained without.",
             champion.version,
         )
         return
     if options.check:
         logger.info("A new model is due.")
         return
-    with put_back(environment.root() / file for file in _CHANGED):
-        if exported:
-            run("python", "-m", "pipeline.feedback", *(str(path.absolute()) for path in databases))
-            pick(environment.root() / PARAMS, export_file.DATA)
+    with restored_on_failure(environment.root() / file for file in _CHANGED):
+        if with_feedback:
+            run("python", "-m", "pipeline.feedback", *(str(file.absolute()) for file in files))
+            configure_data(environment.root() / PARAMS, export_file.DATA)
         run("dvc", "repro")
     run("python", "-m", "pipeline.register")
 
 
 def _options(arguments: list[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m pipeline.retrain", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="python -m pipeline.retrain", description=__doc__, allow_abbrev=False
+    )
     parser.add_argument(
         "--feedback",
         nargs="+",
         default=[],
         type=Path,
         metavar="DATABASE",
-        help="STATE_DIR/feedback.db of each replica of the service; they may be at work",
+        help="STATE_DIR/feedback.db of each replica of the service, which may be running",
     )
     parser.add_argument(
         "--drift", type=Path, metavar="FILE", help="drift.json of python -m monitoring.drift"
@@ -97,105 +92,101 @@ def _options(arguments: list[str]) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
-def begun(databases: list[Path]) -> Iterator[Path]:
-    """Those that exist: the service makes its file with the first feedback, so before is no error.
+def existing(files: list[Path]) -> Iterator[Path]:
+    """Yield the databases that exist: the service creates its own with the first feedback.
 
     Raises:
         PipelineError: not even the folder exists, so the name is wrong.
     """
-    for database in databases:
-        if database.exists():
-            yield database
-        elif database.parent.is_dir():
-            logger.info("%s is not there: no feedback yet", database)
+    for file in files:
+        if file.exists():
+            yield file
+        elif file.parent.is_dir():
+            logger.info("%s does not exist: no feedback yet", file)
         else:
-            raise PipelineError(f"{database}: there is no folder {database.parent}")
+            raise PipelineError(f"--feedback {file}: there is no folder {file.parent}")
+
+
+def _champion() -> ModelVersion | None:
+    if not mlflow_runs.store_exists():
+        return None
+    return versions.aliased(mlflow_runs.connect(), gates.rules().model, CHAMPION)
 
 
 def _findings(
-    champion: ModelVersion | None, told: list[Entry], data: str, options: argparse.Namespace
+    champion: ModelVersion | None, entries: list[Entry], data: str, options: argparse.Namespace
 ) -> Iterator[Finding]:
     limits, now = retrain_triggers.limits(), datetime.now(UTC)
-    news = champion is not None and unknown(champion, told, data)
+    news = champion is not None and has_news(champion, entries, data)
     yield retrain_triggers.age(champion, limits.champion_days, now, news=news)
     if options.feedback:
-        yield from retrain_triggers.feedback(told, champion, limits, now)
+        yield from retrain_triggers.feedback(entries, champion, limits, now)
     if options.drift:
         yield retrain_triggers.drift(options.drift, champion, now)
 
 
-def unknown(champion: ModelVersion, told: list[Entry], data: str) -> bool:
-    """Whether the data set is another than the champion's, or holds feedback given since."""
+def has_news(champion: ModelVersion, entries: list[Entry], data: str) -> bool:
+    """Return whether the data set is not the champion's, or has feedback given since then."""
     if champion.tags.get("data", data) != data:
         return True
-    since = retrain_triggers.made(champion).isoformat(timespec="seconds")
-    return data == export_file.DATA and any(entry.given_at >= since for entry in told)
+    since = retrain_triggers.registered_at(champion).isoformat(timespec="seconds")
+    return data == export_file.DATA and any(entry.given_at >= since for entry in entries)
 
 
-def enough(told: list[Entry]) -> bool:
-    """Whether there are as many new images of feedback as `preprocess` wants; says so if not.
+def enough(entries: list[Entry]) -> bool:
+    """Return whether there are as many new images of feedback as `preprocess` wants; log if not.
 
-    Without MNIST's files all pass for new.
+    Images that MNIST has do not count: no correction may be in the validation or test set. Before
+    MNIST's files are fetched, all count.
     """
-    images, least = replicas.merge(told).export.images, export_file.rules().least
-    count = len(images) - len(known(images))
-    if count < least:
+    images = {image.tobytes() for image in databases.merge(entries).export.images}
+    new = set(images)
+    for file in mnist_files():
+        new -= set(map(np.ndarray.tobytes, read_idx(file.read_bytes(), file.name)))
+    least = export_file.rules().least
+    if len(new) < least:
         logger.info(
             "%d images of feedback, %d wanted (conf/data/%s.yaml; %d that MNIST has do not count): "
-            "trained on what params.yaml picks. The same data, settings and code give the same "
+            "the data set of params.yaml is used. The same data, settings and code give the same "
             "model.",
-            *(count, least, export_file.DATA, len(images) - count),
+            *(len(new), least, export_file.DATA, len(images) - len(new)),
         )
-    return count >= least
+    return len(new) >= least
 
 
-def published() -> Iterator[Path]:
-    """The files of MNIST's images, of whichever data set they were fetched for."""
+def mnist_files() -> Iterator[Path]:
+    """Yield the files of MNIST's images, for whichever data set they were fetched."""
     for name in ("mnist", export_file.DATA):
         yield from (environment.root() / paths.raw(name)).glob("*-images-idx3-ubyte")
 
 
-def known(images: dataset.Images) -> set[bytes]:
-    """Those that MNIST has: no correction may be of the validation or test set."""
-    told = {image.tobytes() for image in images}
-    return {
-        image
-        for file in published()
-        for image in map(np.ndarray.tobytes, read_idx(file.read_bytes(), file.name))
-        if image in told
-    }
-
-
-def picked(file: Path) -> str:
-    """The data set that `params.yaml` picks.
+def configured_data(file: Path) -> str:
+    """Return the data set of `params.yaml`.
 
     Raises:
-        PipelineError: there is no line for it.
+        PipelineError: it has not exactly one line for it.
     """
-    lines = _PICK.findall(file.read_text())
+    lines = _DATA.findall(file.read_text())
     if len(lines) != 1:
         raise PipelineError(f"{file} must have one line `data: …`")
     return str(lines[0])
 
 
-def pick(file: Path, data: str) -> None:
-    """Writes the data set into `params.yaml`, whose other lines stay.
+def configure_data(file: Path, data: str) -> None:
+    """Write the data set into `params.yaml`; its other lines stay.
 
     Raises:
-        PipelineError: there is no line for it.
+        PipelineError: it has not exactly one line for it.
     """
-    if picked(file) != data:
+    if configured_data(file) != data:
         with replacing(file) as temporary:
-            temporary.write_text(_PICK.sub(f"data: {data}", file.read_text()))
-        logger.info("%s now picks data: %s", file.name, data)
+            temporary.write_text(_DATA.sub(f"data: {data}", file.read_text()))
+        logger.info("%s now has data: %s", file.name, data)
 
 
 @contextmanager
-def put_back(files: Iterable[Path]) -> Iterator[None]:
-    """Makes the files what they were if what is done meanwhile fails, so that it can be repeated.
-
-    Those that were not there are removed.
-    """
+def restored_on_failure(files: Iterable[Path]) -> Iterator[None]:
+    """Restore the files if the block fails, so that it can be repeated; remove new ones."""
     before = {file: file.read_bytes() if file.exists() else None for file in files}
     try:
         yield
@@ -206,23 +197,23 @@ def put_back(files: Iterable[Path]) -> Iterator[None]:
             else:
                 with replacing(file) as temporary:
                     temporary.write_bytes(content)
-        logger.info("%s and the export of feedback are as they were.", PARAMS)
+        logger.info("%s and the export of feedback are restored.", PARAMS)
         raise
 
 
 def run(*arguments: str) -> None:
-    """Runs one step where it can be seen.
+    """Run one step; its output goes to the terminal.
 
     Raises:
-        PipelineError: it failed; what it printed says why.
+        PipelineError: it failed; its output says why.
     """
-    typed = shlex.join(arguments)
-    logger.info("\n$ %s", typed)
+    command = shlex.join(arguments)
+    logger.info("\n$ %s", command)
     done = subprocess.run(  # noqa: S603 - a list, no shell
         arguments, cwd=environment.root(), env=environment.for_program(), check=False
     )
     if done.returncode:
-        raise PipelineError(f"`{typed}` failed with exit code {done.returncode}")
+        raise PipelineError(f"`{command}` failed with exit code {done.returncode}")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Makes sure that MLflow has a run for each trained model: `python -m pipeline.track`."""
+"""Log each trained model to MLflow that it does not have yet: `python -m pipeline.track`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pipeline.storage.files import write_json
 
 
 def main(cfg: Config) -> None:
-    """Logs the models of `cfg.runs` that MLflow does not have yet."""
+    """Ensure an MLflow run for each model of `cfg.runs` (idempotent)."""
     client = mlflow_runs.connect()
     parent, label = environment.sweep_job()
     for run in cfg.runs:

@@ -1,1 +1,1 @@
-"""MLflow: runs, registered versions, promotion gates, retraining triggers."""
+"""MLflow: runs, registered versions, promotion gates, rollback, retraining triggers."""

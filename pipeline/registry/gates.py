@@ -1,4 +1,4 @@
-"""The gates between the best model and production: what is asked, what was measured."""
+"""Promotion gates between the best model and production: limits and measurements."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Rules:
 
 @dataclass(frozen=True)
 class Check:
-    """One gate's verdict, in words."""
+    """The outcome of one gate, in words."""
 
     gate: str
     passed: bool
@@ -54,9 +54,9 @@ def rules() -> Rules:
 def check(
     limits: Gates, candidate: Predictor, champion: Predictor | None, test: Split
 ) -> Iterator[Check]:
-    """Every gate in turn, measured now on the bundle as the registry gave it out.
+    """Measure the candidate's bundle against each gate in turn.
 
-    `champion`: the present one, if there is one that can be read.
+    Without a champion that can be read, nothing is compared with it.
     """
     predicted = candidate.probabilities(test.images).argmax(axis=1)
     right = predicted == test.labels
@@ -90,11 +90,11 @@ def check(
 
 def _not_worse(right: NDArray[np.bool_], champion: Predictor, test: Split, level: float) -> Check:
     champion_right = champion.probabilities(test.images).argmax(axis=1) == test.labels
-    found = mcnemar(right, champion_right)
-    worse = right.sum() < champion_right.sum() and found.p < level
+    p = mcnemar(right, champion_right).p
+    worse = bool(right.sum() < champion_right.sum() and p < level)
     return Check(
         "mcnemar_p",
         not worse,
         f"{'' if worse else 'not '}significantly worse than the present champion: {right.sum()} "
-        f"right, champion {champion_right.sum()} (McNemar p = {found.p:.3g})",
+        f"right, champion {champion_right.sum()} (McNemar p = {p:.3g})",
     )

@@ -1,6 +1,6 @@
-"""The Keras model of a run as an MLflow model, for whoever wants to look inside or train on.
+"""The Keras model of a run as an MLflow model, to inspect or to train further.
 
-It is not what is served; the LiteRT bundle is.
+The service does not use it: it serves the LiteRT bundle.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _SIGNATURE = ModelSignature(
 
 
 def log(folder: Path, description: dict[str, Any]) -> None:
-    """Logs the model in `folder` to the active MLflow run, with signature and input example."""
+    """Log the model in `folder` to the active MLflow run, with signature and input example."""
     model = networks.build(Model(**description["settings"]["model"]), training=False)
     model.load_weights(folder / "model.weights.h5")
     keras.config.disable_interactive_logging()
@@ -36,7 +36,7 @@ def log(folder: Path, description: dict[str, Any]) -> None:
         name="keras",
         signature=_SIGNATURE,
         input_example=np.zeros((1, SIDE, SIDE, 1), np.uint8),
-        # Told, not found out: MLflow would load the model in another process for 13 s.
+        # Given here, because MLflow would load the model in another process for 13 s to infer them.
         pip_requirements=[
             f"keras=={keras.__version__}",
             f"numpy=={np.__version__}",

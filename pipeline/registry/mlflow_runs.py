@@ -1,4 +1,4 @@
-"""One MLflow run per trained model, made from the files that DVC tracks."""
+"""One MLflow run per trained model, filled from the files that DVC tracks."""
 
 from __future__ import annotations
 
@@ -26,16 +26,15 @@ from pipeline.training import determinism
 logger = logging.getLogger(__name__)
 
 DIGEST = "model.digest"
-PARENT = "mlflow.parentRunId"  # as MLflow's page reads it
+PARENT = "mlflow.parentRunId"  # MLflow's own tag
 COMPLETE = "complete"
 _LIBRARIES = ("tensorflow", "tensorflow-cpu", "keras", "numpy", "ai-edge-litert", "mlflow", "dvc")
 
 
 def connect() -> MlflowClient:
-    """A client of the store, which is also the registry, and whose tables exist.
+    """Return a client of the store, which is also the registry; creates its tables if needed.
 
-    Processes that create the tables of one new SQLite file at the same time destroy it, so one
-    goes first.
+    Processes that create the tables of one SQLite file at the same time destroy it: hence the lock.
     """
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
@@ -49,23 +48,30 @@ def connect() -> MlflowClient:
     return client
 
 
+def store_exists() -> bool:
+    """Return whether there is a store; `connect` creates a missing SQLite file."""
+    uri = environment.tracking_uri()
+    database = uri.removeprefix("sqlite:///").partition("?")[0]
+    return not uri.startswith("sqlite:") or Path(database).exists()
+
+
 def lock(name: str = "mlflow") -> FileLock:
-    """Held while something is looked up in the store and made if it is not there."""
+    """Return a lock to hold while something is looked up in the store and created if missing."""
     folder = environment.root() / ".checkpoints"
     folder.mkdir(exist_ok=True)
     return FileLock(folder / f"{name}.lock")
 
 
 def digest(run: int) -> str:
-    """What identifies an MLflow run: the hash of all that is written into it.
+    """Return what identifies an MLflow run: the hash of all that is logged into it.
 
     Raises:
-        PipelineError: the evaluation is of another model.
+        PipelineError: the model was trained again after its evaluation.
     """
     model, evaluation = paths.model(run) / "model.json", paths.evaluation(run) / "metrics.json"
     if _json(model)["sha256"] != _json(evaluation)["sha256"]:
-        again = f"python -m pipeline.evaluate run={run}"
-        raise PipelineError(f"run {run} was trained anew after it was evaluated: {again}")
+        remedy = f"python -m pipeline.evaluate run={run}"
+        raise PipelineError(f"run {run} was trained again after its evaluation: {remedy}")
     content = b"".join(sha256(path).encode() for path in (model, evaluation, *_curves(run)))
     return hashlib.sha256(content).hexdigest()
 
@@ -73,10 +79,10 @@ def digest(run: int) -> str:
 def ensure_tracked(
     client: MlflowClient, run: int, parent: str | None = None, label: str = ""
 ) -> Run:
-    """The finished MLflow run of the model in `models/runs/<run>/`; makes it if there is none.
+    """Return the finished MLflow run of the model in `models/runs/<run>/`; log it if needed.
 
-    `parent`: id of the MLflow run whose child it must be; a sweep's record is its own, so a model
-    that is known elsewhere is logged again there. `label` is appended to the name.
+    `parent`: id of the MLflow run whose child it must be. A model that was logged outside a sweep
+    is logged again under it. `label` is appended to the name.
     """
     description = _json(paths.model(run) / "model.json")
     with lock():
@@ -85,7 +91,7 @@ def ensure_tracked(
             if found.info.status == "FINISHED" and COMPLETE in found.data.tags:
                 return found
             if found.info.status == "RUNNING" and environment.artifact_location():
-                # Only this machine writes to the store, and whoever was filling the run held the
+                # Only this machine writes to the store, and a process that fills a run holds the
                 # lock that we hold now: it was killed.
                 client.set_terminated(found.info.run_id, "FAILED")
         return _fill(client, place, run, description, parent, label)
@@ -94,14 +100,14 @@ def ensure_tracked(
 def tracked(
     client: MlflowClient, place: str, identity: str, parent: str | None = None
 ) -> list[Run]:
-    """The runs of that digest, under `parent` if there is one; finished or not."""
+    """Return the runs of that digest, under `parent` if it is given; finished or not."""
     under = f" AND tags.`{PARENT}` = '{parent}'" if parent else ""
     found: list[Run] = client.search_runs([place], f"tags.`{DIGEST}` = '{identity}'{under}")
     return found
 
 
 def run_name(run: int, name: str, label: str) -> str:
-    """What a run is called in MLflow; `label` says what sets it apart in a sweep."""
+    """Return the name of a run in MLflow; `label` holds the settings that a sweep changes."""
     return f"run-{run}-{name} {label}".rstrip()
 
 
@@ -114,10 +120,10 @@ def _json(path: Path) -> dict[str, Any]:
 
 
 def mark_half_filled(client: MlflowClient) -> list[str]:
-    """Ends the runs that were being filled when their process was killed; their names.
+    """Mark runs as failed whose process was killed while it filled them; return their names.
 
-    Whoever fills a run holds the lock that we hold meanwhile; not so on another machine, so where
-    a server is shared nothing is marked.
+    A process that fills a run holds the lock. That is not so on another machine, so nothing is
+    marked on a shared server.
     """
     if not environment.artifact_location():
         return []
@@ -131,7 +137,7 @@ def mark_half_filled(client: MlflowClient) -> list[str]:
 
 
 def experiment(client: MlflowClient, name: str) -> str:
-    """Id of the MLflow experiment of a data set; makes it if there is none."""
+    """Return the id of a data set's MLflow experiment; create it if there is none."""
     found = client.get_experiment_by_name(name)
     if not found:
         return client.create_experiment(name, environment.artifact_location())
@@ -164,7 +170,7 @@ def _fill(
         from pipeline.registry import keras_flavor
 
         keras_flavor.log(paths.model(run), description)
-        # Last: whoever looks for a model takes a run without this tag for a half-filled one.
+        # Last: a run without this tag counts as half-filled.
         mlflow.set_tag(COMPLETE, "true")
     logger.info("MLflow: logged %s", name)
     return client.get_run(created.info.run_id)
@@ -188,30 +194,28 @@ def _tags(run: int, description: dict[str, Any]) -> dict[str, str]:
 
 
 def _lock_entry(stage: str) -> str:
-    """Hash of the stage's entry in `dvc.lock`; empty where the stage was run by hand."""
-    lock_file = Path("dvc.lock")
-    if not lock_file.exists():
-        return ""
-    content: Any = OmegaConf.to_container(OmegaConf.load(lock_file))
-    entry = content["stages"].get(stage)
+    """Return the hash of the stage's entry in `dvc.lock`; empty if the stage was run by hand."""
+    file = Path("dvc.lock")
+    content: Any = OmegaConf.to_container(OmegaConf.load(file)) if file.exists() else {}
+    entry = content.get("stages", {}).get(stage)
     return hashlib.sha256(json.dumps(entry, sort_keys=True).encode()).hexdigest() if entry else ""
 
 
 def _metrics(run: int) -> Iterator[Metric]:
-    """Per epoch what DVCLive wrote, and at the end what `evaluate` found, with every digit."""
+    """Yield DVCLive's metrics per epoch, then those of `evaluate`, also by digit."""
     now, epoch = int(time.time() * 1000), 0
     for curve in _curves(run):
         with curve.open(newline="") as file:
             for row in csv.DictReader(file, delimiter="\t"):
                 epoch = int(row["step"])
                 yield Metric(curve.stem, float(row[curve.stem]), now, epoch)
-    figures = _json(paths.evaluation(run) / "metrics.json")
-    for name, value in figures.items():
+    evaluated = _json(paths.evaluation(run) / "metrics.json")
+    for name, value in evaluated.items():
         # One step later: MLflow shows the last value of a name as its result.
         if isinstance(value, int | float) and name != "run":
             yield Metric(name, value, now, epoch + 1)
     for name in ("recall", "precision"):
-        for digit, value in enumerate(figures[name]):
+        for digit, value in enumerate(evaluated[name]):
             yield Metric(f"{name}_{digit}", value, now, epoch + 1)
 
 

@@ -1,4 +1,4 @@
-"""The reasons to train anew: drift, wrong answers that users told of, age."""
+"""Retraining triggers: data drift, wrong answers by feedback, the champion's age."""
 
 from __future__ import annotations
 
@@ -16,6 +16,8 @@ from pipeline.config import PipelineError, rules
 from pipeline.registry.versions import PROMOTED
 from serve.prediction.feedback_store import Entry
 
+_MAX_REPORT_AGE = timedelta(days=1)  # an older drift report says nothing about today
+
 
 @dataclass
 class Limits:
@@ -29,7 +31,7 @@ class Limits:
 
 @dataclass(frozen=True)
 class Finding:
-    """One possible reason in words, and whether it is one."""
+    """One possible reason in words, and whether it makes a new model due."""
 
     due: bool
     text: str
@@ -41,68 +43,68 @@ def limits() -> Limits:
 
 
 def age(champion: ModelVersion | None, days: float, now: datetime, *, news: bool) -> Finding:
-    """Whether the champion was promoted too long ago, or there is none.
+    """Find whether there is no champion, or it was promoted more than `days` ago.
 
-    `news`: whether there is anything to train on that it was not trained on. Without, training
-    would give it again, and again the next day.
+    `news`: whether there are data that it was not trained on. Without them training would give the
+    same model, and again the next day.
     """
     if champion is None:
         return Finding(True, "the registry has no champion")
-    old = (now - _promoted(champion)) / timedelta(days=1)
+    promoted = champion.tags.get(PROMOTED)
+    since = datetime.fromisoformat(promoted) if promoted else registered_at(champion)
+    old = (now - since) / timedelta(days=1)
     text = (
         f"the champion, version {champion.version}, is {old:.1f} days old, at most {days:g} wanted"
     )
     if old > days and not news:
-        return Finding(False, f"{text}, but its data are all there is")
+        return Finding(False, f"{text}, but there are no data that it was not trained on")
     return Finding(old > days, text)
 
 
-def made(version: ModelVersion) -> datetime:
-    """When the version was registered."""
+def registered_at(version: ModelVersion) -> datetime:
+    """Return when the version was registered."""
     return datetime.fromtimestamp(version.creation_timestamp / 1000, UTC)
 
 
-def _promoted(champion: ModelVersion) -> datetime:
-    promoted = champion.tags.get(PROMOTED)
-    return datetime.fromisoformat(promoted) if promoted else made(champion)
-
-
 def feedback(
-    told: Iterable[Entry], champion: ModelVersion | None, limits: Limits, now: datetime
+    entries: Iterable[Entry], champion: ModelVersion | None, limits: Limits, now: datetime
 ) -> Iterator[Finding]:
-    """How often each version was right, as users see it; the champion's share decides."""
+    """Find each version's share of right answers by recent feedback; the champion's decides."""
     since = (now - timedelta(days=limits.feedback_days)).isoformat(timespec="seconds")
-    given, right = Counter[str](), Counter[str]()
-    for entry in told:
+    total, right = Counter[str](), Counter[str]()
+    for entry in entries:
         if entry.given_at >= since:
-            given[entry.model_version] += 1
+            total[entry.model_version] += 1
             right[entry.model_version] += entry.label == entry.prediction
     serving = str(champion.version) if champion else None
-    for version, count in sorted(given.items()):
+    for version, count in sorted(total.items()):
         share = right[version] / count
-        text = f"version {version} was right in {right[version]} of {count} ({share:.1%}) feedbacks"
+        text = (
+            f"version {version} was right in {right[version]} of {count} ({share:.1%}) feedbacks "
+            f"since {since[:10]}"
+        )
         if version != serving:
-            yield Finding(False, f"{text} since {since[:10]}; it is not the champion")
+            yield Finding(False, f"{text}; it is not the champion")
         elif count < limits.feedback_images:
-            yield Finding(False, f"{text} since {since[:10]}; {limits.feedback_images} would count")
+            yield Finding(False, f"{text}; {limits.feedback_images} would count")
         else:
             wanted = f"at least {limits.feedback_accuracy:.1%} wanted"
-            yield Finding(share < limits.feedback_accuracy, f"{text} since {since[:10]}, {wanted}")
-    if serving not in given:
+            yield Finding(share < limits.feedback_accuracy, f"{text}, {wanted}")
+    if serving not in total:
         yield Finding(False, f"no feedback on the champion since {since[:10]}")
 
 
 def drift(report: Path, champion: ModelVersion | None, now: datetime) -> Finding:
-    """What the drift job found at its last check, if that is of the champion and of today.
+    """Find what the drift job's last check says, if it is of the champion and of today.
 
     Raises:
-        PipelineError: the file is missing, or says nothing about drift.
+        PipelineError: the file is missing, or is no report of the drift job.
     """
     try:
-        about = json.loads(report.read_bytes())
-        found, version = about["drift"], about["model_version"]
-        checked = datetime.fromisoformat(about["checked"])
-        old = now - checked > timedelta(days=1)  # a TypeError of a date without a zone
+        content = json.loads(report.read_bytes())
+        found, version = content["drift"], content["model_version"]
+        checked = datetime.fromisoformat(content["checked"])
+        old = now - checked > _MAX_REPORT_AGE  # a TypeError of a date without a zone
     except FileNotFoundError:
         raise PipelineError(f"{report} is missing: python -m monitoring.drift writes it") from None
     except (ValueError, KeyError, TypeError) as error:

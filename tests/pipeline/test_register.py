@@ -8,7 +8,7 @@ from pipeline import compare, register
 from pipeline.config import PipelineError, paths
 from pipeline.data import dataset
 from pipeline.data.dataset import Splits
-from pipeline.registry import gates, mlflow_runs, versions
+from pipeline.registry import gates, mlflow_runs, promotion, versions
 from pipeline.storage import files
 from serve.models.predictor import Predictor
 
@@ -214,7 +214,7 @@ def test_a_new_registry_does_not_forget_a_rollback(easy, configured, caplog, mon
 
 def test_a_promotion_that_was_cut_off_is_finished(easy, caplog, monkeypatch):
     with monkeypatch.context() as patch:
-        patch.setattr(versions, "settle", lambda *_: None)
+        patch.setattr(promotion, "finish", lambda *_: None)
         said(caplog)
     assert not paths.PROMOTIONS.exists()
     said(caplog)
@@ -238,7 +238,7 @@ def test_a_spoilt_bundle_is_not_registered(easy):
 def test_a_run_trained_anew_by_hand_is_not_taken_for_the_champion(easy):
     described = json.loads((paths.model(3) / "model.json").read_text())
     files.write_json(paths.model(3) / "model.json", described | {"sha256": "another"})
-    with pytest.raises(PipelineError, match="run 3 was trained anew since the comparison"):
+    with pytest.raises(PipelineError, match="run 3 was trained again"):
         register.main([])
     assert aliases() == {}
 

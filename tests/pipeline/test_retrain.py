@@ -50,7 +50,7 @@ def said(caplog, *arguments):
 
 
 def test_without_a_reason_nothing_runs(champion, steps, caplog):
-    assert "No reason to train anew" in said(caplog)
+    assert "no reason to train" in said(caplog)
     assert steps == []
 
 
@@ -88,7 +88,7 @@ def test_wrong_answers_are_exported_and_trained_on(champion, steps, workspace, c
     assert steps == [("dvc", "repro", "fetch"), export, *PIPELINE]
     assert picked(workspace) == "mnist_feedback"
     before = (workspace / "params.yaml").read_text()
-    assert "now picks" not in said(caplog, "--feedback", "1.db", "2.db")
+    assert "now has data" not in said(caplog, "--feedback", "1.db", "2.db")
     assert (workspace / "params.yaml").read_text() == before
 
 
@@ -148,7 +148,7 @@ def test_no_feedback_yet_is_no_error_but_a_wrong_folder_is(champion, steps, work
 def test_params_without_one_pick_are_refused(tmp_path, text):
     (tmp_path / "params.yaml").write_text(text)
     with pytest.raises(PipelineError, match="one line `data:"):
-        retrain.pick(tmp_path / "params.yaml", "mnist_feedback")
+        retrain.configure_data(tmp_path / "params.yaml", "mnist_feedback")
 
 
 def test_a_step_that_fails_ends_it_with_its_name(workspace):
@@ -162,7 +162,7 @@ def test_a_champion_that_learnt_from_feedback_is_not_replaced_without(
 ):
     mlflow_runs.connect().set_model_version_tag(gates.rules().model, "1", "data", "mnist_feedback")
     drifted(workspace)
-    assert "nothing is trained without" in said(caplog, "--drift", "drift.json")
+    assert "no model is trained without" in said(caplog, "--drift", "drift.json")
     assert steps == []
 
 
@@ -171,9 +171,9 @@ def test_only_feedback_given_since_is_news(champion):
     client.set_model_version_tag(model, "1", "data", "mnist_feedback")
     version = client.get_model_version(model, "1")
     before, after = (entry(1)._replace(given_at=at) for at in ("2020-01-01", "2999-01-01"))
-    assert not retrain.unknown(version, [before], "mnist_feedback")
-    assert retrain.unknown(version, [before, after], "mnist_feedback")
-    assert retrain.unknown(version, [], "mnist")
+    assert not retrain.has_news(version, [before], "mnist_feedback")
+    assert retrain.has_news(version, [before, after], "mnist_feedback")
+    assert retrain.has_news(version, [], "mnist")
 
 
 @pytest.mark.parametrize("failing", ["pipeline.feedback", "repro"])

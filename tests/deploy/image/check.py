@@ -191,7 +191,7 @@ python -m pipeline.retrain --check --drift /report/drift.json
 ! touch /work/written
 """
     said = in_workspace(image, script, MLFLOW_TRACKING_URI=registry.uri)
-    assert "No reason to train anew." in said, said
+    assert "There is no reason to train a new model." in said, said
     seconds = time.monotonic() - began
     holds("trainer: Git, DVC, fetch, drift and the reasons to train", f"{seconds:.0f} s")
 
