@@ -283,14 +283,26 @@ def test_a_spoilt_champion_does_not_stand_in_the_way(easy, built, configured, ca
     assert "version 2 is the champion, in place of version 1." in said(caplog)
 
 
-def test_another_data_set_is_not_registered(easy, caplog):
+def test_another_data_set_is_not_registered_and_makes_no_store(easy, built, caplog):
     described = json.loads((paths.CHAMPION / "model.json").read_text())
     described["data"]["name"] = "digits"
     files.write_json(paths.CHAMPION / "model.json", described)
     assert "Models of data=digits are not registered" in said(caplog)
-    assert aliases() == {}
+    assert not (built / "mlflow.db").exists()
 
 
-def test_before_the_pipeline_has_run_it_says_so(workspace):
-    with pytest.raises(PipelineError, match="is missing: dvc repro"):
-        register.main([])
+@pytest.mark.parametrize(("options", "reason"), [([], "dvc repro"), (["--rollback"], "no earlier")])
+def test_before_the_pipeline_has_run_it_refuses_and_makes_no_store(
+    workspace, monkeypatch, options, reason
+):
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    with pytest.raises(PipelineError, match=reason):
+        register.main(options)
+    assert not (workspace / "mlflow.db").exists()
+
+
+@pytest.mark.parametrize("option", ["--promot", "--roll"])
+def test_an_option_is_not_taken_for_another(option, capsys):
+    with pytest.raises(SystemExit):
+        register.main([option])
+    assert option in capsys.readouterr().err

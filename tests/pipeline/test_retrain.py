@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 
 import numpy as np
 import pytest
+from mlflow.entities.model_registry import ModelVersion
 from support.feedback_entries import database, entry, noise
 
 from pipeline import retrain
@@ -132,10 +133,17 @@ def test_right_answers_are_no_reason_however_many(champion, steps, workspace, ca
     assert steps == []
 
 
-def test_a_check_runs_nothing(steps, workspace, caplog):
+def test_a_check_runs_nothing_and_makes_no_store(steps, workspace, caplog):
     assert "A new model is due" in said(caplog, "--check")
     assert steps == []
     assert picked(workspace) == "mnist"
+    assert not (workspace / "mlflow.db").exists()
+
+
+def test_an_option_is_not_taken_for_another(capsys):
+    with pytest.raises(SystemExit):
+        retrain.main(["--chec"])
+    assert "--chec" in capsys.readouterr().err
 
 
 def test_no_feedback_yet_is_no_error_but_a_wrong_folder_is(champion, steps, workspace, caplog):
@@ -166,13 +174,16 @@ def test_a_champion_that_learnt_from_feedback_is_not_replaced_without(
     assert steps == []
 
 
-def test_only_feedback_given_since_is_news(champion):
-    client, model = mlflow_runs.connect(), gates.rules().model
-    client.set_model_version_tag(model, "1", "data", "mnist_feedback")
-    version = client.get_model_version(model, "1")
-    before, after = (entry(1)._replace(given_at=at) for at in ("2020-01-01", "2999-01-01"))
+def test_only_feedback_given_since_is_news():
+    registered = datetime(2026, 6, 30, 12, tzinfo=UTC)
+    version = ModelVersion("digits", "1", int(registered.timestamp() * 1000))
+    version.tags["data"] = "mnist_feedback"
+    before, then = (
+        entry(1)._replace(given_at=at)
+        for at in ("2026-06-30T11:59:59+00:00", "2026-06-30T12:00:00+00:00")
+    )
     assert not retrain.has_news(version, [before], "mnist_feedback")
-    assert retrain.has_news(version, [before, after], "mnist_feedback")
+    assert retrain.has_news(version, [before, then], "mnist_feedback")
     assert retrain.has_news(version, [], "mnist")
 
 

@@ -67,10 +67,11 @@ def test_the_champions_share_of_right_answers_decides(right, due):
     assert "since 2026-06-20, at least 90.0% wanted" in finding.text
 
 
-def test_few_feedbacks_decide_nothing():
-    (finding,) = found(given(19, 0))
-    assert not finding.due
-    assert "20 would count" in finding.text
+@pytest.mark.parametrize(("count", "due"), [(19, False), (20, True), (21, True)])
+def test_few_feedbacks_decide_nothing(count, due):
+    (finding,) = found(given(count, 0))
+    assert finding.due is due
+    assert ("; 20 would count" in finding.text) is not due
 
 
 def test_other_versions_are_told_of_and_decide_nothing():
@@ -80,10 +81,11 @@ def test_other_versions_are_told_of_and_decide_nothing():
     assert "not the champion" in first.text
 
 
-def test_feedback_of_long_ago_is_not_counted():
-    (finding,) = found(given(40, 0, days=10.1), given(20, 20))
-    assert not finding.due
-    assert "20 of 20" in finding.text
+@pytest.mark.parametrize(("days", "counted"), [(9.9, True), (10, True), (10.1, False)])
+def test_feedback_of_long_ago_is_not_counted(days, counted):
+    (finding,) = found(given(40, 0, days=days), given(20, 20))
+    assert finding.due is counted
+    assert f"20 of {60 if counted else 20}" in finding.text
 
 
 @pytest.mark.parametrize("serving", ["4", None])
@@ -98,13 +100,21 @@ def checked(folder, drift=True, version="3", hours=1.0):
     return retrain_triggers.drift(report, champion(), NOW)
 
 
-@pytest.mark.parametrize("drift", [True, False])
-def test_the_drift_job_is_believed(tmp_path, drift):
-    assert checked(tmp_path, drift).due is drift
+@pytest.mark.parametrize(("drift", "text"), [(True, "says drift"), (False, "says no drift")])
+@pytest.mark.parametrize("hours", [1, 24])
+def test_the_drift_job_is_believed(tmp_path, drift, text, hours):
+    finding = checked(tmp_path, drift, hours=hours)
+    assert finding.due is drift
+    assert finding.text.endswith(text)
+
+
+def test_drift_is_a_reason_without_a_champion(tmp_path):
+    checked(tmp_path)
+    assert retrain_triggers.drift(tmp_path / "drift.json", None, NOW).due
 
 
 @pytest.mark.parametrize(
-    ("other", "why"), [({"version": "2"}, "not the champion"), ({"hours": 25}, "on 2026-06-29")]
+    ("other", "why"), [({"version": "2"}, "not the champion"), ({"hours": 24.01}, "on 2026-06-29")]
 )
 def test_drift_of_another_model_or_day_is_no_reason(tmp_path, other, why):
     finding = checked(tmp_path, **other)

@@ -1,0 +1,89 @@
+"""The promotion gates, each at its limit."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from pipeline.data.dataset import Split
+from pipeline.evaluation.significance import mcnemar
+from pipeline.registry import gates
+from pipeline.registry.gates import Gates
+
+LABELS = (np.arange(200) % 10).astype(np.uint8)
+TEST = Split(np.zeros((200, 28, 28), np.uint8), LABELS, np.arange(200, dtype=np.int32))
+EASY = Gates(test_accuracy=0.0, recall=0.0, latency_ms_p99=9.0, bundle_bytes=1_001, mcnemar_p=0.05)
+
+
+def predictor(*wrong, size=1_000):
+    """Answers each test image right but those at `wrong`."""
+    answers = LABELS.copy()
+    answers[list(wrong)] = (answers[list(wrong)] + 1) % 10
+    return SimpleNamespace(size=size, probabilities=lambda images: np.eye(10)[answers])
+
+
+@pytest.fixture(autouse=True)
+def _latency(monkeypatch):
+    monkeypatch.setattr(gates.latency, "latency", lambda predict, images: (1.0, 8.0))
+
+
+def checks(candidate, champion=None, **limits):
+    found = gates.check(Gates(**(vars(EASY) | limits)), candidate, champion, TEST)
+    return {check.gate: check for check in found}
+
+
+def passed(*arguments, **limits):
+    return {gate for gate, check in checks(*arguments, **limits).items() if check.passed}
+
+
+def test_what_passes_all_gates_says_what_was_measured():
+    found = checks(predictor(0, 1, 11))
+    assert all(check.passed for check in found.values())
+    assert [check.finding for check in found.values()] == [
+        "test accuracy 0.9850, at least 0.0 wanted",
+        "lowest recall 0.9000 (digit 1), at least 0.0 wanted",
+        "p99 latency of one image 8.00 ms, below 9 wanted",
+        "bundle 0.00 MB, below 0.001001 wanted",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("gate", "lenient", "strict"),
+    [
+        ("test_accuracy", 0.985, 0.9851),
+        ("recall", 0.9, 0.9001),
+        ("latency_ms_p99", 8.01, 8.0),
+        ("bundle_bytes", 1_001, 1_000),
+    ],
+)
+def test_a_gate_has_its_limit(gate, lenient, strict):
+    candidate = predictor(0, 1, 11)
+    assert gate in passed(candidate, **{gate: lenient})
+    assert passed(candidate, **{gate: strict}) == {*vars(EASY)} - {gate, "mcnemar_p"}
+
+
+def test_a_significantly_worse_candidate_fails():
+    candidate, champion = predictor(*range(6)), predictor()
+    p = mcnemar(np.arange(200) >= 6, np.ones(200, bool)).p
+    assert p < 0.05
+    found = checks(candidate, champion)["mcnemar_p"]
+    assert not found.passed
+    assert found.finding == (
+        "significantly worse than the present champion: 194 right, champion 200 "
+        f"(McNemar p = {p:.3g})"
+    )
+    assert "mcnemar_p" in passed(candidate, champion, mcnemar_p=p)
+    assert "mcnemar_p" not in passed(candidate, champion, mcnemar_p=p * 1.001)
+
+
+def test_an_equal_or_better_candidate_passes():
+    found = checks(predictor(), predictor(*range(6)))["mcnemar_p"]
+    assert found.passed
+    assert found.finding.startswith("not significantly worse")
+    assert "mcnemar_p" in passed(predictor(0), predictor(1), mcnemar_p=2.0)
+
+
+def test_the_rules_in_force_are_complete():
+    rules = gates.rules()
+    assert rules.data
+    assert all(limit > 0 for limit in vars(rules.gates).values())
