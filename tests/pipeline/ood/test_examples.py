@@ -18,9 +18,30 @@ def digits():
     return some_digits(7)
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _few():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(examples, "_EVALUATED", 20)
+        yield
+
+
 @pytest.fixture(scope="module")
 def fresh(digits):
     return examples.for_evaluation(digits, 42)
+
+
+# Mean brightness of each kind: the order and use of random numbers decide models/ and data/.
+BRIGHTNESS = {
+    **{"letters": 43.6, "signs": 40.9, "scribbles": 47.5, "photographs": 23.6, "noise": 25.6},
+    **{"scrambled digits": 38.4, "two digits": 37.0, "other scripts": 48.9, "pictograms": 44.7},
+    **{"redrawn digits": 42.5, "printed digits": 32.9, "pen-drawn digits": 31.4},
+}
+
+
+def test_the_drawings_are_the_same_as_ever(fresh):
+    assert {kind: images.mean() for kind, images in fresh.items()} == pytest.approx(
+        BRIGHTNESS, abs=0.1
+    )
 
 
 def test_each_kind_is_there_and_normalised(fresh):
@@ -50,7 +71,9 @@ def test_the_seed_decides(digits, fresh):
 def test_what_is_fitted_has_its_labels_and_nothing_that_is_evaluated(fresh):
     train = some_digits(8)
     drawn = examples.for_training(train, 42)
-    assert len(drawn.images) == len(drawn.labels)
+    assert len(drawn.images) == len(drawn.labels) == 143
+    assert (drawn.labels == examples.NOT_A_DIGIT).sum() == 42
+    assert drawn.images[80:].mean() == pytest.approx(39.5, abs=0.1)
     np.testing.assert_array_equal(drawn.images[:80], train.images)
     np.testing.assert_array_equal(drawn.labels[:80], train.labels)
     assert set(drawn.labels) == {*range(10), examples.NOT_A_DIGIT}
