@@ -122,14 +122,6 @@ def test_other_validation_images_make_the_order_a_rough_one(laboratory, compared
     assert "B reads better than A, although worse on validation images" in text
 
 
-def test_equal_experiments_are_called_equal(laboratory, compared):
-    laboratory.experiment("one", wrong=[3])
-    laboratory.experiment("two", wrong=[3], settings={"epochs": 9})
-    _, text, _ = compared()
-    assert "A and B give the same answer to every test image" in text
-    assert "None." in text
-
-
 def test_of_too_many_the_best_are_compared(three, compared, monkeypatch):
     monkeypatch.setattr(pairwise, "MAX_CANDIDATES", 2)
     _, text, said = compared()

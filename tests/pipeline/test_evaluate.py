@@ -62,14 +62,10 @@ def test_confidences_are_calibrated_by_the_temperature_of_the_model(cfg, trained
         assert arrays["probabilities"][0, 0] == pytest.approx(odds / (odds + 9), rel=1e-4)
 
 
-def test_without_feedback_there_are_no_figures_on_it(cfg, trained):
-    evaluate.main(cfg)
-    assert not [key for key in read_figures() if "feedback" in key]
-
-
 def test_feedback_is_judged_apart_and_as_the_model_saw_it(cfg, trained):
     evaluate.main(cfg)
     plain = read_figures()
+    assert "feedback" not in str(plain.keys())
     moved = np.roll(trained.test.images, 3, axis=1)  # placed anew they would be other digits
     labels = Predictor(paths.model(3)).probabilities(moved).argmax(axis=1).astype(np.uint8)
     assert (labels != np.arange(100) % 10).mean() > 0.8

@@ -48,11 +48,6 @@ def test_a_class_that_is_absent_or_never_predicted_counts_as_zero():
     assert metrics.precision(confusion).tolist() == [0] * 10
 
 
-def test_one_image_of_a_class_is_enough():
-    confusion = metrics.confusion_matrix(np.array([3], np.uint8), np.array([3], np.uint8))
-    assert metrics.recall(confusion)[3] == metrics.precision(confusion)[3] == 1
-
-
 def test_loss_of_an_impossible_truth_is_large_and_finite():
     certain = np.array([[1, 0], [1, 0]], np.float32)
     assert 40 < metrics.log_loss(certain, np.array([0, 1], np.uint8)) < 50
@@ -64,15 +59,11 @@ def made_up(confidence, right):
     return probabilities, np.where(right, 0, 1).astype(np.uint8)
 
 
-def test_the_calibrated_have_no_calibration_error():
-    probabilities, labels = made_up(0.75, np.arange(1000) % 4 != 0)
-    assert metrics.calibration_error(metrics.reliability(probabilities, labels)) < 1e-6
-
-
-def test_the_overconfident_have_a_calibration_error_of_their_excess():
-    probabilities, labels = made_up(0.9, np.arange(1000) % 2 == 0)
-    error = metrics.calibration_error(metrics.reliability(probabilities, labels))
-    assert error == pytest.approx(0.4, abs=1e-6)
+@pytest.mark.parametrize(("confidence", "every", "error"), [(0.5, 2, 0), (0.9, 2, 0.4)])
+def test_calibration_error_is_the_excess_of_confidence(confidence, every, error):
+    probabilities, labels = made_up(confidence, np.arange(1000) % every == 0)
+    found = metrics.calibration_error(metrics.reliability(probabilities, labels))
+    assert found == pytest.approx(error, abs=1e-6)
 
 
 def test_bins_hold_every_image_once(answers):
@@ -96,10 +87,6 @@ def test_a_bin_holds_its_upper_edge_and_not_its_lower(confidence, place):
     assert bins.images.tolist() == [int(number == place) for number in range(4)]
     assert bins.confidence[place] == pytest.approx(confidence)
     assert bins.accuracy.tolist() == bins.images.tolist()
-
-
-def test_there_are_fifteen_bins_of_which_full_confidence_is_in_the_last():
-    assert metrics.reliability(*made_up(1.0, np.array([True]))).images.tolist() == [0] * 14 + [1]
 
 
 def metrics_of(val_accuracy, val_loss=0.1, test_accuracy=0.9):

@@ -51,9 +51,9 @@ class Server(ThreadingHTTPServer):
         self.released = threading.Event()  # ends what stalls
         self.url = f"http://127.0.0.1:{self.server_port}"
 
-    def offer(self, folder, files, level=9):
+    def offer(self, folder, files):
         for name, content in files.items():
-            self.files[f"/{folder}/{name}.gz"] = gzip.compress(content, level, mtime=0)
+            self.files[f"/{folder}/{name}.gz"] = gzip.compress(content, mtime=0)
         return f"{self.url}/{folder}"
 
     def handle_error(self, request, client_address):
@@ -108,10 +108,6 @@ def compress_if_accepted(handler, content):
         handler.answer(200, content)
 
 
-def redirect_to_itself(handler, content):
-    handler.answer(302, b"", Location=handler.path)
-
-
 @pytest.fixture
 def server():
     with Server() as server:
@@ -154,10 +150,8 @@ def npz(**arrays):
 # Kinds of mirrors
 
 
-@pytest.mark.parametrize("level", [1, 9])
-def test_compressed_files_of_a_web_folder_are_decompressed(server, raw, level):
-    """Mirrors compress differently: the hashes are those of the decompressed files."""
-    complete(raw, HASHES, [server.offer("mnist", PUBLISHED, level) + "/"])
+def test_compressed_files_of_a_web_folder_are_decompressed(server, raw):
+    complete(raw, HASHES, [server.offer("mnist", PUBLISHED) + "/"])
     assert contents(raw) == PUBLISHED
     assert {path.stat().st_mode & 0o777 for path in raw.iterdir()} == {0o644}
 
@@ -288,12 +282,6 @@ def test_a_refusal_is_final(server, raw, code):
     assert server.paths.count(f"/{IMAGES}.gz") == 1
 
 
-def test_redirects_in_a_circle_end(server, raw):
-    server.script[f"/{IMAGES}.gz"] = [redirect_to_itself] * 100
-    with pytest.raises(MirrorError, match="redirects"):
-        complete(raw, HASHES, [server.url])
-
-
 def test_without_a_network_the_public_mirrors_are_given_up_in_half_a_minute(
     raw, monkeypatch, configured
 ):
@@ -313,19 +301,6 @@ def test_without_a_network_the_public_mirrors_are_given_up_in_half_a_minute(
     assert time.monotonic() - started < 30
 
 
-def test_a_proxy_is_used(server, raw, monkeypatch):
-    monkeypatch.delenv("NO_PROXY")
-    monkeypatch.delenv("no_proxy", raising=False)
-    for name in ("http_proxy", "HTTP_PROXY"):
-        monkeypatch.setenv(name, server.url)
-    server.files = {
-        f"http://mirror.invalid/mnist/{name}.gz": gzip.compress(content)
-        for name, content in PUBLISHED.items()
-    }
-    complete(raw, HASHES, ["http://mirror.invalid/mnist"])
-    assert contents(raw) == PUBLISHED
-
-
 def test_a_terminal_shows_progress(server, raw, capsys, monkeypatch):
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
     complete(raw, HASHES, [server.offer("mnist", PUBLISHED)])
@@ -337,11 +312,13 @@ def test_a_terminal_shows_progress(server, raw, capsys, monkeypatch):
 
 def test_the_error_lists_each_mirror_with_its_reason(server, raw, tmp_path):
     server.files[f"/page/{IMAGES}.gz"] = b"<!DOCTYPE html>"
-    (tmp_path / "locked").write_bytes(b"a file")
+    circle = f"/circle/{IMAGES}.gz"
+    server.script[circle] = [lambda handler, _: handler.answer(302, b"", Location=circle)] * 99
     mirrors = {
         "no/such/folder": "no such folder",
         f"{server.url}/empty": rf"{IMAGES}\.gz: HTTP 404 Not Found.* \(and 3 more of these",
         f"{server.url}/page": rf"{IMAGES}\.gz: Not a gzipped file",
+        f"{server.url}/circle": "Exceeded 30 redirects",
         "http://127.0.0.1:1/refused/": "Connection refused",
         "http://[bad": "Failed to parse",
         "http://": "Invalid URL",
@@ -358,16 +335,9 @@ def test_the_error_lists_each_mirror_with_its_reason(server, raw, tmp_path):
 def test_no_password_shows_in_log_or_message(server, raw, caplog, capfd):
     caplog.set_level("DEBUG")
     host = server.url.removeprefix("http://")
+    places = (f"{host}/empty", "127.0.0.1:1/refused", "[bad/")
     with pytest.raises(MirrorError) as failure:
-        complete(
-            raw,
-            HASHES,
-            [
-                f"http://user:secret@{host}/empty",
-                "http://user:secret@127.0.0.1:1/refused",
-                "http://user:secret@[bad/",
-            ],
-        )
+        complete(raw, HASHES, [f"http://user:secret@{place}" for place in places])
     server.offer("mnist", PUBLISHED)
     complete(raw, HASHES, [f"http://user:secret@{host}/mnist"])
     printed = "".join(capfd.readouterr())

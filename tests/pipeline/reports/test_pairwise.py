@@ -1,4 +1,5 @@
 import numpy as np
+import pytest
 from support.candidates import LABELS, TEST, candidate, result
 
 from pipeline.data.dataset import Split
@@ -69,41 +70,58 @@ def test_the_more_comparisons_the_less_one_of_them_says():
     assert not among[0].significant
 
 
-def test_a_clear_difference_is_unlikely_to_be_chance():
-    (test,) = compare_pairs(candidate([0], val=0.95), candidate(range(1, 31)))
-    assert pairwise.verdict(test) == (
-        "A reads better than B",
-        "A misreads 1 image that B reads right, B misreads 30 images that A reads right: "
-        "with p < 0.0001 the difference is unlikely to be chance",
-    )
+@pytest.mark.parametrize(
+    ("best", "other", "verdict"),
+    [
+        (
+            candidate([0], val=0.95),
+            candidate(range(1, 31)),
+            (
+                "A reads better than B",
+                "A misreads 1 image that B reads right, B misreads 30 images that A reads right: "
+                "with p < 0.0001 the difference is unlikely to be chance",
+            ),
+        ),
+        (
+            candidate([0, 1], val=0.95),
+            candidate([1, 2, 3]),
+            (
+                "No significant difference between A and B",
+                "A misreads 1 image that B reads right, B misreads 2 images that A reads right: "
+                "with p = 1.00 that could well be chance",
+            ),
+        ),
+        (
+            candidate([5], val=0.95),
+            candidate([5]),
+            (
+                "A and B give the same answer to every test image",
+                "Though they are different models",
+            ),
+        ),
+        (
+            candidate([5], sha="ab"),
+            candidate([5], sha="ab"),
+            ("A and B give the same answer to every test image", "They are the same file"),
+        ),
+    ],
+    ids=["clear", "small", "equal answers", "same file"],
+)
+def test_the_verdict_says_what_was_found_and_why(best, other, verdict):
+    (test,) = compare_pairs(best, other)
+    assert pairwise.verdict(test) == verdict
 
 
-def test_it_admits_that_the_one_chosen_reads_worse():
-    (test,) = compare_pairs(candidate(range(30), val=0.95), candidate())
-    finding, _ = pairwise.verdict(test)
-    assert finding == "B reads better than A, although worse on validation images"
-
-
-def test_a_small_difference_could_be_chance():
-    (test,) = compare_pairs(candidate([0, 1], val=0.95), candidate([1, 2, 3]))
-    finding, grounds = pairwise.verdict(test)
-    assert finding == "No significant difference between A and B"
-    assert grounds.startswith("A misreads 1 image that B reads right, B misreads 2 images that A")
-    assert grounds.endswith("with p = 1.00 that could well be chance")
-
-
-def test_equal_answers_are_called_that_and_not_tested_away():
-    (test,) = compare_pairs(candidate([5], val=0.95), candidate([5]))
-    finding, grounds = pairwise.verdict(test)
-    assert finding == "A and B give the same answer to every test image"
-    assert grounds == "Though they are different models"
-    (test,) = compare_pairs(candidate([5], sha="ab"), candidate([5], sha="ab"))
-    assert pairwise.verdict(test)[1] == "They are the same file"
-
-
-def test_the_same_images_misread_otherwise_tell_nothing():
-    (test,) = compare_pairs(candidate([5], val=0.95), candidate([5], shift=2))
-    assert pairwise.verdict(test)[0] == "A and B misread the same test images"
+@pytest.mark.parametrize(
+    ("best", "other", "finding"),
+    [
+        (range(30), candidate(), "B reads better than A, although worse on validation images"),
+        ([5], candidate([5], shift=2), "A and B misread the same test images"),
+    ],
+)
+def test_the_verdict_admits_what_the_choice_does_not_show(best, other, finding):
+    (test,) = compare_pairs(candidate(best, val=0.95), other)
+    assert pairwise.verdict(test)[0] == finding
 
 
 def test_the_same_file_under_two_names_is_noticed():

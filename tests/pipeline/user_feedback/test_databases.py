@@ -26,22 +26,17 @@ def test_images_are_sorted_by_their_bytes_in_any_order_of_entries():
 
 
 def test_an_image_with_two_entries_is_exported_once():
-    found = merge(entry(1), entry(2, image=noise(1), label=1, prediction=7), entry(3))
-    assert len(found.export) == 2
-    assert (found.requests, found.repeated, found.disputed) == (3, 1, 0)
-    assert found.confirmed == 2  # by the first of the two
+    corrected = entry(4, prediction=5)
+    found = merge(entry(1), entry(2, image=noise(1), label=1, prediction=7), entry(3), corrected)
+    assert len(found.export) == 3
+    assert (found.requests, found.repeated, found.disputed) == (4, 1, 0)
+    assert found.confirmed == 2  # the repeated one by the first of its two entries
 
 
 def test_an_image_with_two_labels_is_dropped_and_counted():
     found = merge(entry(1), entry(2, image=noise(1), label=4), entry(3))
     assert [*found.export.labels] == [3]
     assert found.disputed == 1
-
-
-def test_corrections_and_confirmations_are_told_apart():
-    found = merge(entry(1), entry(2, prediction=5), entry(3, prediction=5))
-    assert len(found.export) == 3
-    assert found.confirmed == 1
 
 
 @pytest.mark.parametrize(
@@ -99,9 +94,6 @@ def test_another_file_is_refused_by_name(tmp_path, content):
     (tmp_path / "other.db").write_bytes(content)
     with pytest.raises(PipelineError, match=r"other\.db cannot be read as feedback"):
         databases.read([tmp_path / "other.db"])
-
-
-def test_a_folder_is_refused_by_name(tmp_path):
     with pytest.raises(PipelineError, match="cannot be read as feedback"):
         databases.read([tmp_path])
 
