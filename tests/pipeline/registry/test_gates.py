@@ -37,13 +37,13 @@ def passed(*arguments, **limits):
 
 
 def test_what_passes_all_gates_says_what_was_measured():
-    found = checks(predictor(0, 1, 11))
+    found = checks(predictor(0, 1, 11, size=2_000_000), bundle_bytes=10_000_000)
     assert all(check.passed for check in found.values())
     assert [check.finding for check in found.values()] == [
         "test accuracy 0.9850, at least 0.0 wanted",
         "lowest recall 0.9000 (digit 1), at least 0.0 wanted",
         "p99 latency of one image 8.00 ms, below 9 wanted",
-        "bundle 0.00 MB, below 0.001001 wanted",
+        "bundle 2.00 MB, below 10 wanted",
     ]
 
 

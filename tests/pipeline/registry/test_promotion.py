@@ -175,16 +175,20 @@ def test_without_a_champion_there_is_nothing_to_roll_back(client, register):
 def test_a_rollback_is_remembered_until_the_next_promotion(client, register):
     one, two = register(1.0), register(2.0)
     promoted(client, one, two)
+    assert rollback.rolled_back_at(fresh(client, one)) is None, "replaced, not rolled back"
     rollback.roll_back(client, MODEL)
     at = promotion.history()[-1]["at"]
     assert rollback.rolled_back_at(fresh(client, two)) == at
-    client.delete_model_version_tag(MODEL, two.version, versions.ROLLED_BACK)
-    assert rollback.rolled_back_at(fresh(client, two)) == at, "by the history alone"
     promoted(client, two)
+    assert versions.ROLLED_BACK not in fresh(client, two).tags
     assert rollback.rolled_back_at(fresh(client, two)) is None
     rollback.roll_back(client, MODEL)
+    at = promotion.history()[-1]["at"]
+    client.delete_model_version_tag(MODEL, two.version, versions.ROLLED_BACK)
+    assert rollback.rolled_back_at(fresh(client, two)) == at, "by the history alone"
+    client.set_model_version_tag(MODEL, two.version, versions.ROLLED_BACK, "some time")
     paths.PROMOTIONS.unlink()
-    assert rollback.rolled_back_at(fresh(client, two)), "by the tag alone"
+    assert rollback.rolled_back_at(fresh(client, two)) == "some time", "by the tag alone"
 
 
 def test_a_torn_line_of_the_history_is_left_out(client, register):
