@@ -40,8 +40,7 @@ def main(cfg: Config) -> None:
     best_run = best.model["run"]
     comparison = compare_runs(runs, best_run)
 
-    flat = {key: best.metrics[key] for key in METRICS} | feedback_metrics(best.metrics)
-    write_json(paths.METRICS, flat)
+    write_json(paths.METRICS, selected(best.metrics, METRICS))
     write_json(paths.COMPARISON, comparison)
     write_settings(paths.BEST, best.model)
     write_curves(paths.PLOTS / "curves.csv", runs)
@@ -49,7 +48,9 @@ def main(cfg: Config) -> None:
     copy_plots(paths.PLOTS, best_run, cfg.data.name)
     write_bundle(paths.CHAMPION, best, cfg.data.name)
     write_page(paths.PAGE, candidates)
-    draw(paths.PLOTS, sorted(candidates, key=lambda candidate: candidate.place))
+    drawn = sorted(candidates, key=lambda candidate: candidate.place)
+    theme.save(plots.learning_curves(drawn, "accuracy", "loss"), paths.PLOTS / "curves.png")
+    theme.save(plots.accuracy_intervals(drawn), paths.PLOTS / "accuracy.png")
     tables.show(comparison)
 
 
@@ -61,9 +62,10 @@ def warn_of_leftovers(runs: list[int]) -> None:
                 logger.warning("%s is no run of params.yaml, but in dvc.lock: rm -r %s", path, path)
 
 
-def feedback_metrics(metrics: dict[str, Any]) -> dict[str, Any]:
-    """Return the metrics on the users' feedback, if there are any."""
-    return {key: metrics[key] for key in _FEEDBACK_METRICS if key in metrics}
+def selected(metrics: dict[str, Any], names: Sequence[str]) -> dict[str, Any]:
+    """Return the named metrics and those on the users' feedback, if there are any."""
+    on_feedback = [name for name in _FEEDBACK_METRICS if name in metrics]
+    return {name: metrics[name] for name in (*names, *on_feedback)}
 
 
 def compare_runs(runs: dict[int, Result], best: int) -> dict[str, Any]:
@@ -80,8 +82,7 @@ def compare_runs(runs: dict[int, Result], best: int) -> dict[str, Any]:
         "best": best,
         "runs": {
             str(run): {
-                **{key: result.metrics[key] for key in (*METRICS, *_DETAILS)},
-                **feedback_metrics(result.metrics),
+                **selected(result.metrics, (*METRICS, *_DETAILS)),
                 "mcnemar_p": against_best.get(run),
             }
             for run, result in runs.items()
@@ -105,12 +106,6 @@ def write_curves(path: Path, runs: dict[int, Result]) -> None:
         for run, result in runs.items():
             columns = (result.curves[name] for name in ("step", *CURVE_METRICS))
             writer.writerows((run, *row) for row in zip(*columns, strict=True))
-
-
-def draw(folder: Path, candidates: Sequence[Candidate]) -> None:
-    """Draw the plots of all runs for `dvc plots`."""
-    theme.save(plots.learning_curves(candidates, "accuracy", "loss"), folder / "curves.png")
-    theme.save(plots.accuracy_intervals(candidates), folder / "accuracy.png")
 
 
 def copy(source: Path, target: Path, command: str) -> None:
@@ -147,7 +142,7 @@ def write_bundle(folder: Path, best: Result, data: str) -> None:
         (reference, evaluate),
     ):
         copy(source, folder / source.name, command)
-    tested = {key: best.metrics[key] for key in _TEST_METRICS} | feedback_metrics(best.metrics)
+    tested = selected(best.metrics, _TEST_METRICS)
     description = best.model | {
         "metrics": best.model["metrics"] | tested,
         "likelihood": {key: best.metrics["likelihood"][key] for key in ("sha256", "threshold")},

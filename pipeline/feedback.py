@@ -13,10 +13,8 @@ import re
 import subprocess
 from pathlib import Path
 
-import numpy as np
-
 from pipeline.config import PipelineError, cli, environment, paths
-from pipeline.data.dataset import CLASSES
+from pipeline.data.dataset import digit_counts
 from pipeline.storage.files import replacing, sha256
 from pipeline.user_feedback import databases, export_file
 from pipeline.user_feedback.databases import Merged
@@ -66,7 +64,6 @@ def _options(arguments: list[str]) -> argparse.Namespace:
 def summary(merged: Merged) -> str:
     """Return lines that count what is exported, and what is dropped and why."""
     labels = merged.export.labels
-    counts = np.bincount(labels, minlength=CLASSES)
     dropped = {
         "requests repeat an image": merged.repeated,
         "requests without a digit or a picture: dropped": merged.unusable,
@@ -77,7 +74,7 @@ def summary(merged: Merged) -> str:
         f"{merged.requests:,} requests with feedback",
         *(f"  {count:,} {why}" for why, count in dropped.items() if count),
         f"{len(labels):,} images: {merged.confirmed:,} confirmed, {corrected:,} corrected",
-        "  " + ", ".join(f"{digit}: {count:,}" for digit, count in enumerate(counts)),
+        "  " + ", ".join(f"{digit}: {count:,}" for digit, count in digit_counts(labels).items()),
     ]
     return "\n".join(lines)
 

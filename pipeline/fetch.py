@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Collection, Iterator
-from contextlib import contextmanager
+from collections.abc import Collection
 from pathlib import Path
 
 from pipeline.config import Config, Data, Feedback, Format, PipelineError, environment, paths, stage
@@ -22,29 +21,21 @@ def main(cfg: Config) -> None:
         PipelineError: no mirror has one of the files, or the folder cannot be written.
     """
     folder = paths.raw(cfg.data.name)
-    with _writing(folder):
+    try:
         folder.mkdir(parents=True, exist_ok=True)
-        try:
-            download.complete(folder, cfg.data.files, mirrors(cfg.data))
-        except download.MirrorError as error:
-            raise PipelineError(f"{error}\n{_way_out(cfg.data)}") from None
+        download.complete(folder, cfg.data.files, mirrors(cfg.data))
         names = set(cfg.data.files)
         if cfg.data.feedback:
             names.add(add_feedback(folder, cfg.data.feedback))
         remove_others(folder, names)
-    log.info("%s is complete", folder)
-
-
-@contextmanager
-def _writing(folder: Path) -> Iterator[None]:
-    """Turn an error of the disk into one that says how to mend it."""
-    try:
-        yield
+    except download.MirrorError as error:
+        raise PipelineError(f"{error}\n{_way_out(cfg.data)}") from None
     except OSError as error:
         raise PipelineError(
             f"cannot write to {folder.absolute()}: {error.strerror or error}. It must be a folder "
             "that you may write to, on a disk with room for it: see `ls -ld` and `df -h`"
         ) from error
+    log.info("%s is complete", folder)
 
 
 def mirrors(data: Data) -> list[str]:
@@ -73,15 +64,13 @@ def add_feedback(folder: Path, feedback: Feedback) -> str:
     export = "python -m pipeline.feedback <STATE_DIR>/feedback.db"
     if feedback.sha256 is None:
         raise PipelineError(f"no feedback of users is exported yet: {export}")
-    for file in (copy, source):
-        if file.exists() and sha256(file) == feedback.sha256:
-            break
-    else:
+    right = [file for file in (copy, source) if file.exists() and sha256(file) == feedback.sha256]
+    if not right:
         raise PipelineError(
             f"{paths.FEEDBACK} is missing, or its SHA-256 is not {feedback.sha256[:8]}… as the "
             f"configuration says: dvc pull {paths.FEEDBACK}.dvc, or export it again: {export}"
         )
-    if file == source:
+    if copy not in right:
         with replacing(copy) as temporary:
             shutil.copyfile(source, temporary)
     return copy.name

@@ -165,7 +165,7 @@ def statistics(split: Split) -> dict[str, object]:
     content = b"".join(array.tobytes() for array in (split.images, split.labels, split.index))
     return {
         "count": len(split),
-        "digits": {str(d): n for d, n in enumerate(_per_digit(split.labels))},
+        "digits": dataset.digit_counts(split.labels),
         "mean": round(float(mean), 6),
         "std": round(float(np.sqrt(share @ (pixel - mean) ** 2)), 6),
         "ink": round(float(1 - share[0]), 6),
@@ -179,13 +179,9 @@ def write_classes(splits: Splits, path: Path) -> None:
         table = csv.writer(file, lineterminator="\n")
         table.writerow(["split", "digit", "count", "share"])
         for name in NAMES:
-            counts = _per_digit(getattr(splits, name).labels)
-            for digit, count in enumerate(counts):
-                table.writerow([name, digit, count, round(count / sum(counts), 6)])
-
-
-def _per_digit(labels: Labels) -> list[int]:
-    return [int(count) for count in np.bincount(labels, minlength=CLASSES)]
+            labels = getattr(splits, name).labels
+            for digit, count in dataset.digit_counts(labels).items():
+                table.writerow([name, digit, count, round(count / len(labels), 6)])
 
 
 if __name__ == "__main__":

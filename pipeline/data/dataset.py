@@ -18,6 +18,11 @@ Images = NDArray[np.uint8]
 Labels = NDArray[np.uint8]
 
 
+def digit_counts(labels: Labels) -> dict[str, int]:
+    """Return the number of images of each digit."""
+    return {str(digit): int(n) for digit, n in enumerate(np.bincount(labels, minlength=CLASSES))}
+
+
 @dataclass(frozen=True)
 class Split:
     """Part of a data set.

@@ -71,10 +71,10 @@ def complete(folder: Path, files: Mapping[str, str], mirrors: Iterable[str]) -> 
         failed = _fetch(folder, {name: files[name] for name in wanted}, place)
         wanted = list(failed)
         if failed:
-            reason, more = next(iter(failed.values())), len(failed) - 1
-            same = len(set(failed.values())) == 1
-            others = "" if same else f" (and {more} more of these files failed)"
-            tried.append(without_password(f"  {place}: {reason}{others}"))
+            reason, *others = dict.fromkeys(failed.values())
+            if others:
+                reason += f" (and {len(failed) - 1} more of these files failed)"
+            tried.append(without_password(f"  {place}: {reason}"))
             log.info("%s", tried[-1].strip())
     if wanted:
         raise MirrorError("\n".join([f"could not get {', '.join(wanted)}; tried", *tried]))

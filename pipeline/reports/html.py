@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from base64 import b64encode
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -30,18 +30,17 @@ def fill(name: str, content: Mapping[str, Any]) -> str:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    filters: dict[str, Callable[..., Any]] = {
-        "hundredths": tables.hundredths,
-        "size": tables.size,
-        "percent": lambda share: f"{tables.hundredths(share)}\N{NO-BREAK SPACE}%",
-        "svg": lambda plot: _uri("image/svg+xml", plot.encode()),
-        "png": lambda content: _uri("image/png", content),
-        "digit": lambda pixels: _uri("image/png", digit_png(pixels)),
-        "confused": confused,
-        "disputed": lambda candidate, other: pairwise.disputed(candidate, other).tolist(),
-        "css": lambda candidate: theme.css_colour(candidate.place),
-    }
-    environment.filters |= filters
+    environment.filters.update(
+        hundredths=tables.hundredths,
+        size=tables.size,
+        percent=lambda share: f"{tables.hundredths(share)}\N{NO-BREAK SPACE}%",
+        svg=lambda plot: _uri("image/svg+xml", plot.encode()),
+        png=lambda content: _uri("image/png", content),
+        digit=lambda pixels: _uri("image/png", digit_png(pixels)),
+        confused=confused,
+        disputed=lambda candidate, other: pairwise.disputed(candidate, other).tolist(),
+        css=lambda candidate: theme.css_colour(candidate.place),
+    )
     return environment.get_template(name).render(content)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import count
 from string import ascii_uppercase
 
 import numpy as np
@@ -49,28 +50,17 @@ def of_experiments(candidates: Iterable[Candidate]) -> list[list[Candidate]]:
 
     The groups come in the order of their best.
     """
-    groups: list[list[Candidate]] = []
+    groups: dict[tuple[bytes, bytes], list[Candidate]] = {}
     for candidate in sorted(candidates, key=lambda c: metrics.rank(c.result.metrics, c.name)):
-        for group in groups:
-            if _same(group[0].test, candidate.test):
-                group.append(candidate)
-                break
-        else:
-            groups.append([candidate])
-    places = iter(range(sum(map(len, groups))))
-    return [[_at(candidate, next(places)) for candidate in group] for group in groups]
+        assert candidate.test
+        images = candidate.test.images.tobytes(), candidate.test.labels.tobytes()
+        groups.setdefault(images, []).append(candidate)
+    places = count()
+    return [[_at(candidate, next(places)) for candidate in group] for group in groups.values()]
 
 
 def _at(candidate: Candidate, place: int) -> Candidate:
     return replace(candidate, place=place, label=ascii_uppercase[place])
-
-
-def _same(first: Split | None, second: Split | None) -> bool:
-    assert first is not None
-    assert second is not None
-    return np.array_equal(first.images, second.images) and np.array_equal(
-        first.labels, second.labels
-    )
 
 
 def labels(groups: Sequence[Group]) -> list[str]:
@@ -126,12 +116,12 @@ def compare_pairs(groups: Iterable[Group]) -> list[PairwiseTest]:
 
 def verdict(test: PairwiseTest) -> tuple[str, str]:
     """Return the test in words: the finding and its grounds."""
-    first, second = test.best.label, test.other.label
-    finding, grounds = _verdict(test, first, second)
+    finding, grounds = _verdict(test)
     return finding[0].upper() + finding[1:], grounds[0].upper() + grounds[1:]
 
 
-def _verdict(test: PairwiseTest, first: str, second: str) -> tuple[str, str]:
+def _verdict(test: PairwiseTest) -> tuple[str, str]:
+    first, second = test.best.label, test.other.label
     if np.array_equal(test.best.result.answers, test.other.result.answers):
         same = test.best.result.model["sha256"] == test.other.result.model["sha256"]
         grounds = "they are the same file" if same else "though they are different models"

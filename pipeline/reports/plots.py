@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import pairwise
-from typing import Any
 
 import matplotlib
 import numpy as np
@@ -38,8 +36,8 @@ def confusion_matrix(confusion: Counts) -> Figure:
         if count:
             heavy = right or count > most / 2
             weight = "bold" if heavy else "normal"
-            style: dict[str, Any] = {"ha": "center", "va": "center", "size": 8, "weight": weight}
-            axes.text(predicted, actual, f"{count}", **style)
+            place = (predicted, actual)
+            axes.text(*place, f"{count}", size=8, weight=weight, ha="center", va="center")
     digits = range(len(confusion))
     axes.set(xlim=(-0.5, len(confusion) - 0.5), ylim=(len(confusion) - 0.5, -0.5), aspect="equal")
     axes.set(xticks=digits, yticks=digits, xlabel="predicted digit", ylabel="true digit")
@@ -165,13 +163,10 @@ def _label_ends(axes: Axes, candidates: Sequence[Candidate], name: str) -> None:
 
 def _apart(wanted: Sequence[float], gap: float = 0.055, top: float = 1.0) -> list[float]:
     """Return heights in the order of the wanted ones, a gap between each two, none over `top`."""
-    order = np.argsort(wanted, kind="stable")
-    heights = np.array(wanted, dtype=float)
-    for below, above in pairwise(order):
-        heights[above] = max(heights[above], heights[below] + gap)
-    for place in order[::-1]:
-        heights[place] = min(heights[place], top)
-        top = heights[place] - gap
+    order, steps = np.argsort(wanted, kind="stable"), gap * np.arange(len(wanted))
+    raised = np.maximum.accumulate(np.array(wanted)[order] - steps) + steps
+    heights = np.empty(len(wanted))
+    heights[order] = np.minimum(raised, top - steps[::-1])
     return [float(height) for height in heights]
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Container, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -26,7 +26,6 @@ COLUMNS = {
     "size": "size",
     "p": "p against the best (Holm)",
 }
-_LEFT = ("name",)
 _UNBOUNDED = 1000  # characters: where no terminal sets a limit
 _GAP = 2
 _NAME = 28  # characters: a longer name may be folded
@@ -62,7 +61,7 @@ def cells(metrics: dict[str, Any]) -> dict[str, str]:
 
 def table(comparison: dict[str, Any]) -> Table:
     """Return the runs side by side, at most 100 characters wide; the best one is bold."""
-    result = _empty(COLUMNS, _LEFT)
+    result = _empty(COLUMNS)
     for run, cells in rows(comparison).items():
         result.add_row(*cells, style="bold green" if run == comparison["best"] else None)
     return result
@@ -109,7 +108,7 @@ def show_named(
     used = sum(column.width for column in columns)
     least = min(_NAME, _longest(names))
     width = min(_longest(names), max(room - used, least))
-    result = _empty(("name", *(column.title for column in columns)), _LEFT)
+    result = _empty(("name", *(column.title for column in columns)))
     folded = [fold(name, width) for name in names]
     for *texts, style in zip(folded, *(column.cells for column in columns), styles, strict=True):
         result.add_row(*map(Text, texts), style=style)
@@ -134,11 +133,11 @@ def _longest(names: Sequence[str]) -> int:
     return max(map(len, names))
 
 
-def _empty(titles: Iterable[str], left: Container[str]) -> Table:
+def _empty(titles: Iterable[str]) -> Table:
     """Return a table without rules, whose cells keep their line breaks and get no others."""
     result = Table(box=None, pad_edge=False, padding=(0, _GAP, 0, 0), header_style="dim")
     for title in titles:
-        justify: Literal["left", "right"] = "left" if title in left else "right"
+        justify: Literal["left", "right"] = "left" if title == "name" else "right"
         result.add_column(title, justify=justify, vertical="bottom", no_wrap=True)
     return result
 

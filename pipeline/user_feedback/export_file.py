@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from pipeline.config import Data, Feedback, PipelineError
 from pipeline.config import rules as config_rules
-from pipeline.data.dataset import CLASSES, SIDE, Images, Labels, Split, Splits
+from pipeline.data.dataset import CLASSES, SIDE, Images, Labels, Split, Splits, digit_counts
 from pipeline.storage.files import write_arrays
 
 DATA = "mnist_feedback"
@@ -112,8 +112,8 @@ def join(
         "above_share": int((offered & ~added).sum()),
         "train": int(added.sum()),
         "train_share": round(int(added.sum()) / len(train), 6),
-        "train_digits": _per_digit(export.labels[added]),
-        "held_out_digits": _per_digit(export.labels[held_out]),
+        "train_digits": digit_counts(export.labels[added]),
+        "held_out_digits": digit_counts(export.labels[held_out]),
     }
     return Splits(train, splits.validation, splits.test, feedback.where(held_out)), counts
 
@@ -140,7 +140,3 @@ def _capped(
         places = np.flatnonzero(offered & (labels == digit))
         added[places[np.argsort(-draws[places], kind="stable")][:most]] = True
     return added
-
-
-def _per_digit(labels: Labels) -> dict[str, int]:
-    return {str(d): int(n) for d, n in enumerate(np.bincount(labels, minlength=CLASSES))}

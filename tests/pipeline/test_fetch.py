@@ -92,9 +92,6 @@ def test_without_a_mirror_the_error_names_the_way_out(fetch_from):
     assert "  nowhere: no such folder" in str(failure.value)
     for hope in ("MNIST_MIRROR=<folder or URL>", "data=digits", "make demo"):
         assert hope in str(failure.value)
-
-
-def test_other_data_has_another_way_out(fetch_from):
     with pytest.raises(PipelineError, match=r"conf/data/digits\.yaml") as failure:
         fetch_from("nowhere", data="digits")
     assert "MNIST_MIRROR" not in str(failure.value)

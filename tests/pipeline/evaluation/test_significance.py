@@ -22,14 +22,10 @@ def test_mcnemar_is_symmetrical():
     assert there.p == binomtest(there.only_first, there.only_first + there.only_second).pvalue
 
 
-def test_mcnemar_sees_no_difference_between_equals():
-    right = np.arange(50) % 7 != 0
-    assert significance.mcnemar(right, right) == (0, 0, 1.0)
-
-
 def test_mcnemar_knows_what_chance_does_not_do():
     first, second = np.ones(1000, bool), np.arange(1000) >= 20
     assert significance.mcnemar(first, second) == (20, 0, pytest.approx(2 * 0.5**20))
+    assert significance.mcnemar(second, second) == (0, 0, 1.0)
 
 
 def test_holm_corrects_as_published():
@@ -40,8 +36,6 @@ def test_holm_corrects_as_published():
     assert significance.holm([]) == []
 
 
-@pytest.mark.parametrize(
-    ("p", "significant"), [(0.0, True), (0.049, True), (1 - 0.95, False), (0.051, False)]
-)
-def test_a_p_below_five_per_cent_is_significant(p, significant):
-    assert significance.is_significant(p) is significant
+def test_a_p_below_five_per_cent_is_significant():
+    p_values = (0.0, 0.049, 1 - 0.95, 0.051)
+    assert [significance.is_significant(p) for p in p_values] == [True, True, False, False]

@@ -78,9 +78,6 @@ def test_confusion_shows_each_number_but_zero():
 
 def test_mistakes_carry_their_captions():
     assert texts(mistakes(3)) == ["0 → 0", "1 → 0", "2 → 0"]
-
-
-def test_no_mistakes_is_a_picture_too():
     assert texts(mistakes(0)) == ["no mistakes"]
 
 
