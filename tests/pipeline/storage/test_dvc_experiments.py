@@ -26,14 +26,6 @@ def test_experiments_are_listed_without_dvcs_bookkeeping(laboratory):
     assert {experiment.baseline for experiment in found} == {laboratory.git("rev-parse", "HEAD")}
 
 
-def test_those_of_head_are_those_that_started_there(laboratory):
-    assert dvc_experiments.of_head() == []
-    laboratory.experiment("old")
-    laboratory.commit("next")
-    laboratory.experiment("new")
-    assert names(dvc_experiments.of_head()) == ["new"]
-
-
 def test_an_experiment_a_branch_and_a_commit_are_found(laboratory):
     commit = laboratory.experiment("tried")
     assert dvc_experiments.find("tried").commit == commit
@@ -45,7 +37,9 @@ def test_an_experiment_a_branch_and_a_commit_are_found(laboratory):
 def test_of_namesakes_that_of_head_is_meant(laboratory):
     laboratory.experiment("twice")
     laboratory.commit("next")
+    assert dvc_experiments.of_head() == []
     ours = laboratory.experiment("twice", wrong=[1])
+    assert names(dvc_experiments.of_head()) == ["twice"]
     assert dvc_experiments.find("twice").commit == ours
     laboratory.commit("and next")
     with pytest.raises(PipelineError, match=f"several.*twice; take one of .*{ours[:9]}"):
@@ -81,10 +75,6 @@ def test_outputs_come_out_of_the_cache_whole_or_in_part(laboratory, tmp_path):
     assert figures["errors"] == 1
     assert [path.name for path in (folder / paths.model(2)).iterdir()] == ["model.json"]
     assert laboratory.git("status", "--porcelain") == ""
-
-
-def test_a_lost_cache_is_an_error_that_says_so(laboratory, tmp_path):
-    laboratory.experiment("tried")
     shutil.rmtree(laboratory.folder / ".dvc" / "cache")
     with pytest.raises(PipelineError, match="tried: reports/train is not in DVC's cache: dvc"):
         dvc_experiments.checkout(dvc_experiments.find("tried"), tmp_path / "out", paths.CURVES)

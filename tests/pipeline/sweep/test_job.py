@@ -129,6 +129,12 @@ def test_the_same_settings_are_not_made_twice(made):
     assert not sweep_job.log_of(folder, same).exists()
     (other,) = jobs("run=3", "seed=8", "epochs=3", "data=digits")
     assert sweep_job.existing(other) is None
+    head = made.repository.git("rev-parse", "HEAD")
+    made.repository.git("commit", "-q", "--allow-empty", "-m", "next")
+    try:
+        assert sweep_job.existing(made.job) is None, "it is of an older commit"
+    finally:
+        made.repository.git("reset", "-q", "--soft", head)
 
 
 def test_an_experiment_with_the_digest_but_other_settings_is_refused(made):
@@ -141,26 +147,12 @@ def test_an_experiment_with_the_digest_but_other_settings_is_refused(made):
     assert not sweep_job.log_of(folder, other).exists()
 
 
-def test_an_experiment_of_an_older_commit_is_not_taken(made):
-    head = made.repository.git("rev-parse", "HEAD")
-    made.repository.git("commit", "-q", "--allow-empty", "-m", "next")
-    try:
-        assert sweep_job.existing(made.job) is None
-    finally:
-        made.repository.git("reset", "-q", "--soft", head)
-
-
-def in_place_of_track(repository, code):
-    package = repository.folder / "pipeline"
-    package.mkdir(exist_ok=True)
-    (package / "__init__.py").touch()
-    (package / "track.py").write_text(code)
-
-
 def test_its_outputs_are_given_to_track_with_its_place_in_mlflow(made):
     """`pipeline.track` is replaced by one that notes what it is given."""
-    in_place_of_track(
-        made.repository,
+    package = made.repository.folder / "pipeline"
+    package.mkdir()
+    (package / "__init__.py").touch()
+    (package / "track.py").write_text(
         "import json, os, pathlib, sys\n"
         "names = 'SWEEP_PARENT', 'SWEEP_LABEL', 'DVC_EXP_NAME', 'DVC_EXP_BASELINE_REV'\n"
         "given = {name: os.environ[name] for name in names} | {'arguments': sys.argv[1:]}\n"
@@ -185,9 +177,7 @@ def test_its_outputs_are_given_to_track_with_its_place_in_mlflow(made):
         "reports/train/3/made",
     ]
 
-
-def test_a_model_that_mlflow_did_not_get_is_named_with_the_reason(made):
-    in_place_of_track(made.repository, "import sys; sys.exit('error: no space left')")
+    (package / "track.py").write_text("import sys; sys.exit('error: no space left')")
     with pytest.raises(PipelineError, match=f"{re.escape(made.job.name)}.*no space left"):
         sweep_job.track(made.job, made.experiment, None)
 
@@ -296,21 +286,6 @@ def test_only_a_busy_dvc_is_started_again(repository, job, monkeypatch, error, s
     assert (repository.folder / "logs" / "starts").read_text() == "x" * starts
 
 
-def test_states_are_kept_in_files(job, tmp_path):
-    assert sweep_job.read(tmp_path, job) is None
-    state = State("failed", 12.5, pid=7, seconds=3.0, reason="é")
-    sweep_job.write(tmp_path, job, state)
-    assert sweep_job.read(tmp_path, job) == state
-
-
-def test_the_better_job_comes_first():
-    def state(accuracy, loss):
-        return State("done", 0.0, val_accuracy=accuracy, val_loss=loss)
-
-    best, tied, worse = state(0.9, 0.1), state(0.9, 0.2), state(0.8, 0.05)
-    assert sorted([worse, tied, best], key=State.rank) == [best, tied, worse]
-
-
 @pytest.mark.parametrize("host", [sweep_job.HOST, "elsewhere"])
 def test_an_orphan_of_this_machine_is_ended(job, tmp_path, host):
     with subprocess.Popen(["sleep", "600"], start_new_session=True) as orphan:
@@ -324,8 +299,6 @@ def test_an_orphan_of_this_machine_is_ended(job, tmp_path, host):
     assert state.state == "stopped"
     assert state.seconds >= 5
     assert ("elsewhere" in state.reason) == (host == "elsewhere")
-
-
-def test_a_worker_that_ended_before_dvc_began_leaves_nothing_to_end(job, tmp_path):
+    # Without a pid the worker ended before DVC began: nothing is left to end.
     sweep_job.end_orphan(tmp_path, job, State("running", time.time()))
     assert sweep_job.read(tmp_path, job).state == "stopped"

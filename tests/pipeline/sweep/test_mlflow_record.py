@@ -55,12 +55,6 @@ def status(client, run):
     return client.get_run(run).info.status
 
 
-def children(client, parent):
-    run = client.get_run(parent)
-    under = f"tags.`{mlflow_runs.PARENT}` = '{parent}'"
-    return client.search_runs([run.info.experiment_id], under)
-
-
 def test_a_sweep_has_a_run_that_says_what_was_typed(client, found, folder):
     parent = client.get_run(opened(client, found, folder, "run=1,2", "name=my model"))
     assert parent.info.status == "RUNNING"
@@ -80,24 +74,14 @@ def test_the_same_jobs_have_the_same_run_and_others_another(client, found, folde
     assert opened(client, jobs("run=1,2", "epochs=8", "data=digits"), folder) != first
 
 
-def test_it_ends_with_its_best_childs_figures(client, found, folder):
-    parent = opened(client, found, folder)
-    outcomes = list(zip(found, [done(0.9, 0.2, "worse"), done(0.9, 0.1, "best")], strict=True))
-    mlflow_record.close_parent(client, parent, outcomes, interrupted=False)
-    run = client.get_run(parent)
-    assert run.info.status == "FINISHED"
-    assert run.data.metrics == {"val_accuracy": 0.9, "val_loss": 0.1}
-    assert run.data.tags["best"] == "best"
-
-
 @pytest.mark.parametrize(
     ("states", "interrupted", "ends"),
     [
         ([done(), FAILED], False, "FAILED"),
-        ([done(), None], False, "FAILED"),
+        ([FAILED, None], False, "FAILED"),
         ([done(), None], True, "KILLED"),
         ([None, None], True, "KILLED"),
-        ([done(), done()], True, "FINISHED"),
+        ([done(0.9, 0.2, "worse"), done(0.9, 0.1)], True, "FINISHED"),
     ],
 )
 def test_it_ends_as_its_jobs_did(client, found, folder, states, interrupted, ends):
@@ -106,33 +90,31 @@ def test_it_ends_as_its_jobs_did(client, found, folder, states, interrupted, end
     mlflow_record.close_parent(client, parent, outcomes, interrupted=interrupted)
     run = client.get_run(parent)
     assert run.info.status == ends
-    assert ("best" in run.data.tags) == (states[0] is not None)
+    expected = {"val_accuracy": 0.9, "val_loss": states[1].val_loss if ends == "FINISHED" else 0.5}
+    finished = any(state and state.state == "done" for state in states)
+    assert run.data.metrics == (expected if finished else {})
+    assert run.data.tags.get("best") == ("exp" if finished else None)
 
 
 @pytest.mark.parametrize(
     ("state", "ends", "error"),
     [(FAILED, "FAILED", "ValueError: no"), (State("stopped", 0.0), "KILLED", "stopped")],
 )
-def test_a_job_that_came_to_nothing_is_a_child_that_says_why(
-    client, found, folder, state, ends, error
+@pytest.mark.parametrize("swept", [True, False])
+def test_a_job_that_came_to_nothing_has_a_run_that_says_why(
+    client, found, folder, state, ends, error, swept
 ):
-    parent = opened(client, found, folder)
+    parent = opened(client, found, folder) if swept else None
     log = sweep_job.log_of(folder, found[1])
     mlflow_record.complete(client, found[1], state, parent, log)
-    (child,) = children(client, parent)
+    place = client.get_experiment_by_name("digits").experiment_id
+    (child,) = (run for run in client.search_runs([place]) if run.info.run_id != parent)
+    assert child.data.tags.get(mlflow_runs.PARENT) == parent
     assert child.info.status == ends
     assert child.info.run_name == "run-2-enhanced epochs=9 data=digits"
     assert child.data.tags["error"] == error
     assert child.data.tags["log"] == str(log)
     assert child.data.params == {"run": "2", "epochs": "9", "data": "digits"}
-
-
-def test_a_job_alone_that_fails_has_no_parent(client, found, folder):
-    mlflow_record.complete(client, found[0], FAILED, None, folder / "log")
-    place = client.get_experiment_by_name("digits").experiment_id
-    (run,) = client.search_runs([place])
-    assert run.info.status == "FAILED"
-    assert mlflow_runs.PARENT not in run.data.tags
 
 
 @pytest.fixture
@@ -152,40 +134,31 @@ def experiment(repository):
     return done()
 
 
-def known(client, parent=None, *, whole=True, status="FINISHED"):
-    tags = {mlflow_runs.DIGEST: "abc"}
-    if whole:
-        tags[mlflow_runs.COMPLETE] = "true"
-    if parent:
-        tags[mlflow_runs.PARENT] = parent
-    run = client.create_run(mlflow_runs.experiment(client, "digits"), tags=tags)
+def known(client, status="FINISHED", **tags):
+    place = mlflow_runs.experiment(client, "digits")
+    run = client.create_run(place, tags={mlflow_runs.DIGEST: "abc"} | tags)
     client.set_terminated(run.info.run_id, status)
 
 
-def test_a_model_that_mlflow_has_is_left_alone(client, found, folder, experiment, logged_again):
-    parent = opened(client, found, folder)
-    known(client, parent)
-    mlflow_record.complete(client, found[0], experiment, parent, folder / "log")
-    mlflow_record.complete(client, found[0], experiment, None, folder / "log")
-    assert logged_again == []
-
-
-def test_a_model_that_mlflow_has_elsewhere_is_logged_under_the_sweep(
+def test_a_model_is_logged_unless_the_sweep_has_a_whole_run_of_it(
     client, found, folder, experiment, logged_again
 ):
-    parent = opened(client, found, folder)
-    known(client)
-    known(client, "another sweep")
-    mlflow_record.complete(client, found[0], experiment, parent, folder / "log")
-    assert logged_again == [(1, "exp", parent)]
+    def complete(parent):
+        mlflow_record.complete(client, found[0], experiment, parent, folder / "log")
+        return [logged_again.pop()] if logged_again else []
 
-
-@pytest.mark.parametrize("half", [{"whole": False}, {"status": "FAILED"}])
-def test_a_half_logged_model_is_logged_again(client, found, folder, experiment, logged_again, half):
     parent = opened(client, found, folder)
-    known(client, parent, **half)
-    mlflow_record.complete(client, found[0], experiment, parent, folder / "log")
-    assert logged_again == [(1, "exp", parent)]
+    under, whole = {mlflow_runs.PARENT: parent}, {mlflow_runs.COMPLETE: "true"}
+    for tags in (under, {"status": "FAILED", **under, **whole}):  # half-filled ones
+        known(client, **tags)
+        assert complete(parent) == [(1, "exp", parent)]
+        assert complete(None) == [(1, "exp", None)]
+    known(client, **whole)
+    known(client, **whole, **{mlflow_runs.PARENT: "another sweep"})
+    assert complete(None) == []
+    assert complete(parent) == [(1, "exp", parent)]
+    known(client, **under, **whole)
+    assert complete(parent) == []
 
 
 def holder(folder):
@@ -222,39 +195,16 @@ def test_a_dead_sweep_is_marked_and_a_living_one_is_not(client, found, folder):
     assert status(client, alive) == "KILLED"
 
 
-def test_a_sweep_of_another_machine_cannot_be_judged(client, found, folder, monkeypatch):
+def test_runs_that_may_be_under_way_elsewhere_are_not_marked(client, found, folder, monkeypatch):
+    place = mlflow_runs.experiment(client, "digits")
+    others = client.create_run(place).info.run_id
+    half_filled = client.create_run(place, run_name="half", tags={mlflow_runs.DIGEST: "abc"})
     with monkeypatch.context() as elsewhere:
         elsewhere.setattr(sweep_job, "HOST", "elsewhere")
         theirs = opened(client, found, folder)
-    assert mlflow_record.mark_dead(client) == []
-    assert status(client, theirs) == "RUNNING"
-
-
-def test_runs_of_others_are_not_marked(client):
-    run = client.create_run(mlflow_runs.experiment(client, "digits"))
-    assert mlflow_record.mark_dead(client) == []
-    assert status(client, run.info.run_id) == "RUNNING"
-
-
-def test_a_run_that_was_being_filled_is_marked(client):
-    place = mlflow_runs.experiment(client, "digits")
-    run = client.create_run(place, run_name="half", tags={mlflow_runs.DIGEST: "abc"})
+    with monkeypatch.context() as served:  # where another machine may be filling the run
+        served.setattr(environment, "artifact_location", lambda: None)
+        assert mlflow_record.mark_dead(client) == []
     assert mlflow_record.mark_dead(client) == ["half"]
-    assert status(client, run.info.run_id) == "FAILED"
-
-
-def test_on_a_server_a_run_that_is_being_filled_may_be_anothers(client, monkeypatch):
-    place = mlflow_runs.experiment(client, "digits")
-    run = client.create_run(place, run_name="half", tags={mlflow_runs.DIGEST: "abc"})
-    monkeypatch.setattr(environment, "artifact_location", lambda: None)
-    assert mlflow_record.mark_dead(client) == []
-    assert status(client, run.info.run_id) == "RUNNING"
-
-
-def test_the_best_is_of_those_that_are_done(found):
-    assert mlflow_record.best_of([(found[0], None), (found[1], FAILED)]) is None
-    better = done(0.95)
-    assert (
-        mlflow_record.best_of([(found[0], done(0.9)), (found[1], better), (found[1], None)])
-        == better
-    )
+    assert status(client, half_filled.info.run_id) == "FAILED"
+    assert (status(client, others), status(client, theirs)) == ("RUNNING", "RUNNING")

@@ -1,6 +1,5 @@
 import json
 import re
-import shutil
 from dataclasses import replace
 
 import pytest
@@ -49,10 +48,7 @@ def settings(*typed):
         ("run=2 augmentation.shear=9", [f"{RUN_2}:augmentation.shear=9.0"]),
         ("optimizer.name=sgd", ["conf/run/1.yaml:optimizer.name='sgd'"]),
         ("data.split.validation=9", ["conf/data/mnist.yaml:split.validation=9"]),
-        (
-            "data.split.test=9 data=digits",
-            ["conf/data/digits.yaml:split.test=9", "data='digits'"],
-        ),
+        ("data.split.test=9 data=digits", ["conf/data/digits.yaml:split.test=9", "data='digits'"]),
     ],
 )
 def test_each_setting_goes_where_it_is_defined(typed, written):
@@ -66,14 +62,10 @@ def test_what_the_files_say_already_is_not_written():
     assert settings("run=3", *typed, "seed=43") == ["seed=43"]
 
 
-def test_without_a_run_it_is_run_1():
-    job = one()
-    assert (job.run, job.run_name, job.data) == (1, "baseline", "mnist")
-
-
 def test_a_job_knows_what_it_takes():
     job = one("run=3", "data=digits", "threads=1")
     assert (job.run, job.run_name, job.data, job.threads) == (3, "optimized", "digits", 1)
+    assert (one().run, one().data) == (1, "mnist")
 
 
 def test_a_job_is_called_by_what_was_typed():
@@ -81,11 +73,8 @@ def test_a_job_is_called_by_what_was_typed():
     assert job.name == f"run3-epochs=3-learning_rate=0.001-{job.digest}"
     assert job.label == "epochs=3 learning_rate=0.001"
     assert one("run=2").label == ""
-
-
-def test_keys_that_end_alike_are_written_in_full():
-    job = one("name=mine", "optimizer.name=sgd")
-    assert job.label == "name=mine optimizer.name=sgd"
+    # Keys that end alike are written in full.
+    assert one("name=mine", "optimizer.name=sgd").label == "name=mine optimizer.name=sgd"
 
 
 def test_long_names_are_cut_and_still_differ():
@@ -152,13 +141,10 @@ def test_an_edited_run_is_another_job(repository, monkeypatch):
     ("typed", "meant"),
     [
         ("epoch", "epochs"),
-        ("lr", "optimizer.learning_rate"),
         ("optimizer.lr", "optimizer.learning_rate"),
-        ("learning_rate", "optimizer.learning_rate"),
         ("optimizer.learnin_rate", "optimizer.learning_rate"),
         ("bs", "batch_size"),
         ("dropout", "model.dropout"),
-        ("seeds", "seed"),
         ("data.split.validaton", "data.split.validation"),
     ],
 )
@@ -171,19 +157,14 @@ def test_a_key_that_no_run_has_is_refused_with_the_nearest(typed, meant):
 @pytest.mark.parametrize(
     ("typed", "why"),
     [
-        ("epochs=0", "epochs must be positive, not 0"),
         ("epochs=many", "'many' of type 'str' could not be converted to Integer"),
-        ("seed=null", "field 'seed' is not Optional"),
         ("model.dropout=0.1,0.95", "model.dropout must be from 0 to 0.9, not 0.95"),
-        ("precision=float8", "expected one of [float32, mixed_bfloat16, mixed_float16]"),
         ("epochs=interval(1,2)", "epochs=interval(1,2): list the values"),
         ("data=glob(*)", "data=glob(*): list the values"),
-        ("data=1", "must be a string"),
         ("run=4", "Could not find 'run/4' Available options in 'run': 1 2 3"),
         ("data=mnits", "Could not find 'data/mnits' Available options in 'data': digits mnist"),
         ("run=first", "run=first: list the runs by number: run=1,2,3"),
         ("run=range(1,4)", "list the runs by number"),
-        ("run=[1,2]", "list the runs by number"),
         ("epochs", "Error parsing override 'epochs'"),
         ("runs=[1,2]", "a job trains one run: type run=1,2,3, not runs"),
         ("run=2,2", "two jobs of the sweep are the same: run2-"),
@@ -245,9 +226,3 @@ def test_jobs_come_in_hydras_order(typed):
     (batch,) = BasicSweeper.split_arguments(own, None)
     assert [list(job.overrides) for job in overrides.jobs(arguments)] == batch
     assert len(batch) > 1
-
-
-def test_outside_git_it_says_so(repository):
-    shutil.rmtree(repository.folder / ".git")
-    with pytest.raises(PipelineError, match="not a git repository"):
-        jobs("run=1")
