@@ -1,221 +1,54 @@
-"""Configuration schema, and `stage()`, which makes a stage's `main` a command.
-
-The dataclasses carry types and limits, never defaults: values are written in `conf/` alone.
-"""
+"""The configuration: how it is composed, and `stage()`, which makes a stage's `main` a command."""
 
 from __future__ import annotations
 
-import math
-import re
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from enum import Enum
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import hydra
 from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
-from omegaconf import MISSING, DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
+from pipeline.config.errors import PipelineError
+from pipeline.config.schema import (
+    CLASSES,
+    SIDE,
+    Augmentation,
+    Config,
+    Data,
+    Feedback,
+    Format,
+    Model,
+    Schedule,
+)
 from pipeline.config.startup import start_program
+
+__all__ = [
+    "CLASSES",
+    "CONF",
+    "PARAMS",
+    "SIDE",
+    "Augmentation",
+    "Config",
+    "Data",
+    "Feedback",
+    "Format",
+    "Model",
+    "PipelineError",
+    "Schedule",
+    "arguments",
+    "flat",
+    "register_schema",
+    "resolved",
+    "settings",
+    "stage",
+]
 
 CONF = Path(__file__).parents[2] / "conf"
 PARAMS = Path("params.yaml")
-CLASSES = 10
-SIDE = 28  # pixels of an image, in both directions
-
-
-class PipelineError(Exception):
-    """A failure that the user can fix; its message says how."""
-
-
-class Format(Enum):
-    """How the raw files of a data set are laid out."""
-
-    idx = "idx"
-    csv = "csv"
-
-
-class OptimizerName(Enum):
-    """Optimisers that `pipeline.train` can build."""
-
-    adam = "adam"
-    adamw = "adamw"
-    sgd = "sgd"
-
-
-class Schedule(Enum):
-    """Learning-rate schedule: from the peak to the end of training."""
-
-    constant = "constant"
-    cosine = "cosine"
-
-
-class Precision(Enum):
-    """Keras dtype policies: what layers compute in. Weights are float32 in all of them."""
-
-    float32 = "float32"
-    mixed_bfloat16 = "mixed_bfloat16"
-    mixed_float16 = "mixed_float16"
-
-
-def _rules() -> dict[str, tuple[str, Callable[[float], bool]]]:
-    """Return for each key of a number what it must be, in words and as a test."""
-    positive = "threads batch_size epochs model.contrast model.filters model.pool "
-    positive += "optimizer.learning_rate data.feedback.least"
-    not_negative = "model.dense optimizer.warmup_epochs early_stopping.patience "
-    not_negative += "augmentation.rotation augmentation.shift augmentation.shear"
-    rates = "model.dropout model.dense_dropout"
-    return {
-        **dict.fromkeys(positive.split(), ("positive", lambda value: value > 0)),
-        **dict.fromkeys(not_negative.split(), ("0 or positive", lambda value: value >= 0)),
-        **dict.fromkeys(rates.split(), ("from 0 to 0.9", lambda rate: 0 <= rate <= 0.9)),
-        "seed": ("from 0 to 2147483647", lambda seed: 0 <= seed < 2**31),
-        "model.kernel": (f"from 1 to {SIDE} (an image's side)", lambda side: 1 <= side <= SIDE),
-        "augmentation.zoom": ("0 or positive, and below 1", lambda zoom: 0 <= zoom < 1),
-        # Something stays on both sides, and what was published outweighs feedback.
-        "data.feedback.held_out": ("above 0, at most 0.9", lambda share: 0 < share <= 0.9),
-        "data.feedback.largest_share": ("above 0, at most 0.5", lambda share: 0 < share <= 0.5),
-    }
-
-
-_RULES = _rules()
-
-
-def _require(condition: bool, key: str, words: str, value: object) -> None:
-    if not condition:
-        raise PipelineError(f"{key} must be {words}, not {value}")
-
-
-class _Section:
-    """A part of the configuration; refuses numbers out of their range when it is made."""
-
-    prefix: ClassVar[str]  # of its keys
-
-    def __post_init__(self) -> None:
-        for name, value in vars(self).items():
-            if rule := _RULES.get(self.prefix + name):
-                words, allowed = rule
-                _require(math.isfinite(value), self.prefix + name, "finite", value)
-                _require(allowed(value), self.prefix + name, words, value)
-
-
-@dataclass
-class Split:
-    """Images held out of the training files; `test: 0` where there are test files."""
-
-    validation: int = MISSING
-    test: int = MISSING
-
-
-@dataclass
-class Feedback(_Section):
-    """Users' feedback as training data: which export, and how much of it trains."""
-
-    prefix = "data.feedback."
-
-    sha256: str | None = MISSING
-    held_out: float = MISSING
-    largest_share: float = MISSING
-    least: int = MISSING
-
-
-@dataclass
-class Data:
-    """A data set: its files with the SHA-256 of their decompressed bytes, and where to get them."""
-
-    name: str = MISSING
-    format: Format = MISSING
-    files: dict[str, str] = MISSING
-    mirrors: list[str] = MISSING
-    split: Split = MISSING
-    feedback: Feedback | None = MISSING
-
-
-@dataclass
-class Model(_Section):
-    """One convolution, one max-pool and, unless `dense` is 0, one hidden layer."""
-
-    prefix = "model."
-
-    contrast: float = MISSING
-    filters: int = MISSING
-    kernel: int = MISSING
-    pool: int = MISSING
-    dropout: float = MISSING
-    dense: int = MISSING
-    dense_dropout: float = MISSING
-
-    def __post_init__(self) -> None:
-        """Refuse also a pool that is larger than what the convolution leaves of an image."""
-        super().__post_init__()
-        side = SIDE - self.kernel + 1
-        words = f"at most {side}, which a kernel of {self.kernel} leaves of an image"
-        _require(self.pool <= side, "model.pool", words, self.pool)
-
-
-@dataclass
-class Optimizer(_Section):
-    """The update rule and its learning rate over time."""
-
-    prefix = "optimizer."
-
-    name: OptimizerName = MISSING
-    learning_rate: float = MISSING
-    schedule: Schedule = MISSING
-    warmup_epochs: float = MISSING
-
-
-@dataclass
-class Augmentation(_Section):
-    """Largest random change of an image, either way: degrees, pixels, share of size, slant."""
-
-    prefix = "augmentation."
-
-    rotation: float = MISSING
-    shift: float = MISSING
-    zoom: float = MISSING
-    shear: float = MISSING
-
-
-@dataclass
-class EarlyStopping(_Section):
-    """Stop when `val_loss` has not improved for `patience` epochs; 0 trains to the end."""
-
-    prefix = "early_stopping."
-
-    patience: int = MISSING
-
-
-@dataclass
-class Config(_Section):
-    """Everything that decides the output of a stage."""
-
-    prefix = ""
-
-    seed: int = MISSING
-    threads: int = MISSING
-    runs: list[int] = MISSING
-    data: Data = MISSING
-    run: int = MISSING
-    name: str = MISSING
-    model: Model = MISSING
-    optimizer: Optimizer = MISSING
-    batch_size: int = MISSING
-    epochs: int = MISSING
-    augmentation: Augmentation = MISSING
-    early_stopping: EarlyStopping = MISSING
-    precision: Precision = MISSING
-
-    def __post_init__(self) -> None:
-        """Refuse also an empty list of runs, and names that break plots, tables or Git refs."""
-        super().__post_init__()
-        _require(bool(self.runs), "runs", "at least one run of conf/run/", self.runs)
-        # `$` is mathtext in plots, `[` is markup in tables, and Git refuses `..` in experiments.
-        safe = re.fullmatch(r"\w([\w +.-]*\w)?", self.name) and ".." not in self.name
-        _require(bool(safe), "name", "letters, digits and single ` _-+.`", repr(self.name))
 
 
 def settings(config: Config) -> dict[str, Any]:

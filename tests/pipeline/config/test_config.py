@@ -10,7 +10,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from pipeline import config
-from pipeline.config import CONF, Config, PipelineError, arguments, settings
+from pipeline.config import CONF, Config, PipelineError, arguments, schema, settings
 
 FEEDBACK = "data=mnist_feedback"
 RUNS = sorted(path.stem for path in (CONF / "run").glob("*.yaml"))
@@ -141,7 +141,7 @@ def test_the_largest_kernel_and_pool_are_allowed(configured):
 
 def test_every_rule_is_for_a_number_of_the_configuration(configured):
     numbers = config.flat(OmegaConf.to_container(OmegaConf.structured(configured(1, FEEDBACK))))
-    assert set(config._RULES) <= {key for key, n in numbers.items() if isinstance(n, int | float)}
+    assert set(schema._RULES) <= {key for key, n in numbers.items() if isinstance(n, int | float)}
 
 
 def test_a_missing_value_is_refused_by_name():
