@@ -7,9 +7,7 @@ import shutil
 import numpy as np
 import pytest
 import yaml
-from PIL import Image
 from sklearn.datasets import load_digits
-from support import dashboard_preview
 from support.alerting import expressions, names
 from support.bundles import picture
 from support.monitored_stack import Scene
@@ -210,15 +208,6 @@ def test_every_name_that_is_asked_for_is_that_of_a_series(scene):
     asked = set().union(*map(names, expressions()))
     assert len(asked) > 30
     assert asked - set(found) == set()
-
-
-@live
-def test_a_dashboard_can_be_previewed(scene, tmp_path):
-    """The model's dashboard has panels of all kinds."""
-    dashboard_preview.Drawing(scene.prometheus, BOARDS["model"], 17).save(tmp_path / "board.png")
-    with Image.open(tmp_path / "board.png") as drawn:
-        colours = drawn.convert("RGB").getcolors(2**24)
-    assert len(colours) > 100
 
 
 @live
