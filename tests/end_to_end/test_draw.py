@@ -68,7 +68,7 @@ class Page:
         self.tab.set_default_timeout(60_000)
         self.complaints, self.asked, self.sent = [], [], []
         self.tab.on("console", self.hear)
-        self.tab.on("websocket", lambda socket: socket.on("framesent", self.sent.append))
+        self.tab.on("websocket", lambda socket: socket.on("framesent", self.note_frame))
         self.tab.on("pageerror", lambda error: self.complaints.append(str(error)))
         self.tab.on("request", lambda request: self.asked.append(request.url))
         if prepare:
@@ -76,6 +76,10 @@ class Page:
         self.url = url
         self.tab.goto(url)
         expect(self.tab.locator("#model-name")).to_contain_text("version")
+
+    def note_frame(self, frame):
+        """Note a frame sent over the WebSocket; Playwright cannot mark a method of a list."""
+        self.sent.append(frame)
 
     def hear(self, message):
         """Notes a console message, unless it is the browser's about a question to the model.
