@@ -48,9 +48,8 @@ def _uncounted() -> None:
 
 def _unobserved() -> None:
     _without_spans("serve.prediction.service")
-    from serve.http.access_log import _NO_SNIFFING, AccessLog
+    from serve.http.access_log import AccessLog
     from serve.prediction.recent_answers import RecentAnswers
-    from serve.telemetry.request_context import RequestContext
 
     class Unknown:
         tobytes = staticmethod(lambda: UNKNOWN)
@@ -60,24 +59,8 @@ def _unobserved() -> None:
     def add(ring: Any, request: bytes, version: bytes, digit: int, image: Any, *_: Any) -> None:  # noqa: ANN401
         keep(ring, request, version, digit, image, Unknown)  # type: ignore[arg-type]
 
-    async def call(self: AccessLog, scope: Any, receive: Any, send: Any) -> None:  # noqa: ANN401
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
-        known = RequestContext(scope)
-
-        async def named(message: Any) -> None:  # noqa: ANN401
-            if message["type"] == "http.response.start":
-                known.status = message["status"]
-                headers = message["headers"] = list(message.get("headers", ()))
-                headers += ((b"x-request-id", known.id.encode()), _NO_SNIFFING)
-                headers += known.limits
-            await send(message)
-
-        await self._app(scope, receive, named)
-
     RecentAnswers.add = add  # type: ignore[method-assign, assignment]
-    AccessLog.__call__ = call  # type: ignore[method-assign]
+    AccessLog._end = nothing  # type: ignore[method-assign]
 
 
 if __name__ == "__main__":

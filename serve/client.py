@@ -220,6 +220,7 @@ def arguments() -> argparse.ArgumentParser:
     """What may be typed."""
     parser = argparse.ArgumentParser(
         prog="python -m serve.client",
+        allow_abbrev=False,
         description="Asks a running service what digits pictures show.",
         epilog="Ends with 1 if any picture could not be read.",
     )

@@ -33,29 +33,19 @@ _PREDICT = {
     "multipart/form-data": _FORM,
 }
 _VERSION = {"type": "string", "maxLength": 64}
-_SHOW = {
-    "name": "image",
-    "in": "query",
-    "schema": {"type": "boolean", "default": False},
-    "description": "True to return the 28x28 image that the model saw.",
-}
-_CHOICE = {
-    "parameters": [
-        {
-            "name": "version",
-            "in": "query",
-            "schema": _VERSION,
-            "description": "A loaded model version (see /api/info); default: the one in service.",
-        },
-        {
-            "name": "X-Model-Version",
-            "in": "header",
-            "schema": _VERSION,
-            "description": "The same, as a header.",
-        },
-    ]
-}
-_PREDICT_CHOICE = {"parameters": [*_CHOICE["parameters"], _SHOW]}
+_LOADED = "A loaded model version (see /api/info); default: the one in service."
+_SEEN = "True to return the 28x28 image that the model saw."
+
+
+def _parameter(where: str, name: str, schema: dict[str, Any], description: str) -> dict[str, Any]:
+    return {"name": name, "in": where, "schema": schema, "description": description}
+
+
+_CHOICE = [
+    _parameter("query", "version", _VERSION, _LOADED),
+    _parameter("header", "X-Model-Version", _VERSION, "The same, as a header."),
+]
+_SHOW = _parameter("query", "image", {"type": "boolean", "default": False}, _SEEN)
 
 
 def wants_image(scope: Scope) -> bool:
@@ -92,7 +82,7 @@ def install(app: FastAPI, service: Service) -> None:
     """Add the routes to the application."""
     settings = service.settings
 
-    @post(app, "/predict", _PREDICT, Prediction, _PREDICT_CHOICE)
+    @post(app, "/predict", _PREDICT, Prediction, {"parameters": [*_CHOICE, _SHOW]})
     async def predict(request: Request) -> Response:
         """Predict the digit in an image."""
         context = RequestContext.of(request.scope)
@@ -111,7 +101,7 @@ def install(app: FastAPI, service: Service) -> None:
         "/predict/batch",
         {"application/json": reference(BatchRequest)},
         BatchPrediction,
-        _CHOICE,
+        {"parameters": _CHOICE},
     )
     async def predict_batch(request: Request) -> Response:
         """Predict the digits in a batch of images; a bad image has its error in its place."""

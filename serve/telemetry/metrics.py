@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator
-from functools import cache, partial
+from functools import cache
 from math import isnan
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from prometheus_client import (
     CollectorRegistry,
@@ -30,6 +30,7 @@ _CONFIDENCE = (0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99, 1)
 _LIKELIHOOD = (0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 0.9, 0.95, 0.99, 1)
 _METHODS = {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}
 
+_Labelled = TypeVar("_Labelled", Counter, Gauge, Histogram)
 
 # Outcomes of an attempt to load a model version.
 SUCCESS, UNAVAILABLE, INVALID = "success", "registry_unavailable", "bundle_invalid"
@@ -90,98 +91,54 @@ class Metrics:
             self._all = CollectorRegistry()
             MultiProcessCollector(self._all, str(folder))
 
-    # `cache`, because finding a labelled child costs more than counting.
-    def _add_prediction_metrics(self, registry: CollectorRegistry) -> None:
-        counter = partial(Counter, registry=registry)
-        histogram = partial(Histogram, registry=registry)
-        version, version_and_class = ("model_version",), ("model_version", "predicted_class")
-        self._predictions = cache(
-            counter("predictions_total", "Predictions.", version_and_class).labels
+    def _add_prediction_metrics(self, own: CollectorRegistry) -> None:
+        by_version: dict[str, Any] = {"labelnames": ("model_version",), "registry": own}
+        by_class: dict[str, Any] = {
+            "labelnames": ("model_version", "predicted_class"),
+            "registry": own,
+        }
+        self._predictions = _labelled(Counter("predictions_total", "Predictions.", **by_class))
+        text = "Time to normalise and classify one image."
+        self._latency = _labelled(
+            Histogram("prediction_latency_seconds", text, **by_version, buckets=_LATENCY)
         )
-        self._latency = cache(
-            histogram(
-                "prediction_latency_seconds",
-                "Time to normalise and classify one image.",
-                version,
-                buckets=_LATENCY,
-            ).labels
+        text = "Confidence of the latest prediction."
+        self._confidence = _labelled(
+            Gauge("prediction_confidence", text, **by_version, multiprocess_mode="mostrecent")
         )
-        self._confidence = cache(
-            Gauge(
-                "prediction_confidence",
-                "Confidence of the latest prediction.",
-                version,
-                multiprocess_mode="mostrecent",
-                registry=registry,
-            ).labels
+        text = "Confidence of the predictions."
+        self._scores = _labelled(
+            Histogram("prediction_confidence_score", text, **by_class, buckets=_CONFIDENCE)
         )
-        self._scores = cache(
-            histogram(
-                "prediction_confidence_score",
-                "Confidence of the predictions.",
-                version_and_class,
-                buckets=_CONFIDENCE,
-            ).labels
+        text = "Digit likelihood of the images (low: out of distribution, not a digit)."
+        self._likelihoods = _labelled(
+            Histogram("digit_likelihood_score", text, **by_version, buckets=_LIKELIHOOD)
         )
-        self._likelihoods = cache(
-            histogram(
-                "digit_likelihood_score",
-                "Digit likelihood of the images (low: out of distribution, not a digit).",
-                version,
-                buckets=_LIKELIHOOD,
-            ).labels
-        )
-        self._uncertain = cache(
-            counter(
-                "predictions_uncertain_total",
-                "Predictions with a confidence below CONFIDENCE_THRESHOLD.",
-                version,
-            ).labels
-        )
-        self._not_digits = cache(
-            counter(
-                "predictions_not_digit_total",
-                "Predictions with a digit likelihood below the model's threshold.",
-                version,
-            ).labels
-        )
-        self._errors = cache(
-            counter(
-                "prediction_errors_total", "Images without a prediction, by error.", ("error_type",)
-            ).labels
+        text = "Predictions with a confidence below CONFIDENCE_THRESHOLD."
+        self._uncertain = _labelled(Counter("predictions_uncertain_total", text, **by_version))
+        text = "Predictions with a digit likelihood below the model's threshold."
+        self._not_digits = _labelled(Counter("predictions_not_digit_total", text, **by_version))
+        text = "Images without a prediction, by error."
+        self._errors = _labelled(
+            Counter("prediction_errors_total", text, ("error_type",), registry=own)
         )
 
-    def _add_request_metrics(self, registry: CollectorRegistry) -> None:
-        counter = partial(Counter, registry=registry)
-        self._requests = cache(
-            counter(
-                "api_requests_total",
-                "Requests, without health probes and scrapes.",
-                ("method", "endpoint", "status_code"),
-            ).labels
-        )
-        self._durations = cache(
-            Histogram(
-                "request_duration_seconds",
-                "Time from the start of a request to the end of its response.",
-                ("method", "endpoint"),
-                buckets=_LATENCY,
-                registry=registry,
-            ).labels
+    def _add_request_metrics(self, own: CollectorRegistry) -> None:
+        labels: tuple[str, ...] = ("method", "endpoint", "status_code")
+        text = "Requests, without health probes and scrapes."
+        self._requests = _labelled(Counter("api_requests_total", text, labels, registry=own))
+        text = "Time from the start of a request to the end of its response."
+        self._durations = _labelled(
+            Histogram("request_duration_seconds", text, labels[:2], buckets=_LATENCY, registry=own)
         )
         self._active = Gauge(
-            "active_requests", "Requests in flight.", multiprocess_mode="livesum", registry=registry
+            "active_requests", "Requests in flight.", multiprocess_mode="livesum", registry=own
         )
-        self._reloads = cache(
-            counter("model_reloads_total", "Model load attempts, by outcome.", ("outcome",)).labels
-        )
-        self._feedback = cache(
-            counter(
-                "feedback_total",
-                "Feedback stored; a corrected label counts again.",
-                ("model_version", "correct"),
-            ).labels
-        )
+        text = "Model load attempts, by outcome."
+        self._reloads = _labelled(Counter("model_reloads_total", text, ("outcome",), registry=own))
+        labels = ("model_version", "correct")
+        text = "Feedback stored; a corrected label counts again."
+        self._feedback = _labelled(Counter("feedback_total", text, labels, registry=own))
         # Series that alerts use start at 0: no rate is seen of a first value of 1.
         for endpoint in ("/predict", "/predict/batch", "/feedback"):
             self.await_errors(endpoint)
@@ -245,6 +202,11 @@ class Metrics:
         """Return all metrics in a format that the scraper accepts, and its content type."""
         encode, content_type = choose_encoder(accept)
         return encode(self._all), content_type
+
+
+def _labelled(metric: _Labelled) -> Callable[..., _Labelled]:
+    """Return the metric's child of some label values; finding one costs more than counting."""
+    return cache(metric.labels)
 
 
 class _ModelState(Collector):

@@ -82,12 +82,14 @@ class Page:
         self.sent.append(frame)
 
     def hear(self, message):
-        """Notes a console message, unless it is the browser's about a question to the model.
+        """Note a console message, unless it is the browser's about the WebSocket's fallback.
 
         Where the WebSocket is not open (yet), as on a slow host, the page asks by requests. The
-        browser then reports each answer that is an error, such as 422 for a line too short yet.
+        browser then reports each answer that is an error, as 422 for a line too short yet.
         """
-        if "/predict" not in message.location.get("url", "") + message.text:
+        unread = "Failed to load resource: the server responded with a status of 422"
+        asked = message.location.get("url", "").endswith("/predict?image=true")
+        if not (asked and message.text.startswith(unread)):
             self.complaints.append(message.text)
 
     def at(self, name):

@@ -99,6 +99,10 @@ def test_clients_that_have_gone_hold_nobody_up(start):
     head = b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: image/webp\r\n"
     sent = head + b"Content-Length: %d\r\n\r\n" % len(content) + content
     address = httpx2.URL(service.url)
+    with service.client() as api:
+        started = time.monotonic()
+        api.post("/predict", content=content, headers={"content-type": "image/webp"})
+        one = time.monotonic() - started
     gone = [socket.create_connection((address.host, address.port)) for _ in range(60)]
     for client in gone:
         client.sendall(sent)
@@ -109,7 +113,6 @@ def test_clients_that_have_gone_hold_nobody_up(start):
         started = time.monotonic()
         photo = picture(300, "JPEG")
         while api.post("/predict", content=photo, headers=PNG).status_code == 503:
-            assert time.monotonic() - started < 3
+            assert time.monotonic() - started < 30 * one
             time.sleep(0.05)
-        assert time.monotonic() - started < 3
     assert not [line for line in service.lines() if line["level"] == "error"]
