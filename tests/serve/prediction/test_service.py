@@ -113,6 +113,6 @@ def test_clients_that_have_gone_hold_nobody_up(start):
         started = time.monotonic()
         photo = picture(300, "JPEG")
         while api.post("/predict", content=photo, headers=PNG).status_code == 503:
-            assert time.monotonic() - started < 30 * one
             time.sleep(0.05)
+        assert time.monotonic() - started < 10 * one  # at most 16 wait: all would take 16
     assert not [line for line in service.lines() if line["level"] == "error"]
