@@ -76,7 +76,7 @@ CHANGES: dict[str, Change] = {
 
 
 def normalised(images: np.ndarray) -> np.ndarray:
-    """Return what the model sees of images that are sent to the service."""
+    """Return the model's input for images that are sent to the service."""
     found = []
     for image in images:
         with suppress(NoDigitError):

@@ -1,4 +1,4 @@
-"""The ceiling: a FastAPI endpoint with the schema of `/predict` that reads no picture."""
+"""Upper bound: a FastAPI endpoint with the schema of `/predict` that reads no picture."""
 
 from __future__ import annotations
 

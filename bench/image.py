@@ -1,6 +1,6 @@
-"""The time from an image file to 28x28, as ratios against plain Pillow: `python -m bench.image`.
+"""Benchmark of image preprocessing, as ratios to plain Pillow: `python -m bench.image`.
 
-Baseline and ours in turn, on one thread's processor time, because the machine is shared.
+Both run in turn, and one thread's processor time is measured, because the machine is shared.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ MAX_PIXELS = 16_000_000
 
 
 def digit(side: int) -> np.ndarray:
-    """A 5, black on white, half as high as the picture."""
+    """Draw a 5, black on white, half as high as the picture."""
     image = Image.new("L", (side, side), 255)
     font = ImageFont.load_default(side * 0.7)
     ImageDraw.Draw(image).text((side / 2, side / 2), "5", 0, font, anchor="mm")
@@ -28,7 +28,7 @@ def digit(side: int) -> np.ndarray:
 
 
 def photo(height: int = 3000, width: int = 4000) -> np.ndarray:
-    """Paper in uneven light, with its grain, and a 5 of a tenth of its height."""
+    """Draw grainy paper in uneven light, with a 5 of a tenth of its height."""
     light = 140 + np.add.outer(np.linspace(0, 70, height), np.linspace(20, 0, width))
     paper = light + np.random.default_rng(0).normal(0, 4, (height, width))
     paper[1700:2300, 900:1500] *= 0.3 + 0.7 / 255 * digit(600)
@@ -44,7 +44,7 @@ def file(picture: np.ndarray, file_format: str = "PNG", mode: str = "") -> bytes
 
 
 def plain(content: bytes) -> np.ndarray:
-    """What people write first."""
+    """Preprocess with plain Pillow: the baseline."""
     return np.asarray(Image.open(io.BytesIO(content)).convert("L").resize((28, 28)))
 
 
@@ -59,7 +59,7 @@ def seconds(work: Callable[[bytes], np.ndarray], content: bytes) -> float:
 
 
 def main() -> None:
-    """Measures each kind of picture and prints one table."""
+    """Measure each kind of picture and print one table."""
     mnist = ours(file(digit(280)))
     noisy = np.clip(255 - mnist + np.random.default_rng(0).normal(-20, 6, mnist.shape), 0, 255)
     large = photo()

@@ -1,4 +1,4 @@
-"""The usual way: a FastAPI endpoint that resizes the picture and calls `model.predict`."""
+"""Baseline: a FastAPI endpoint that resizes the picture and calls `model.predict`."""
 
 from __future__ import annotations
 

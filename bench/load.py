@@ -1,4 +1,4 @@
-"""Load from wrk, and what it costs the server."""
+"""Load test with wrk, and the server's processor time and memory."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Result(NamedTuple):
 
 
 def script(body: bytes, content_type: str) -> Path:
-    """A script that makes wrk post the body."""
+    """Write a script that makes wrk post the body."""
     folder = Path(tempfile.mkdtemp(prefix="wrk-"))
     (folder / "body").write_bytes(body)
     (folder / "post.lua").write_text(
@@ -37,7 +37,7 @@ def script(body: bytes, content_type: str) -> Path:
 def put(
     server: subprocess.Popen[bytes], url: str, lua: Path, seconds: int, connections: int
 ) -> Result:
-    """Loads the server for some seconds."""
+    """Send load to the server for some seconds; return the measurements."""
     command = ["wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "--latency", "--timeout", "30s"]
     before = processor(server.pid)
     done = subprocess.run(
@@ -59,7 +59,7 @@ def put(
 
 
 def _await_rest(pid: int) -> None:
-    """Slow servers go on with requests that nobody waits for: not while another is measured."""
+    """Wait until a slow server has finished abandoned requests, before the next measurement."""
     before = -1.0
     while processor(pid) > before + 0.01:
         before = processor(pid)
@@ -67,13 +67,13 @@ def _await_rest(pid: int) -> None:
 
 
 def family(pid: int) -> list[int]:
-    """The process and all below it."""
+    """Return the ids of the process and all its descendants."""
     children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
     return [pid, *(one for child in children for one in family(int(child)))]
 
 
 def processor(pid: int) -> float:
-    """Seconds of processor time that the family has used."""
+    """Return the seconds of processor time that the family has used."""
     total = 0
     for one in family(pid):
         fields = Path(f"/proc/{one}/stat").read_text().rpartition(")")[2].split()
@@ -82,7 +82,7 @@ def processor(pid: int) -> float:
 
 
 def memory(pid: int) -> float:
-    """Resident MB of the largest process of the family."""
+    """Return the resident MB of the largest process of the family."""
     return max(
         int(re.search(r"VmRSS:\s+(\d+)", Path(f"/proc/{one}/status").read_text())[1]) / 1024  # type: ignore[index]
         for one in family(pid)
@@ -92,7 +92,7 @@ def memory(pid: int) -> float:
 def started(
     command: list[str], url: str, log: Path, **environment: str
 ) -> tuple[subprocess.Popen[bytes], float]:
-    """The server once it answers, and the seconds that took."""
+    """Start the server; return it once it answers, and the seconds that took."""
     import os
 
     began = time.monotonic()
@@ -102,7 +102,7 @@ def started(
         )
     while True:
         try:
-            urllib.request.urlopen(url, timeout=5)  # noqa: S310 - ours
+            urllib.request.urlopen(url, timeout=5)  # noqa: S310 - our own address
         except urllib.error.HTTPError as error:
             if error.code != 503:
                 break

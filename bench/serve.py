@@ -1,8 +1,8 @@
-"""The service's speed and memory as ratios against named baselines: `make bench-serve`.
+"""Benchmark of the service's speed and memory, as ratios to baselines: `make bench-serve`.
 
-Each round measures all of them in turn; servers and load share the machine. The median of the
-rounds is quoted. MODEL_URI may name a bundle's folder; else models/champion is served. Ends with 1
-if counting costs more of the throughput than it may.
+Each round measures all servers in turn; servers and load share the machine. The tables show the
+median of the rounds. MODEL_URI may name a bundle's folder; else models/champion is served. The
+exit status is 1 if metrics cost more of the throughput than COUNTING.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ PORTS = {
 }
 JSON, PNG = "`/predict`, JSON", "`/predict`, PNG"
 UNCOUNTED, UNOBSERVED = f"{JSON}, not counted", f"{JSON}, not observed"
-# Server, path, body and connections of each load, as `docs/tables` knows it.
+# Server, path, body and connections of each load, by its name in `docs/tables`.
 LOADS = {
     "empty": ("empty", "/predict", "json", CONNECTIONS),
     "keras": ("keras", "/predict", "json", CONNECTIONS),
@@ -51,7 +51,7 @@ LOADS = {
     "`/predict/batch`, 256 of MNIST": ("ours", "/predict/batch", "digits", 2),
     "the same, each to be normalised": ("ours", "/predict/batch", "scans", 2),
 }
-COUNTING = 0.05  # of the throughput at most
+COUNTING = 0.05  # share of the throughput that metrics may cost
 
 
 def png(pixels: np.ndarray) -> bytes:
@@ -61,7 +61,7 @@ def png(pixels: np.ndarray) -> bytes:
 
 
 def scans() -> list[bytes]:
-    """28x28 PNGs of digits that are not placed as MNIST's, so each must be normalised."""
+    """Return 28x28 PNGs of digits off MNIST's placement, so each must be normalised."""
     from sklearn.datasets import load_digits
 
     pictures = []
@@ -73,13 +73,13 @@ def scans() -> list[bytes]:
 
 
 def batch(pictures: list[bytes]) -> Path:
-    """The load of a request with all of them."""
+    """Return the load of a batch request with all pictures."""
     texts = [base64.b64encode(picture).decode() for picture in pictures]
     return load.script(json.dumps({"images": texts}).encode(), "application/json")
 
 
 def keras_models(folder: Path) -> None:
-    """The served model's architecture as Keras saves it, alone and for MLflow."""
+    """Save the served model's architecture with Keras, alone and for MLflow."""
     from pipeline.training import determinism
 
     determinism.import_tensorflow()
@@ -99,7 +99,7 @@ def keras_models(folder: Path) -> None:
 
 
 def servers(folder: Path) -> Iterator[tuple[str, list[str], str, dict[str, str]]]:
-    """Name, command, address that answers once it is up, and environment of each."""
+    """Yield each server's name, command, address to poll for its start, and environment."""
     python, log_level = sys.executable, "info"
     for name, module in (("empty", "bench.empty"), ("keras", "bench.keras_endpoint")):
         command = [python, "-m", "uvicorn", f"{module}:app", "--log-level", log_level]
@@ -138,7 +138,7 @@ def servers(folder: Path) -> Iterator[tuple[str, list[str], str, dict[str, str]]
 
 
 def main() -> None:
-    """Prints two tables."""
+    """Run the benchmark and print two tables."""
     if not shutil.which("wrk"):
         sys.exit("needs wrk: apt-get install wrk, or make system")
     folder = Path(tempfile.mkdtemp(prefix="bench-serve-"))
@@ -169,7 +169,7 @@ def main() -> None:
                 lua = bodies[body]
                 found[name].append(load.put(running[server], url, lua, SECONDS, connections))
             sizes = sizes or {name: load.memory(server.pid) for name, server in running.items()}
-        # The one that lives on must not grow.
+        # The server that keeps running must not grow.
         url = f"http://127.0.0.1:{PORTS['ours']}/predict"
         served = sum(one.count for name in (JSON, PNG) for one in found[name])
         while served < MANY:
@@ -184,13 +184,13 @@ def main() -> None:
 
 
 def lost(found: dict[str, list[load.Result]], bare: str) -> list[float]:
-    """Of each round the share of the throughput that is lost to what `bare` goes without."""
+    """Return, for each round, the share of `bare`'s throughput that the full service loses."""
     pairs = zip(found[JSON], found[bare], strict=True)
     return [1 - whole.rate / without.rate for whole, without in pairs]
 
 
 def costs(found: dict[str, list[load.Result]]) -> Table:
-    """What watching costs a request."""
+    """Return the table of what metrics and observability cost a request."""
     table = Table("what", "of the throughput", "lowest, highest", "processor µs")
     for what, bare in (("counters", UNCOUNTED), ("all that observes", UNOBSERVED)):
         shares = lost(found, bare)
@@ -208,7 +208,7 @@ def costs(found: dict[str, list[load.Result]]) -> Table:
 def speeds(
     found: dict[str, list[load.Result]], ready: dict[str, float], sizes: dict[str, float]
 ) -> Table:
-    """Medians of the rounds."""
+    """Return the table of all loads, as medians of the rounds."""
     table = Table(
         *("what", "pictures/s", "of empty", "lowest, highest round", "p99 ms", "processor µs"),
         *("MB", "ready s"),
@@ -226,7 +226,7 @@ def speeds(
             f"{_ratio(min(ratios))}, {_ratio(max(ratios))}" if pictures == 1 else "",
             f"{p99:.1f}" if p99 < 100 else f"{p99:,.0f}",
             f"{statistics.median(one.processor_us for one in results) / pictures:,.0f}",
-            # The others have read batches by then, so it says nothing of what watching takes.
+            # The other servers have also read batches, so their memory cannot be compared.
             "" if name in (UNCOUNTED, UNOBSERVED) else f"{sizes[server]:.0f}",
             f"{ready[server]:.2f}",
         )

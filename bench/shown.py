@@ -13,7 +13,7 @@ from docs.tools import recorded
 def show(table: Table, name: str, command: str, width: int) -> None:
     """Print the table; record it under `name` if the command line has `--record`.
 
-    `width`: in columns, if the output is no terminal.
+    `width`: columns, if the output is no terminal.
     """
     Console(width=None if sys.stdout.isatty() else width).print(table)
     if "--record" in sys.argv[1:]:

@@ -1,8 +1,8 @@
-"""The service without what watches it, for comparison: `python -m bench.unwatched [--all]`.
+"""The service without metrics, for comparison: `python -m bench.unwatched [--all]`.
 
-Without its counters; with --all without anything that observes: the line in the log, the places of
-spans, and what the ring of recent answers keeps for the drift job alone. Ids in responses stay, for
-callers read them, and so does the rest of the ring, which feedback needs.
+With --all it also has no access log, no calls for spans, and no probabilities in the ring buffer of
+recent answers, which only the drift job needs. Ids in responses stay, because callers read them.
+The rest of the ring buffer stays too, because feedback needs it.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ UNKNOWN = bytes(40)  # in place of the ten probabilities
 
 
 class _NoSpans(ast.NodeTransformer):
-    """Leaves only what is done inside a span."""
+    """Replace each span by its body."""
 
-    def visit_With(self, node: ast.With) -> Any:  # noqa: ANN401 - as `ast` has it
+    def visit_With(self, node: ast.With) -> Any:  # noqa: ANN401 - as in `ast`
         self.generic_visit(node)
         return node.body if "tracing.span" in ast.unparse(node.items[0]) else node
 
 
 def _without_spans(name: str) -> None:
-    """Imports the module from its source without them."""
+    """Import the module from its source without spans."""
     spec = importlib.util.find_spec(name)
     assert spec
     assert spec.origin
@@ -36,7 +36,7 @@ def _without_spans(name: str) -> None:
 
 
 def nothing(*_: object, **__: object) -> None:
-    """In place of what counts."""
+    """Do nothing, in place of a method that counts."""
 
 
 def _uncounted() -> None:

@@ -1,7 +1,7 @@
 """How well the champion reads digits that were changed: `python -m bench.variants`.
 
-Each digit of MNIST is changed as pictures that people send are, saved as a file and read back by
-the service's own path. `--split validation` is for trying things out; the test set is for a report.
+Each MNIST digit is changed to resemble users' pictures, saved as a file, and read by the service's
+own code. Use `--split validation` for experiments; the test set is for a report.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from serve.models.predictor import Predictor
 
 Picture = np.ndarray | bytes  # an array to save as a PNG, or a file
 Change = Callable[[np.ndarray, np.random.Generator], Picture]
-FEW = 500  # digits for what takes long
+FEW = 500  # digits for slow variants
 
 _TURNS = [
     None,
@@ -60,7 +60,7 @@ def anywhere(image: np.ndarray, chance: np.random.Generator) -> np.ndarray:
 
 
 def moved(image: np.ndarray, chance: np.random.Generator) -> np.ndarray:
-    """Within 28x28, as far as there is room."""
+    """Shift the digit within 28x28, as far as there is room."""
     rows, columns = (np.flatnonzero(image.any(axis)) for axis in (1, 0))
     digit = image[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
     top, left = (chance.integers(0, 29 - side) for side in digit.shape)
@@ -68,7 +68,7 @@ def moved(image: np.ndarray, chance: np.random.Generator) -> np.ndarray:
 
 
 def coloured(image: np.ndarray, chance: np.random.Generator) -> np.ndarray:
-    """Colour on paper with its noise, 28x28."""
+    """Draw the digit in colour on noisy paper, 28x28."""
     inks = [(20, 20, 120), (150, 20, 20), (30, 30, 30), (20, 90, 30)]
     ink = np.array(inks[chance.integers(0, 4)])
     cover = image[..., None] / 255
@@ -93,12 +93,12 @@ def on_nothing(image: np.ndarray, ink: int) -> np.ndarray:
 
 
 def sharp(image: np.ndarray, side: int) -> np.ndarray:
-    """As ink covers paper, 0 to 1: with the edges that a pen has."""
+    """Enlarge to ink coverage from 0 to 1, with a pen's sharp edges."""
     return np.clip((resized(image, side) / 255 - 0.25) * 2, 0, 1)
 
 
 def photo(image: np.ndarray, chance: np.random.Generator, shadow: float = 1.0) -> bytes:
-    """Somewhere on paper in uneven light, a shadow over a part."""
+    """Place the digit on paper in uneven light, with a shadow over a part."""
     height, width, side = 900, 1200, int(chance.integers(120, 500))
     ink = np.zeros((height, width))
     top, left = chance.integers(0, height - side), chance.integers(0, width - side)
@@ -141,14 +141,14 @@ def specked(image: np.ndarray, chance: np.random.Generator) -> np.ndarray:
 
 
 def tiny(image: np.ndarray, chance: np.random.Generator) -> np.ndarray:
-    """A fortieth to a twentieth of a large white picture."""
+    """Draw the digit at a fortieth to a twentieth of a large white picture."""
     side = int(chance.integers(60, 140))
     top, left = chance.integers(0, 1500 - side), chance.integers(0, 2000 - side)
     return 255 - placed(resized(image, side, "BOX"), 1500, 2000, top, left)
 
 
 def thicker(image: np.ndarray, by: int) -> np.ndarray:
-    """Strokes wider, or thinner, by pixels of a picture of 280."""
+    """Make strokes wider, or thinner, by pixels of a picture of 280."""
     picture = Image.fromarray((resized(image, 280) > 127).astype(np.uint8) * 255)
     grow = ImageFilter.MaxFilter(3) if by > 0 else ImageFilter.MinFilter(3)
     for _ in range(abs(by) // 2):
@@ -157,7 +157,7 @@ def thicker(image: np.ndarray, by: int) -> np.ndarray:
 
 
 def skeleton(ink: np.ndarray) -> np.ndarray:
-    """The middle of strokes, a pixel wide: Zhang and Suen, "A fast parallel algorithm", 1984."""
+    """Thin strokes to one pixel: Zhang and Suen, "A fast parallel algorithm", 1984."""
     ink = ink.astype(np.uint8)
     before = -1
     while before != ink.sum():
@@ -180,7 +180,7 @@ def skeleton(ink: np.ndarray) -> np.ndarray:
 
 
 def redrawn(image: np.ndarray, pen: float, side: int = 280) -> np.ndarray:
-    """The strokes of the digit drawn anew with a round pen, black on white."""
+    """Redraw the strokes of the digit with a round pen, black on white."""
     small = 112
     picture = Image.new("L", (2 * side, 2 * side), 255)
     draw = ImageDraw.Draw(picture)
@@ -228,7 +228,7 @@ SLOW: dict[str, Change] = {
 
 
 def main() -> None:
-    """Reads the digits of a split in every variant; prints one table."""
+    """Predict the digits of a split in every variant; print one table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--bundle", type=Path, default=paths.CHAMPION)
     parser.add_argument("--data", type=Path, default=paths.processed("mnist"))
@@ -258,7 +258,7 @@ def main() -> None:
 
 
 def read(images: np.ndarray, change: Change) -> tuple[np.ndarray, np.ndarray]:
-    """What the service makes of the changed digits, and in which it found none."""
+    """Return the models' input for the changed digits, and where the service found no digit."""
     chance = np.random.default_rng(0)
     seen, missing = np.zeros_like(images), np.zeros(len(images), bool)
     for place, image in enumerate(images):

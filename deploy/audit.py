@@ -24,7 +24,7 @@ UNREACHABLE = re.compile(r"(Connection|Proxy|SSL)Error|Timeout|Could not connect
 
 
 class Pin(NamedTuple):
-    """One requirement of a lock file, whatever its environment marker."""
+    """One requirement of a lock file, with any environment marker."""
 
     name: str
     version: str
@@ -219,7 +219,7 @@ def run(program: str, *arguments: str, cwd: Path | None = None) -> subprocess.Co
     found = str(beside) if beside.exists() else shutil.which(program)
     if found is None:
         raise ToolError(f"{program} is not installed: make setup")
-    return subprocess.run(  # noqa: S603  names and arguments are ours
+    return subprocess.run(  # noqa: S603  our own names and arguments
         [found, *arguments], cwd=cwd, capture_output=True, text=True, check=False
     )
 

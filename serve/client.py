@@ -1,4 +1,4 @@
-"""`python -m serve.client picture.png …`: asks a running service what digits pictures show."""
+"""Command-line client of a running service: `python -m serve.client picture.png …`."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ from urllib.error import HTTPError, URLError
 from urllib.parse import urlsplit
 from urllib.request import ProxyHandler, Request, build_opener
 
-Answer = dict[str, Any]  # as of /predict, or {"detail": …, "status": …}
+Answer = dict[str, Any]  # a response of /predict, or {"detail": …, "status": …}
 
 _STDIN = "-"
 _SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff"}
-_CHUNK = 64  # pictures at a time, so that something is seen to happen
+_CHUNK = 64  # pictures per batch: small enough for the progress bar to move
 _TRIES = 5
 _MAX_WAIT = 60.0  # seconds
 
 
 class ClientError(Exception):
-    """Nothing can be asked; the message says why and what to do."""
+    """The service cannot be used; the message says why and what to do."""
 
 
 class Picture(NamedTuple):
-    """A file to read, or why it cannot be."""
+    """An image file: its content, or the reason why it cannot be read."""
 
     name: str
     content: bytes
@@ -38,14 +38,14 @@ class Picture(NamedTuple):
 
 
 class Limits(NamedTuple):
-    """What the service takes."""
+    """The service's limits: images per batch, and bytes per image."""
 
     batch: int
     image_bytes: int
 
 
 class Service:
-    """A running service."""
+    """Client of one running service."""
 
     def __init__(self, url: str, api_key: str = "") -> None:
         if urlsplit(url).scheme not in ("http", "https"):
@@ -55,7 +55,7 @@ class Service:
         self._open = build_opener(*_without_proxy(url)).open
 
     def limits(self) -> Limits:
-        """What it takes at a time.
+        """Return the service's limits.
 
         Raises:
             ClientError: it does not answer, or is another kind of service.
@@ -67,7 +67,7 @@ class Service:
             raise ClientError(f"{self._url} is not the service of this client") from error
 
     def predict(self, contents: list[bytes]) -> list[Answer]:
-        """An answer for each image file.
+        """Return an answer for each image file.
 
         Raises:
             ClientError
@@ -101,7 +101,7 @@ class Service:
 
 
 def _without_proxy(url: str) -> list[ProxyHandler]:
-    """This machine itself is not behind a proxy, whatever the environment says."""
+    """Return a handler that bypasses proxies for this machine; an empty list for another host."""
     host = urlsplit(url).hostname or ""
     try:
         local = ip_address(host).is_loopback
@@ -111,7 +111,7 @@ def _without_proxy(url: str) -> list[ProxyHandler]:
 
 
 def _wait(error: HTTPError) -> float | None:
-    """Seconds after which the request may succeed; None if it never will."""
+    """Return the seconds after which a retry may succeed; None if it never will."""
     after = error.headers.get("Retry-After", "")
     if error.code not in (429, 503) or not after.isdigit():
         return None
@@ -126,9 +126,9 @@ def _detail(error: HTTPError) -> str:
 
 
 def files(arguments: Iterable[str]) -> Iterator[str]:
-    """The names of the files: of a folder all in it, of a pattern all that it matches.
+    """Yield file names: all files of a folder, and all matches of a glob pattern.
 
-    Where there are none, the name itself, so that reading it says so.
+    Without any match, yield the argument itself, so that reading it reports the error.
     """
     for argument in arguments:
         path = Path(argument)
@@ -148,7 +148,7 @@ def _pictures(paths: Iterable[Path]) -> list[str]:
 
 
 def read(name: str, largest: int) -> Picture:
-    """The file's content, or what is wrong with it."""
+    """Read a file; return its content, or the reason why it cannot be read."""
     try:
         content = sys.stdin.buffer.read() if name == _STDIN else Path(name).read_bytes()
     except IsADirectoryError:
@@ -161,7 +161,7 @@ def read(name: str, largest: int) -> Picture:
 
 
 def chunks(pictures: Iterable[Picture], limits: Limits) -> Iterator[list[Picture]]:
-    """The pictures in groups that the service takes at a time."""
+    """Yield the pictures in batches within the service's limits."""
     chunk: list[Picture] = []
     size = 0
     for picture in pictures:
@@ -175,7 +175,7 @@ def chunks(pictures: Iterable[Picture], limits: Limits) -> Iterator[list[Picture
 
 
 def ask(service: Service, names: list[str], limits: Limits) -> Iterator[tuple[str, Answer]]:
-    """Each name with its answer, in order."""
+    """Yield each name with its answer, in order."""
     pictures = (read(name, limits.image_bytes) for name in names)
     for chunk in chunks(pictures, limits):
         contents = [picture.content for picture in chunk if not picture.fault]
@@ -185,24 +185,24 @@ def ask(service: Service, names: list[str], limits: Limits) -> Iterator[tuple[st
 
 
 def row(name: str, answer: Answer, width: int) -> str:
-    """A line of the table."""
+    """Return a line of the table."""
     if "prediction" not in answer:
         return f"{name:<{width}}      -  {answer['detail']}"
-    # A service of an earlier version says nothing of what is no digit.
+    # A service of an earlier version returns no digit likelihood (out-of-distribution score).
     doubts = {"unsure": answer["uncertain"], "not a digit?": answer.get("not_digit")}
     said = "".join(f"  {doubt}" for doubt, there in doubts.items() if there)
     return f"{name:<{width}}  {answer['prediction']:>5}  {answer['confidence']:>10.1%}{said}"
 
 
 def line(name: str, answer: Answer) -> str:
-    """A line of JSON."""
+    """Return a line of JSON."""
     return json.dumps({"file": name, **answer})
 
 
 def progress(total: int, stream: TextIO) -> Callable[[int], None]:
-    """Draws how many of `total` are done, where somebody looks and there is something to wait for.
+    """Return a function that draws a progress bar; it draws nothing for few pictures or a pipe.
 
-    With 0 it removes what it drew.
+    Called with 0, it removes the bar.
     """
     if total <= _CHUNK or not stream.isatty():
         return lambda done: None
@@ -217,7 +217,7 @@ def progress(total: int, stream: TextIO) -> Callable[[int], None]:
 
 
 def arguments() -> argparse.ArgumentParser:
-    """What may be typed."""
+    """Return the command line's parser."""
     parser = argparse.ArgumentParser(
         prog="python -m serve.client",
         allow_abbrev=False,
@@ -238,7 +238,7 @@ def arguments() -> argparse.ArgumentParser:
 
 
 def main() -> int:
-    """Prints what the pictures show; 1 if any could not be read."""
+    """Print the prediction for each picture; return 1 if any could not be read."""
     given = arguments().parse_args()
     try:
         return _print(given)
@@ -246,7 +246,7 @@ def main() -> int:
         sys.stderr.write(f"error: {error}\n")
     except KeyboardInterrupt:
         sys.stderr.write("\n")
-    except BrokenPipeError:  # whoever read has seen enough, such as `head`
+    except BrokenPipeError:  # the reader closed the pipe, as `head` does
         sys.stderr.close()
     return 1
 

@@ -47,7 +47,7 @@ class Findings:
 
     @property
     def enough(self) -> bool:
-        """Whether the window has enough images to test."""
+        """True if the window has enough images to test."""
         return self.images >= NEEDED
 
     @property

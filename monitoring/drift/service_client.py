@@ -27,7 +27,7 @@ READ_SECONDS = 10  # until the next bytes of a response
 RESPONSE_SECONDS = 60  # for a whole response
 MAX_RESPONSE_BYTES = 50 * 2**20  # also when unpacked; the largest window has 2 MB
 _PART = 2**16
-# What NumPy, zipfile and requests raise on a response that is no such archive.
+# Exceptions of NumPy, zipfile and requests for a response that is not such an archive.
 _MALFORMED = (
     *(ValueError, KeyError, TypeError, EOFError, OSError, MemoryError, OverflowError),
     *(NotImplementedError, RuntimeError, BadZipFile, zlib.error, HTTPError),

@@ -31,7 +31,7 @@ def end_group(leader: int, *requests: signal.Signals) -> None:
 
 
 def is_alive(pid: int) -> bool:
-    """Return whether a process of this machine runs, or has ended and nobody has waited for it."""
+    """Return whether a process of this machine runs, or is a zombie that no parent has reaped."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:

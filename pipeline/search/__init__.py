@@ -1,1 +1,1 @@
-"""The search for settings: an Optuna study whose trials are trainings of one run."""
+"""Hyperparameter search: an Optuna study whose trials are trainings of one run."""

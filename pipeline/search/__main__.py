@@ -1,4 +1,4 @@
-"""`python -m pipeline.search`."""
+"""Entry point of `python -m pipeline.search`."""
 
 from pipeline.config.startup import start_program
 

@@ -46,7 +46,7 @@ class Metric(Enum):
 
 @dataclass
 class Pruner:
-    """When a trial may be stopped because it is worse than the median of earlier trials."""
+    """Settings of the median pruner, which stops a trial worse than the median of earlier ones."""
 
     startup_trials: int = MISSING
     warmup_epochs: int = MISSING

@@ -1,4 +1,4 @@
-"""Report what a search found: the best trials on the terminal, all trials in files."""
+"""Report a search's results: the best trials on the terminal, all trials in files."""
 
 from __future__ import annotations
 

@@ -58,7 +58,7 @@ class Study:
             )
 
     def claim(self) -> Claim | None:
-        """Return the next trial, or nothing if all places are taken."""
+        """Return the next trial, or None if all places are taken."""
         with self.lock:
             place = self._free_place()
             if place is None:

@@ -71,7 +71,7 @@ def log_of(folder: Path, job: Job) -> Path:
 
 
 def read(folder: Path, job: Job) -> State | None:
-    """Return the last state that the job wrote, or nothing if it has not started."""
+    """Return the last state that the job wrote, or None if it has not started."""
     file = _state_file(folder, job)
     return State(**json.loads(file.read_bytes())) if file.exists() else None
 
@@ -122,7 +122,7 @@ def _outcome(job: Job, folder: Path, parent: str | None) -> State:
 
 
 def existing(job: Job) -> Experiment | None:
-    """Return the experiment with the job's settings and code, whatever keys its name mentions.
+    """Return the experiment with the job's settings and code; its name may mention other keys.
 
     Raises:
         PipelineError: an experiment has the job's digest but other settings.

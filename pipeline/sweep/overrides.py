@@ -59,7 +59,7 @@ class Job:
 
     @property
     def label(self) -> str:
-        """The typed settings without the run, to show to people."""
+        """The typed settings without the run, for display."""
         return " ".join(f"{key}={value}" for key, value in _short(self.typed).items())
 
     def arguments(self) -> list[str]:
@@ -158,7 +158,7 @@ def _composed(overrides: list[str]) -> tuple[dict[str, Any], Config]:
 
 
 def _code() -> str:
-    """Return what changes with every commit and every uncommitted change of deciding code."""
+    """Return a text that changes with every commit and uncommitted change of deciding code."""
     head = git.git("rev-parse", "HEAD")
     return head + git.git("diff", "HEAD", "--", *dvc_experiments.deciding_files())
 

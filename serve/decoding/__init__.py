@@ -1,1 +1,1 @@
-"""From the bytes of an image file to a grey array."""
+"""Image decoding: turn the bytes of an image file into a greyscale array."""

@@ -1,7 +1,7 @@
-"""From the bytes of an image file to a grey array, whatever the file holds.
+"""Decode the bytes of an image file of any supported format into a greyscale array.
 
-The one place that reads what strangers send: sizes are checked before pixels are decoded, and
-whatever is wrong with a file becomes one of our errors.
+This is the one place that reads untrusted files. Sizes are checked before pixels are decoded, and
+any fault of a file becomes an ImageError.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ from serve.imaging.placement import Grey
 
 FORMATS = ("PNG", "JPEG", "WebP", "GIF", "BMP", "TIFF")
 
-# A large picture is reduced to a longer side of DETAIL to 2 * DETAIL pixels: enough for a digit of
-# a fortieth of it.
+# A large picture is reduced to a longer side of DETAIL to 2 * DETAIL pixels. That is enough for a
+# digit of a fortieth of the picture.
 DETAIL = 800
 
-# What people send that is an image, or nearly, but is not decoded here.
+# Formats that people send but that are not decoded here, by their first bytes.
 _OTHERS = (
     (b"8BPS", "Photoshop"),
     (b"\0\0\1\0", "ICO"),
@@ -48,18 +48,18 @@ _OTHERS = (
     (b"DDS ", "DDS"),
     *((b"P%d" % kind + space, "Netpbm") for kind in range(1, 8) for space in (b"\n", b" ")),
 )
-_BRANDS = {b"avif": "AVIF", b"avis": "AVIF"}  # in an ISO base media file; HEIC has many more
+_BRANDS = {b"avif": "AVIF", b"avis": "AVIF"}  # brands of ISO base media files; HEIC has many more
 
-# A progressive JPEG of a few bytes per scan costs a pass over all its pixels for each: real ones
-# have about ten, and a thumbnail or two inside.
+# Each scan of a progressive JPEG costs a pass over all pixels, and may have just a few bytes. Real
+# files have about ten scans, and a thumbnail or two inside.
 _MAX_SCANS = 50
 
-_STRIP_PIXELS = 2**18  # of an image that is converted in strips
+_STRIP_PIXELS = 2**18  # pixels per strip when a large image is converted in strips
 
-_TILE_WIDTH, _TILE_HEIGHT, _ROWS = 322, 323, 278  # TIFF
+_TILE_WIDTH, _TILE_HEIGHT, _ROWS = 322, 323, 278  # TIFF tags
 _ALL_ROWS = 2**32 - 1  # in one strip
 
-_ORIENTATION = 0x0112  # EXIF
+_ORIENTATION = 0x0112  # EXIF tag
 _TURNS: dict[int, Callable[[Grey], Grey]] = {
     2: np.fliplr,
     3: lambda grey: grey[::-1, ::-1],
@@ -75,14 +75,14 @@ _ALPHA = ("LA", "La", "PA", "RGBA", "RGBa")
 
 
 def decode(content: bytes, *, max_pixels: int) -> Grey:
-    """(height, width) uint8 of the first frame, upright, as light or dark as it was drawn.
+    """Return the first frame as (height, width) uint8, upright, not inverted.
 
-    Transparency is laid on a ground that its ink stands out from; deep images are stretched to
-    their own range; colours become the grey, or the channel, in which they differ most. Sides over
-    2 * DETAIL are reduced by a whole factor.
+    A transparent image is laid on a ground that contrasts with its ink. An image of more than
+    8 bits is stretched to its own range. Colours become the grey, or the channel, with the most
+    contrast. Sides over 2 * DETAIL are reduced by a whole factor.
 
     Raises:
-        NotAnImageError: no image, or a damaged one.
+        NotAnImageError: no image, or a corrupt one.
         UnsupportedImageError: a format not in FORMATS.
         TooManyPixelsError: it declares more than `max_pixels`.
     """
@@ -103,7 +103,7 @@ def decode(content: bytes, *, max_pixels: int) -> Grey:
 
 
 def _format(content: bytes) -> str:
-    """Pillow's name of the format, by the first bytes."""
+    """Return Pillow's name of the format, by the first bytes."""
     if name := format_of(content):
         return name
     if other := _other(content[:32]):
@@ -124,7 +124,7 @@ def _check_scans(content: bytes) -> None:
 
 
 def _check_pieces(image: TiffImagePlugin.TiffImageFile, max_pixels: int) -> None:
-    """Refuses a TIFF of tiles or strips that are larger than a picture may be."""
+    """Refuse a TIFF whose tiles or strips have more than `max_pixels`."""
     tags = image.tag_v2
     width, height = tags.get(_TILE_WIDTH, 0), tags.get(_TILE_HEIGHT, 0)
     check_size((width, height), max_pixels)
@@ -134,24 +134,24 @@ def _check_pieces(image: TiffImagePlugin.TiffImageFile, max_pixels: int) -> None
 
 
 def _webp(image: WebPImagePlugin.WebPImageFile) -> Image.Image:
-    """The first frame, and no decoder: Pillow keeps that, with two more copies of the picture."""
+    """Return the first frame, and drop the decoder: it holds two more copies of the picture."""
     pixels, _ = image._decoder.get_next()
     image._decoder = None
     return Image.frombuffer(image.rawmode, image.size, pixels, "raw", image.rawmode, 0, 1)
 
 
 def _draft(image: Image.Image) -> None:
-    """Lets the decoder of a large JPEG leave out detail that would be reduced away."""
+    """Let the JPEG decoder skip detail of a large image that would be reduced away."""
     excess = max(image.size) / DETAIL
     if excess > 2:
         image.draft(None, (int(image.width / excess), int(image.height / excess)))
 
 
 def _upright(grey: Grey, image: Image.Image) -> Grey:
-    """Turned as the file's EXIF says; TIFF files come turned, and without the tag, from Pillow."""
+    """Apply the EXIF orientation; Pillow has already applied and removed it for TIFF files."""
     if not image.info:
         return grey
-    with contextlib.suppress(Exception):  # broken metadata must not spoil a sound picture
+    with contextlib.suppress(Exception):  # corrupt metadata must not reject a sound picture
         turn = _TURNS.get(image.getexif().get(_ORIENTATION, 1))
         return turn(grey) if turn else grey
     return grey
@@ -170,7 +170,7 @@ def _grey(image: Image.Image) -> Grey:
 
 
 def _reduced(image: Image.Image, *modes: str) -> Image.Image:
-    """The image, converted to one mode after another and reduced, in strips: without copies."""
+    """Convert the image to one mode after another and reduce it, in strips to save memory."""
     factor = max(image.size) // DETAIL
     if factor < 2:
         return _converted(image, modes)
@@ -182,7 +182,7 @@ def _reduced(image: Image.Image, *modes: str) -> Image.Image:
 
 
 def _strips(image: Image.Image, factor: int) -> Iterator[tuple[int, Image.Image]]:
-    """Where each begins, and the strip; of a height that the factor divides, but for the last."""
+    """Yield each strip's top row and the strip; `factor` divides all heights but the last."""
     rows = factor * max(1, _STRIP_PIXELS // (factor * image.width))
     for top in range(0, image.height, rows):
         yield top, image.crop((0, top, image.width, min(top + rows, image.height)))
@@ -195,8 +195,8 @@ def _converted(image: Image.Image, modes: Sequence[str]) -> Image.Image:
 
 
 def _stretched(deep: NDArray[np.float32]) -> Grey:
-    """uint8 of (height, width) float32, from their least to their greatest."""
-    values = deep.astype(np.float64)  # whose range is wider than any difference
+    """Stretch (height, width) float32 from its minimum and maximum to uint8 0 to 255."""
+    values = deep.astype(np.float64)  # differences of float32 values may overflow float32
     finite = np.isfinite(values)
     if not finite.all():
         values[~finite] = values[finite].min() if finite.any() else 0
@@ -206,9 +206,9 @@ def _stretched(deep: NDArray[np.float32]) -> Grey:
 
 
 def _of_colours(image: Image.Image) -> Grey:
-    """The luminance of an RGB image; or a channel, if one shows more than twice the contrast.
+    """Return the luminance of an RGB image, or a channel with more than twice its contrast.
 
-    Red ink on green of the same brightness cannot be seen in the luminance.
+    Red ink on green of the same brightness is invisible in the luminance.
     """
     small = image.reduce(max(1, max(image.size) // 64))
     channels = np.asarray(small).reshape(-1, 3)
@@ -219,7 +219,7 @@ def _of_colours(image: Image.Image) -> Grey:
 
 
 def _on_ground(image: Image.Image) -> Image.Image:
-    """RGB, reduced, of an image laid on a ground that its ink stands out from."""
+    """Lay a transparent image on a ground that contrasts with its ink; return reduced RGB."""
     extrema = [strip.convert("RGBA").getchannel("A").getextrema() for _, strip in _strips(image, 1)]
     if extrema[0][0] != 0 and len({level for both in extrema for level in both}) == 1:
         return _reduced(image, "RGBA", "RGB")
@@ -231,9 +231,9 @@ def _on_ground(image: Image.Image) -> Image.Image:
 
 
 def _ground(solid: NDArray[np.uint8]) -> tuple[int, ...]:
-    """Black or white under ink alone, the paper's colour under paper with ink on it.
+    """Return the ground: black or white under ink alone, else the paper's colour.
 
-    `solid`: (n, 4), the opaque pixels; the edges of strokes, mixed from ink and nothing, are not.
+    `solid`: (n, 4), the opaque pixels, without the half-transparent edges of strokes.
     """
     colours = solid[:, :3]
     brightness = colours.sum(axis=1, dtype=np.int16) // 3

@@ -1,4 +1,4 @@
-"""Look at the header of an image file: its format and its size, before any pixel is decoded.
+"""Read the header of an image file: its format and size, before any pixel is decoded.
 
 A decompression bomb is a small file of very many pixels, so sizes are checked first. Pillow's lazy
 `Image.open` reads the header. Two formats are parsed here before it, for safety and not for speed.
@@ -24,10 +24,10 @@ from serve.imaging.errors import ImageError, NotAnImageError, TooManyPixelsError
 
 Size = tuple[int, int]  # width, height
 
-# A header of more parts is refused, because it may be read in the event loop: so many reads take
-# Pillow 20 ms at most. The longest real headers, a GIF's XMP metadata, need about a thousand.
+# A header that needs more reads is refused, because it may be read in the event loop. So many reads
+# take Pillow 20 ms at most. The longest real headers, a GIF's XMP metadata, need about a thousand.
 MAX_READS = 5_000
-MAX_SEGMENTS = 20_000  # of a JPEG: 10 ms; real ones have at most some hundred
+MAX_SEGMENTS = 20_000  # of a JPEG: 10 ms; real files have a few hundred at most
 
 _SIGNATURES = {
     "PNG": (b"\x89PNG\r\n\x1a\n",),
@@ -39,17 +39,17 @@ _SIGNATURES = {
 
 _PNG_START = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR"
 
-_MARKER = re.compile(rb"\xff[^\x00\x01\xff\xd0-\xd8]")  # of a JPEG: ends data, or begins a segment
+_MARKER = re.compile(rb"\xff[^\x00\x01\xff\xd0-\xd8]")  # of a JPEG segment, or of the end
 _END, _SCAN = 0xD9, 0xDA
 _FRAMES = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}  # SOF0 to SOF15, which hold the size
-_GAP = 2**16  # bytes between segments that are skipped, as libjpeg does
+_GAP = 2**16  # stray bytes to skip between segments, as libjpeg does
 
 _PILLOW = r"PIL\."
-_OF_PILLOW = ("ignore", None, Warning, re.compile(_PILLOW), 0)  # as an entry of warnings.filters
+_OF_PILLOW = ("ignore", None, Warning, re.compile(_PILLOW), 0)  # an entry of warnings.filters
 
 
 class _HeaderFile(BytesIO):
-    """A file in memory that can be read MAX_READS times, until `lift` ends the limit."""
+    """A file in memory that allows MAX_READS reads, until `lift` removes the limit."""
 
     _left = MAX_READS
 
@@ -72,7 +72,7 @@ def format_of(content: bytes) -> str | None:
 
 
 def declared_pixels(content: bytes, max_pixels: int) -> int:
-    """Return how many pixels the file declares; 0 if it will be refused at once."""
+    """Return the number of pixels that the file declares; 0 if it will be refused at once."""
     file_format = format_of(content)
     if not file_format:
         return 0
@@ -89,7 +89,7 @@ def declared_pixels(content: bytes, max_pixels: int) -> int:
 
 
 def is_small_png(content: bytes, max_pixels: int) -> bool:
-    """Whether it is a PNG of few bytes that declares few pixels."""
+    """Return True for a PNG of few bytes that declares few pixels."""
     return (
         len(content) <= 2 * max_pixels
         and content.startswith(_PNG_START)
@@ -98,16 +98,16 @@ def is_small_png(content: bytes, max_pixels: int) -> bool:
 
 
 def open_image(content: bytes, file_format: str, max_pixels: int) -> ImageFile.ImageFile:
-    """Open the image lazily, once its declared size is found to be allowed.
+    """Check the declared size, then open the image lazily.
 
-    To be called within `image_errors`.
+    Call it within `image_errors`.
     """
     declared = None
     if look := _LOOKS.get(file_format):
         declared = look(content)
         check_size(declared, max_pixels)
     _silence_pillow()
-    # Pillow refuses more than twice as many; some plugins allocate before we see the size.
+    # Pillow refuses more than twice this. Some of its plugins allocate before we see the size.
     Image.MAX_IMAGE_PIXELS = -(-max_pixels // 2)
     file = _HeaderFile(content)
     image = Image.open(file, formats=(file_format,))
@@ -120,7 +120,7 @@ def open_image(content: bytes, file_format: str, max_pixels: int) -> ImageFile.I
 
 @contextmanager
 def image_errors(file_format: str, max_pixels: int) -> Iterator[None]:
-    """Turn whatever Pillow raises for a damaged file, nearly anything, into an ImageError."""
+    """Turn any exception of Pillow for a corrupt file into an ImageError."""
     try:
         yield
     except ImageError:
@@ -145,19 +145,19 @@ def _silence_pillow() -> None:
     """Keep Pillow's warnings of odd files off stderr, and from becoming errors under -W error.
 
     This is a filter and not `catch_warnings`, which is not safe with threads. It is checked at each
-    call, because whoever resets the filters removes it.
+    call, because other code may reset the filters.
     """
     if not warnings.filters or warnings.filters[0] != _OF_PILLOW:
         warnings.filterwarnings("ignore", module=_PILLOW)
 
 
 def count_scans(content: bytes) -> int:
-    """Return how often a JPEG goes over its pixels; what follows its end does not count."""
+    """Return the number of scans of a JPEG; bytes after its end do not count."""
     return sum(marker == _SCAN for marker, _ in _segments(content))
 
 
 def _segments(content: bytes) -> Iterator[tuple[int, int]]:
-    """Yield marker and place of each segment of a JPEG up to its end, as libjpeg finds them."""
+    """Yield the marker and offset of each JPEG segment up to the end, as libjpeg finds them."""
     found = _MARKER.search(content, 2, 2 + _GAP)
     for _ in range(MAX_SEGMENTS):
         if not found or content[found.end() - 1] == _END:

@@ -1,4 +1,4 @@
-"""From the bytes of an image file to the 28x28 image that the models know."""
+"""Decode and normalise an image file into the 28x28 input of the models."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from serve.imaging.placement import Grey
 
 
 def normalise_file(content: bytes, *, max_pixels: int) -> Grey:
-    """(28, 28) uint8, as the models know digits, of the bytes of an image file.
+    """Return the models' input, (28, 28) uint8, from the bytes of an image file.
 
     Raises:
         NotAnImageError, UnsupportedImageError, TooManyPixelsError: as `decode`.

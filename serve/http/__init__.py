@@ -1,1 +1,1 @@
-"""What surrounds a request: access control, rate limits, errors, bodies, the access log."""
+"""HTTP middleware and bodies: access control, rate limits, errors, parsing, access log."""

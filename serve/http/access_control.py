@@ -12,14 +12,14 @@ from serve.settings import Settings
 from serve.telemetry.request_context import RequestContext
 
 if TYPE_CHECKING:
-    from serve.http.rate_limit import Left, RateLimit  # costs 0.1 s, for those who limit
+    from serve.http.rate_limit import Left, RateLimit  # 0.1 s, only if there is a limit
 
 # Every other path needs a key and counts against the rate limit.
 _OPEN = {"/", "/health", "/metrics", "/api/info", "/openapi.json", "/favicon.ico"}
 _OPEN_BELOW = ("/health/", "/v2/health/", "/api/docs", "/api/redoc", "/static/")
-_FORM_BYTES = 64 * 1024  # of a body, besides the image in it
-_V2_BYTES = 28 * 28 * 24  # of an image as a list of numbers
-_BATCH_IMAGES = 4  # of the largest size in a batch
+_FORM_BYTES = 64 * 1024  # of a form, besides the image file
+_V2_BYTES = 28 * 28 * 24  # an image as JSON numbers
+_BATCH_IMAGES = 4  # of the largest size that fit into a batch
 
 
 class UnauthorisedError(Exception):
@@ -39,7 +39,7 @@ class RateLimitedError(Exception):
 
 
 class Keys:
-    """The API keys; if there are none, everybody may call."""
+    """The API keys; without any key, everybody may call."""
 
     def __init__(self, settings: Settings) -> None:
         self._digests = [_digest(key.get_secret_value().encode()) for key in settings.api_keys]
@@ -90,9 +90,9 @@ class AccessControl:
         self._limits = body_limits(settings)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass the request on, or raise the error that says why not."""
+        """Pass the request on, or raise the error that refuses it."""
         if scope["type"] != "http":
-            await self._app(scope, receive, send)  # a WebSocket's route asks for itself
+            await self._app(scope, receive, send)  # a WebSocket's route checks the key itself
             return
         path = scope["path"]
         if (self._keys or self._rate_limit) and not is_open(path):
@@ -106,7 +106,7 @@ class AccessControl:
         try:
             return self._keys.caller(scope, context)
         except UnauthorisedError:
-            if self._rate_limit:  # slows down who guesses keys
+            if self._rate_limit:  # slows down guessing of keys
                 await count(self._rate_limit, f"without a key: {address(scope)}", context)
             raise
 

@@ -16,7 +16,7 @@ from serve.telemetry.tracing import Tracing
 
 logger = logging.getLogger(__name__)
 
-# Probes and scrapes, which are neither logged nor counted.
+# Health probes and Prometheus scrapes are neither logged nor counted.
 _QUIET = {"/metrics", "/health", "/health/live", "/health/ready"}
 _QUIET |= {"/v2/health/live", "/v2/health/ready"}
 # Paths without a route template.

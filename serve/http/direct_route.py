@@ -1,8 +1,8 @@
 """Routes that bypass FastAPI's request handling; FastAPI only documents them.
 
 A direct route's endpoint takes the Request and returns the Response. Its OpenAPI request body is
-written by hand. They stay because FastAPI's own handling costs a `/predict` request 7 % more CPU
-time (14 % in the quietest tenth of the slices; interleaved runs of both in one process).
+written by hand. The routes exist because FastAPI's own handling costs a `/predict` request 7 % more
+CPU time (14 % in the quietest tenth of the slices; interleaved runs of both in one process).
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class DirectRoute(APIRoute):
             try:
                 response = await endpoint(Request(scope, receive))
             except ClientDisconnect:
-                return  # nobody to answer; FastAPI's handler would log and count an error
+                return  # client has gone; FastAPI's handler would log and count an error
             await response(scope, receive, send)
 
         self.app = application
@@ -83,7 +83,7 @@ def errors(*codes: int) -> dict[int | str, dict[str, Any]]:
 
 
 class Json(Response):
-    """A JSON response of anything that `orjson` can write, NumPy arrays included."""
+    """JSON response by `orjson`, which can write NumPy arrays."""
 
     def __init__(self, content: object, version: str | None = None) -> None:
         self.status_code, self.background = 200, None

@@ -97,7 +97,7 @@ def response(error: Exception, scope: Scope, metrics: Metrics) -> Response:
         metrics.failed(kind(error))
     body = {"detail": detail(error)}
     if scope["path"].startswith("/v2/"):
-        body["error"] = body["detail"]  # the Open Inference Protocol's name for it
+        body["error"] = body["detail"]  # the field's name in the Open Inference Protocol
     return Response(orjson.dumps(body), code, headers, "application/json")
 
 
@@ -118,7 +118,7 @@ class Answers:
         try:
             await self._app(scope, receive, send)
         except ClientDisconnect:
-            pass  # nobody to answer
+            pass  # the client has gone
         except Exception as error:
             if scope["type"] == "http" and RequestContext.of(scope).status == 500:
                 return  # answered already, below

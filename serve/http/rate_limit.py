@@ -42,7 +42,7 @@ class RateLimit:
     async def hit(self, caller: str) -> Left | None:
         """Count a request; None if the storage fails."""
         try:
-            # Refused requests are not counted: they would use up the longer limits.
+            # Refused requests do not count: they would use up the longer limits.
             within = [await self._strategy.test(limit, caller) for limit in self._limits]
             if all(within):
                 within = [await self._strategy.hit(limit, caller) for limit in self._limits]

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from python_multipart.multipart import MultipartCallbacks
 
 _DATA_URI = re.compile(r"data:[\w.+-]*/?[\w.+-]*(?:;[\w.+-]+=[^;,]*)*(;base64)?,", re.ASCII)
-MAX_FORM_PARTS = 16  # of a form
+MAX_FORM_PARTS = 16  # per form
 _WAYS = 'JSON {"image": base64}, the image itself as image/png (or jpeg, webp, …), or a form'
 
 
@@ -76,10 +76,10 @@ def picture(body: bytes, content_type: str, max_bytes: int) -> Picture:
 
 
 def images(body: bytes, most: int, max_bytes: int) -> list[bytes | Exception]:
-    """Parse the body of a batch into image files; a bad one has its error in its place.
+    """Parse the body of a batch into image files; an invalid one gives its error in its place.
 
     Raises:
-        InvalidError: more than `most`.
+        InvalidError: more than `most` images.
         pydantic.ValidationError
     """
     texts = BatchRequest.model_validate_json(body).images
@@ -110,7 +110,7 @@ def image_of_text(text: str, max_bytes: int) -> bytes:
         return _limited(binascii.a2b_base64(text, strict_mode=True), max_bytes)
     except ValueError:
         pass
-    try:  # lines, as the command `base64` makes them
+    try:  # with line breaks, as the command `base64` writes them
         return _limited(binascii.a2b_base64("".join(text.split()), strict_mode=True), max_bytes)
     except ValueError as error:
         raise MalformedError(f"not base64: {error}") from error
@@ -148,7 +148,7 @@ def _file(body: bytes, content_type: str) -> bytes:
 
 
 class _Parts:
-    """The parts of a form: name, whether it is a file, content."""
+    """Collects the parts of a form: name, is it a file, content."""
 
     def __init__(self) -> None:
         self.found: list[tuple[bytes, bool, bytearray]] = []

@@ -1,4 +1,4 @@
-"""Pydantic models of the JSON bodies. Images are base64 text in them, never lists of numbers."""
+"""Pydantic models of the JSON bodies. Images are base64 text, never lists of numbers."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""The cache of model bundles on disk, and the pointer that says which are in service.
+"""Bundle cache: model bundles on disk, and the pointer that names the version in service.
 
-The puller fills it, every worker watches it. The pointer and the status are whole or not there,
-and a bundle is under its final name only once it is verified.
+The puller fills the cache, and every worker watches it. The pointer and the status are written
+atomically. A bundle gets its final name only after it is verified.
 """
 
 from __future__ import annotations
@@ -37,14 +37,14 @@ class Release(NamedTuple):
 
 
 class Pointer(NamedTuple):
-    """What is in service."""
+    """The release in service, and the one before it."""
 
     current: Release
     previous: Release | None
 
 
 class Stamp(NamedTuple):
-    """Changes whenever the pointer or the status changes."""
+    """Modification times (ns) and inodes: they change with the pointer or the status."""
 
     pointer: tuple[int, int]
     status: tuple[int, int]
@@ -53,7 +53,7 @@ class Stamp(NamedTuple):
 class BundleCache:
     """The folder of bundles of one source, such as a registry's alias.
 
-    What another source left in it is never served.
+    Bundles that another source left in the folder are never served.
     """
 
     def __init__(self, folder: Path, source: str) -> None:
@@ -63,7 +63,7 @@ class BundleCache:
         self._status = folder / "status.json"
 
     def pointer(self) -> Pointer | None:
-        """What is in service, if anything of this source is and this code can read it."""
+        """Return the pointer; None if it is missing, unreadable or of another source."""
         content = _json(self._pointer)
         if content.get("source") != self._source:
             return None
@@ -75,12 +75,12 @@ class BundleCache:
             return None
 
     def failure(self) -> str:
-        """Why the latest attempt to follow the source failed; empty if it did not."""
+        """Return why the latest attempt to follow the source failed; empty after a success."""
         content = _json(self._status)
         return str(content.get("failure", "")) if content.get("source") == self._source else ""
 
     def is_intact(self, release: Release) -> bool:
-        """Whether the release's files are whole: a crash or a full disk may have spoilt them."""
+        """Return whether the release can be served; a crash or a full disk may corrupt it."""
         try:
             verify_bundle(self.path(release))
         except BundleError as error:
@@ -89,33 +89,33 @@ class BundleCache:
         return True
 
     def stamp(self) -> Stamp:
-        """Cheap enough to ask several times a second."""
+        """Return the stamp of the cache: two calls of stat, cheap enough to poll."""
         return Stamp(_stamp(self._pointer), _stamp(self._status))
 
     def path(self, release: Release) -> Path:
-        """The bundle's folder."""
+        """Return the bundle's folder."""
         return self.folder / release.folder
 
     @contextmanager
     def lock(self) -> Iterator[None]:
-        """Held while the cache changes: what is unfinished belongs to the holder."""
+        """Lock the cache for a change, and remove the unfinished folders of a dead holder."""
         self.folder.mkdir(parents=True, exist_ok=True)
         with (self.folder / ".lock").open("w") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
-            for unfinished in _UNFINISHED:  # of a holder that died
+            for unfinished in _UNFINISHED:  # left by a holder that died
                 for folder in self.folder.glob(unfinished):
                     shutil.rmtree(folder, ignore_errors=True)
             yield
 
     def temporary(self) -> Path:
-        """An empty folder to download into; `publish` takes it over."""
+        """Create an empty folder to download into; `publish` moves it into place."""
         return Path(tempfile.mkdtemp(prefix=".incoming-", dir=self.folder))
 
     def publish(self, release: Release, incoming: Path | None = None) -> None:
-        """Puts the release into service; `incoming` is the folder of its files if they are new.
+        """Put the release into service; `incoming` is the folder of its files if they are new.
 
         Raises:
-            BundleError: it is not a bundle that answers; what was in service stays.
+            BundleError: the bundle cannot predict; the release in service stays.
         """
         verify_bundle(incoming or self.path(release))
         if incoming:
@@ -137,7 +137,7 @@ class BundleCache:
         self._prune(keep={release.folder, previous.folder if previous else ""})
 
     def set_failure(self, failure: str) -> None:
-        """Records why the source cannot be followed, or with an empty text that it can."""
+        """Record why the source cannot be followed; an empty text records success."""
         if failure != self.failure() or not self._status.exists():
             self._write(self._status, {"failure": failure})
 
@@ -155,16 +155,16 @@ class BundleCache:
 
 
 def verify_bundle(bundle: Path) -> None:
-    """Loads the bundle and lets it answer once.
+    """Load the bundle and predict a blank image, as a smoke test.
 
     Raises:
-        BundleError: it cannot be loaded, or its answer is no distribution over ten digits, or no
-            likelihood.
+        BundleError: it cannot be loaded, or its output is not a distribution over ten digits, or
+            its likelihood is not from 0 to 1.
     """
     try:
         predictor, blank = Predictor(bundle), np.zeros((1, 28, 28), np.uint8)
         probabilities, likelihoods = predictor.probabilities(blank), predictor.likelihoods(blank)
-    except (OSError, RuntimeError, ValueError) as error:  # of the files, or of LiteRT
+    except (OSError, RuntimeError, ValueError) as error:  # from reading the files, or from LiteRT
         raise BundleError(f"{bundle.name}: the model cannot answer: {error}") from error
     if probabilities.shape != (1, 10) or not np.isclose(probabilities.sum(), 1, atol=1e-3):
         raise BundleError(f"{bundle.name}: the answer is no distribution over ten digits")
@@ -173,7 +173,7 @@ def verify_bundle(bundle: Path) -> None:
 
 
 def folder_name(version: str, identity: str) -> str:
-    """A name for the version's folder; versions of one number but other content differ."""
+    """Return a folder name for the version; equal numbers with other content get other names."""
     clean = re.sub(r"[^\w.-]", "_", version)[:40]
     return f"{clean}-{hashlib.sha256(identity.encode()).hexdigest()[:12]}"
 
@@ -194,7 +194,7 @@ def _json(path: Path) -> dict[str, Any]:
 
 
 def _sync(path: Path) -> None:
-    """Waits until the file, or the names in the folder, are on the disk."""
+    """Call fsync: wait until the file, or the names in the folder, are on the disk."""
     opened = os.open(path, os.O_RDONLY)
     try:
         os.fsync(opened)
@@ -211,7 +211,7 @@ def _stamp(path: Path) -> tuple[int, int]:
 
 
 def open_cache(settings: Settings) -> BundleCache:
-    """The cache of what these settings say to serve."""
+    """Return the cache for the source that these settings name."""
     if settings.registered:
         return BundleCache(
             settings.models_dir, f"{settings.mlflow_tracking_uri} {settings.model_uri}"

@@ -1,6 +1,6 @@
-"""Digests that identify a model bundle: tags of the registry, checked by the cache.
+"""Digests that identify a model bundle: tags in the registry, checked after a download.
 
-Services of earlier versions compute them too, so their values never change.
+Earlier versions of the service compute the same digests, so their values must never change.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from serve.models.predictor import BundleError
 
 
 def model_digest(bundle: Path) -> str:
-    """Return the digest of all that the predictions depend on: model file and temperature.
+    """Return the digest of the model file and the temperature, which decide the predictions.
 
     Raises:
         BundleError: `model.json` is missing or incomplete.
@@ -23,7 +23,7 @@ def model_digest(bundle: Path) -> str:
 
 
 def likelihood_digest(bundle: Path) -> str:
-    """Return the digest of all that the OOD score depends on; empty if the bundle has none.
+    """Return the digest of the out-of-distribution model; empty if the bundle has none.
 
     Raises:
         BundleError: `model.json` is missing or incomplete.
@@ -33,7 +33,7 @@ def likelihood_digest(bundle: Path) -> str:
 
 
 def identity(bundle: Path) -> str:
-    """Return one digest of all that the bundle's answers depend on.
+    """Return one digest of everything that decides the bundle's answers.
 
     Raises:
         BundleError: `model.json` is missing or incomplete.

@@ -1,4 +1,7 @@
-"""The models that a worker has loaded: the one in service and the one before it."""
+"""Hot reload: the models that a worker has loaded, the current and the previous version.
+
+A worker polls the bundle cache and swaps a new version in without a restart.
+"""
 
 from __future__ import annotations
 
@@ -16,8 +19,8 @@ from serve.models.predictor import BundleError, Predictor
 
 logger = logging.getLogger(__name__)
 
-_WATCH_SECONDS = 0.25  # two calls of stat each time
-_RETRY_SECONDS = 10.0  # from one attempt to load what cannot be loaded to the next
+_WATCH_SECONDS = 0.25  # poll interval; each poll is two calls of stat
+_RETRY_SECONDS = 10.0  # between attempts to load a broken bundle
 
 
 class NoModelError(Exception):
@@ -25,15 +28,15 @@ class NoModelError(Exception):
 
 
 class UnknownVersionError(Exception):
-    """The version that the caller chose is not loaded; the message says which are."""
+    """The version that the caller chose is not loaded; the message lists the loaded ones."""
 
 
 class NoReferenceError(Exception):
-    """The model's bundle says nothing of what it was evaluated on, or nothing to be trusted."""
+    """The model's bundle has no drift reference, or one that cannot be trusted."""
 
 
 class Model(NamedTuple):
-    """A model that answers, the version that its answers carry, and the folder of its bundle."""
+    """A loaded model: its version, as responses name it, and the folder of its bundle."""
 
     version: str
     predictor: Predictor
@@ -42,17 +45,17 @@ class Model(NamedTuple):
 
     @property
     def description(self) -> dict[str, Any]:
-        """The content of its `model.json`."""
+        """Content of the bundle's `model.json`."""
         return self.predictor.description
 
 
 class LoadedModels:
-    """What is loaded. `current` and `previous` change between two requests, never within one."""
+    """The loaded models. `current` and `previous` change between requests, never within one."""
 
     def __init__(
         self, bundles: BundleCache, begin: Callable[[str], None] = lambda version: None
     ) -> None:
-        """`begin` is told each version before it answers."""
+        """Start with no model; `begin` is called with each version before it answers."""
         self.current: Model | None = None
         self.previous: Model | None = None
         self._bundles = bundles
@@ -62,16 +65,16 @@ class LoadedModels:
 
     @property
     def failure(self) -> str:
-        """Why the newest version may not be the one in service; empty if it is."""
+        """Reason why the newest version may not be in service; empty if it is."""
         return self._broken or self._bundles.failure()
 
     @property
     def loaded(self) -> list[Model]:
-        """What can answer, the model in service first."""
+        """All loaded models, the one in service first."""
         return [model for model in (self.current, self.previous) if model]
 
     def choose(self, version: str | None) -> Model:
-        """The model in service, or the loaded one of that version.
+        """Return the model in service, or the loaded model of that version.
 
         Raises:
             NoModelError: nothing is loaded.
@@ -88,9 +91,10 @@ class LoadedModels:
         raise UnknownVersionError(f"version {version[:40]!r} is not loaded; loaded: {loaded}")
 
     def refresh(self) -> None:
-        """Loads what the pointer names and swaps it in; keeps what there is on any failure.
+        """Load the versions that the pointer names and swap them in (hot reload).
 
-        To be called in the thread that predicts: its interpreter is made here, not by a request.
+        On a failure the present models stay. Call this in the thread that predicts: it creates
+        that thread's interpreter, so no request has to.
         """
         pointer = self._bundles.pointer()
         if not pointer:
@@ -112,7 +116,7 @@ class LoadedModels:
         self.previous = found.get(pointer.previous) if pointer.previous else None
 
     async def watch(self) -> None:
-        """Follows the pointer until cancelled; a swap takes milliseconds."""
+        """Poll the pointer and reload until cancelled; a swap takes milliseconds."""
         seen, again = None, 0.0
         while True:
             try:
@@ -120,14 +124,14 @@ class LoadedModels:
                 if stamp != seen or (self._broken and time.monotonic() >= again):
                     seen, again = stamp, time.monotonic() + _RETRY_SECONDS
                     self.refresh()
-            except Exception as error:  # one that nobody thought of must not end the watch
+            except Exception as error:  # an unexpected error must not end the watch
                 logger.exception("the models cannot be followed")
                 self._broken = f"the models cannot be followed: {type(error).__name__}"
             await asyncio.sleep(_WATCH_SECONDS)
 
     def _model(self, release: Release) -> Model:
         folder = self._bundles.path(release)
-        made = (folder / "model.json").stat().st_mtime  # whoever brought it has seen to that
+        made = (folder / "model.json").stat().st_mtime  # set by registry_sync
         model = Model(release.version, Predictor(folder), made, folder)
         blank = np.zeros((1, 28, 28), np.uint8)
         model.predictor.probabilities(blank)

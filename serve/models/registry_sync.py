@@ -1,7 +1,7 @@
-"""Registry download: bring models from where `MODEL_URI` points into the bundle cache.
+"""Registry download: copy models from where `MODEL_URI` points into the bundle cache.
 
 One process owns MLflow and follows a registered model with `RegistrySync`. A folder is copied
-once, by the process that serves it. Whatever fails, the model in service stays.
+once, by the process that serves it. If anything fails, the model in service stays.
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ logger = logging.getLogger(__name__)
 
 _DEATH = "the process that follows the registry died"
 _FIRST_RETRY = 1.0  # seconds; doubles up to the poll interval
-_NOT_FOUND = {"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"}  # the latter of an alias
-# Whatever else lies there stays there.
+_NOT_FOUND = {"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"}  # the second for an alias
+# Files of a bundle. Other files beside them are not copied.
 _FILES = ("model.tflite", "likelihood.tflite", "model.json", "README.md", "reference.npz")
-# Tags that `pipeline.register` sets, and what a bundle must have where they are set.
+# Tags that `pipeline.register` sets, and the digest that must match each of them.
 _DIGESTS = {
     "bundle.digest": bundle_digest.model_digest,
     "bundle.likelihood": bundle_digest.likelihood_digest,
@@ -47,13 +47,14 @@ class RegistryError(Exception):
 
 
 class MissingError(Exception):
-    """The registry has not what was asked for; the message says what to do."""
+    """The registry lacks the model or version; the message says what to do."""
 
 
 def sync_folder(settings: Settings, count: Callable[[str], None]) -> None:
-    """Puts the bundle in the folder `MODEL_URI` into service.
+    """Put the bundle in the folder `MODEL_URI` into service.
 
-    On failure the last good one stays, and the cache says why. `count` is told the outcome.
+    On failure the last good one stays, and the cache records why. `count` gets the outcome.
+    Idempotent: an intact bundle that is already in service is not copied again.
     """
     target, folder = bundle_cache.open_cache(settings), Path(settings.model_uri)
     with target.lock():
@@ -72,7 +73,10 @@ def sync_folder(settings: Settings, count: Callable[[str], None]) -> None:
 
 
 def _take(target: BundleCache, release: Release, files: Path, made: float) -> None:
-    """`made`: when, in seconds since 1970; its files keep that date."""
+    """Copy the files into the cache and publish them.
+
+    `made`: their modification time, in seconds since 1970.
+    """
     incoming = target.temporary()
     try:
         for name in _FILES:
@@ -85,9 +89,9 @@ def _take(target: BundleCache, release: Release, files: Path, made: float) -> No
 
 
 class RegistrySync:
-    """Follows a registered model by alias, or brings one version of it.
+    """Follow a registered model by alias, or download one fixed version of it.
 
-    `count` is told the outcome of every attempt to bring a version.
+    `count` gets the outcome of every attempt to bring a version into service.
     """
 
     def __init__(self, settings: Settings, count: Callable[[str], None]) -> None:
@@ -101,7 +105,7 @@ class RegistrySync:
         self._count = count
 
     def run(self, wait: Callable[[float], None] = time.sleep) -> None:
-        """Follows the alias for ever; returns once the version is there if nothing can move."""
+        """Poll the registry; return after a success if polling is off or the version is fixed."""
         retry = _FIRST_RETRY
         while True:
             done = self.pull()
@@ -109,10 +113,13 @@ class RegistrySync:
                 return
             retry = _FIRST_RETRY if done else min(retry * 2, max(self._poll, _FIRST_RETRY))
             pause = self._poll if done else retry
-            wait(pause * random.uniform(0.9, 1.1))  # noqa: S311 - spreads replicas, is no secret
+            wait(pause * random.uniform(0.9, 1.1))  # noqa: S311 - jitter between replicas, no secret
 
     def pull(self) -> bool:
-        """Brings the version that `MODEL_URI` means now; whether it is the one in service."""
+        """Put the version that `MODEL_URI` means now into service; return False on a failure.
+
+        Idempotent: a version that is in service and intact is not downloaded again.
+        """
         try:
             with self._cache.lock():
                 with _registry_errors():
@@ -129,9 +136,9 @@ class RegistrySync:
         except RegistryError as error:
             logger.error("the registry cannot be read: %s", error)
             self._fail(UNAVAILABLE, "the registry cannot be read")
-        except Exception as error:  # one that nobody thought of must not end the watch
+        except Exception as error:  # an unexpected error must not end the watch
             kind = type(error).__name__
-            # Not the error itself: it, and its causes, may hold a password.
+            # The error itself is not logged: it, or its causes, may contain a password.
             shown = RegistryError(f"{kind}: {_masked(error)}").with_traceback(error.__traceback__)
             logger.error("the model cannot be brought: %s", shown, exc_info=shown)
             self._fail(UNEXPECTED, f"the model cannot be brought: {kind}")
@@ -154,7 +161,7 @@ class RegistrySync:
                 return client.get_model_version(name, number)
             return client.get_model_version_by_alias(name, alias)
         except MlflowException as error:
-            # An answer without JSON is not MLflow's: its "not found" is about the address.
+            # A response without JSON is not MLflow's: its "not found" means a wrong address.
             if error.error_code not in _NOT_FOUND or error.message.startswith("API request to"):
                 raise
             if number:
@@ -166,7 +173,7 @@ class RegistrySync:
     def _client(self) -> MlflowClient:
         database = self._uri.removeprefix("sqlite:///").partition("?")[0]
         if self._uri.startswith("sqlite:") and not Path(database).exists():
-            raise RegistryError(f"{database} does not exist: make repro")  # MLflow would make it
+            raise RegistryError(f"{database} does not exist: make repro")  # MLflow would create it
         import mlflow
 
         mlflow.set_tracking_uri(self._uri)
@@ -204,9 +211,9 @@ class RegistrySync:
 
 @contextmanager
 def _registry_errors() -> Iterator[None]:
-    """Whatever MLflow, its database or the network raise, as RegistryError.
+    """Turn errors of MLflow, its database or the network into RegistryError.
 
-    An ImportError is one of a driver for the address that is not installed.
+    An ImportError means that the driver for the address is not installed.
     """
     from mlflow.exceptions import MlflowException
     from sqlalchemy.exc import SQLAlchemyError
@@ -218,16 +225,16 @@ def _registry_errors() -> Iterator[None]:
 
 
 def _masked(error: Exception) -> str:
-    """The first line of what the error says, without the user and password of any address in it.
+    """Return the first line of the error's message, with user and password of addresses masked.
 
-    A password may hold `/` or `@`: all up to the last `@` goes.
+    A password may contain `/` or `@`, so everything up to the last `@` is masked.
     """
     line = str(error).strip().partition("\n")[0]
     return re.sub(r"(?<!/)//(?!/)\S*@", "//***@", line)
 
 
 def record_death(settings: Settings) -> None:
-    """Lets `/health` say that the process that pulls is gone; the next one counts it."""
+    """Record for `/health` that the puller died; the next puller counts it in the metrics."""
     try:
         bundle_cache.open_cache(settings).set_failure(_DEATH)
     except OSError as error:
@@ -235,9 +242,9 @@ def record_death(settings: Settings) -> None:
 
 
 def main(settings: Settings, count: Callable[[str], None], parent: int) -> None:
-    """Follows the registry until it is stopped, or until the process `parent` is gone."""
+    """Follow the registry until stopped, or until the process `parent` is gone."""
     for name, value in {
-        "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",  # we retry ourselves
+        "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",  # our own loop retries
         "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
         "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
     }.items():

@@ -1,4 +1,4 @@
-"""One answer: what the model says of a 28x28 image, and what follows from it."""
+"""Build the answer for a 28x28 image from the model's outputs."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Answer = dict[str, Any]
 Image = NDArray[np.uint8]  # (28, 28)
 Floats = NDArray[np.float32]
 
-CHUNK = 32  # images that the model gets at a time: more is no faster and takes more memory
+CHUNK = 32  # images per model call: more is no faster and takes more memory
 
 
 def infer(model: Model, images: NDArray[np.uint8]) -> tuple[Floats, Floats]:
@@ -33,7 +33,7 @@ def build_answer(
     request_id: str,
     confidence_threshold: np.float32,
 ) -> Answer:
-    """Return the answer; `likelihood` is NaN, null in JSON, if the model cannot tell it."""
+    """Return the answer; `likelihood` is NaN (null in JSON) if the model has none."""
     digit = int(probabilities.argmax())
     confidence, detector = probabilities[digit], model.predictor.likelihood
     return {

@@ -1,4 +1,4 @@
-"""The true digits that people told us, with the images that the model saw, for retraining."""
+"""Feedback store: true digits from users, with the model's input images, for retraining."""
 
 from __future__ import annotations
 
@@ -31,26 +31,26 @@ ON CONFLICT (request_id) DO UPDATE SET label = excluded.label, prediction = excl
 WHERE label != excluded.label OR image != excluded.image
 """
 _COLUMNS = "request_id, label, prediction, model_version, image, given_at"
-_TRIES = 10  # at reading a file that a writer changes meanwhile
+_TRIES = 10  # attempts to read a file while a writer changes it
 
 
 class UnknownRequestError(Exception):
-    """The request is not, or no longer, known, and no image came along."""
+    """The request id is unknown or too old, and the feedback has no image."""
 
 
 class Entry(NamedTuple):
-    """One feedback: what the model saw, what it said, and what it should have said."""
+    """One feedback: the model's input image, its prediction and the true digit (`label`)."""
 
     request_id: str
     label: int
     prediction: int
     model_version: str
     image: NDArray[np.uint8]  # (28, 28)
-    given_at: str = ""  # when it was kept: UTC, ISO 8601
+    given_at: str = ""  # when it was stored: UTC, ISO 8601
 
 
 class _State(NamedTuple):
-    """What tells that a database was written to; `log`: whether somebody has it open."""
+    """State of a database file, to detect writes; `log`: its write-ahead log exists."""
 
     changed: int
     size: int
@@ -64,22 +64,25 @@ class FeedbackStore:
         self._path = path
 
     def add(self, entry: Entry) -> bool:
-        """Keeps the entry; whether it changed anything. The last of a request counts."""
+        """Store the entry; return True if that changed anything.
+
+        Idempotent: a repeated entry changes nothing. The last entry of a request counts.
+        """
         now = datetime.now(UTC).isoformat(timespec="seconds")
         row = (*entry[:4], entry.image.tobytes(), now)
         with self._connected() as connection, connection:
             return connection.execute(_UPSERT, row).rowcount == 1
 
     def find(self, request_id: str) -> Entry | None:
-        """What is kept of the request."""
+        """Return the entry of the request, if there is one."""
         with self._connected() as connection:
             return next(_select(connection, "WHERE request_id = ?", request_id), None)
 
     def entries(self) -> list[Entry]:
-        """All that is kept, the oldest first, for other programs than the one that adds.
+        """Return all entries, the oldest first, for other programs than the one that adds.
 
-        Writes nothing, not even beside the file, so that it may be another user's, or on a disk
-        that cannot be written.
+        It writes nothing, not even beside the file. So the file may belong to another user, or be
+        on a read-only disk.
 
         Raises:
             FileNotFoundError: there is no such file.
@@ -87,7 +90,7 @@ class FeedbackStore:
         """
         for _ in range(_TRIES):
             before = self._state()
-            # Without a log nobody has it open; SQLite would make one and leave it there.
+            # Without a log no process has it open; SQLite would create one and leave it behind.
             mode = "mode=ro" if before.log else "immutable=1"
             uri = f"{self._path.absolute().as_uri()}?{mode}"
             try:
@@ -120,7 +123,7 @@ class FeedbackStore:
 
 
 def _select(connection: sqlite3.Connection, clause: str, *values: str) -> Iterator[Entry]:
-    query = f"SELECT {_COLUMNS} FROM feedback {clause}"  # noqa: S608 - both are ours
+    query = f"SELECT {_COLUMNS} FROM feedback {clause}"  # noqa: S608 - both are constants
     for request, label, prediction, version, image, given_at in connection.execute(query, values):
         pixels = np.frombuffer(image, np.uint8).reshape(SIDE, SIDE)
         yield Entry(request, label, prediction, version, pixels, given_at)

@@ -1,7 +1,7 @@
-"""The 28x28 images of recent requests with what the model said, whichever worker answered.
+"""Ring buffers of recent answers: 28x28 images with their predictions, of all workers.
 
-Each worker writes a ring of its own, a file of fixed size under `STATE_DIR`; reading looks into all
-of them. A file lasts longer than its worker: the next one writes on where it ended.
+Each worker writes its own ring buffer, a file of fixed size under `STATE_DIR`. Reading searches
+all of them. A file outlives its worker: the next worker continues where it ended.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from serve.imaging.placement import SIDE
 _MAGIC = b"digits3\0"
 _HEADER = struct.Struct("<8sQQ")  # magic, slots, images written so far
 _HEADER_SIZE = 64
-# Id, version, digit, nanoseconds since 1970, probabilities, likelihood, pixels; then a checksum.
+# Id, version, digit, nanoseconds since 1970, probabilities, likelihood, pixels. A CRC-32 follows.
 _CONTENT = struct.Struct("<64s48sBQ40sf784s")
 _SLOT = np.dtype(
     [
@@ -45,7 +45,7 @@ ANSWER_SIZE = _SLOT_SIZE  # bytes
 
 
 class Seen(NamedTuple):
-    """What a model saw, and what it said."""
+    """A model's input image, its prediction and its version."""
 
     image: NDArray[np.uint8]  # (28, 28)
     prediction: int
@@ -70,7 +70,7 @@ class Window(NamedTuple):
 
 
 class RecentAnswers:
-    """The rings in a folder; this process writes to one of them."""
+    """The ring buffers in a folder; this process writes to one of them."""
 
     def __init__(self, folder: Path, slots: int) -> None:
         folder.mkdir(parents=True, exist_ok=True)
@@ -86,12 +86,12 @@ class RecentAnswers:
         self._lock = threading.Lock()
 
     def close(self) -> None:
-        """Leaves the ring to the next worker."""
+        """Close the ring buffer, so that the next worker can continue it."""
         self._ring.close()
         self._file.close()
 
     def _claim(self) -> BufferedRandom:
-        """The first ring that no living process writes; being open, it is locked."""
+        """Open and lock the first ring buffer that no living process writes to."""
         place = 0
         while True:
             file = (self._folder / f"{place}.ring").open("a+b")
@@ -112,7 +112,7 @@ class RecentAnswers:
         probabilities: NDArray[np.float32],
         likelihood: float = math.nan,
     ) -> None:
-        """Remembers an image and its answer; forgets the oldest. Some microseconds."""
+        """Store an image and its answer over the oldest; takes some microseconds."""
         pixels, shares = image.tobytes(), probabilities.tobytes()
         with self._lock:
             start = _HEADER_SIZE + self._written % self._slots * _SLOT_SIZE
@@ -124,7 +124,7 @@ class RecentAnswers:
             _HEADER.pack_into(self._ring, 0, _MAGIC, self._slots, self._written)
 
     def find(self, request_id: str) -> Seen | None:
-        """The latest image of the request, if it is still there."""
+        """Return the latest image of the request, if it is not yet overwritten."""
         wanted = request_id.encode()[:64].ljust(64, b"\0")
         found = [slot for ring in self._rings() for slot in _search(ring, wanted)]
         if not found:
@@ -133,7 +133,7 @@ class RecentAnswers:
         return Seen(latest["image"], int(latest["prediction"]), latest["version"].decode())
 
     def window(self, most: int) -> Window:
-        """The latest answers of all workers, `most` at most; of each ring no more is read."""
+        """Return the latest `most` answers of all workers; no more than that is read per ring."""
         slots = np.concatenate([_latest(path, most) for path in self._folder.glob("*.ring")])
         slots = slots[np.argsort(slots["time"], kind="stable")][-most:]
         return Window(
@@ -146,7 +146,7 @@ class RecentAnswers:
         )
 
     def _rings(self) -> Iterator[bytes]:
-        """The contents of all rings that this code can read."""
+        """Yield the content of each ring buffer in this code's format."""
         for path in self._folder.glob("*.ring"):
             ring = path.read_bytes()
             if ring.startswith(_MAGIC):
@@ -154,7 +154,7 @@ class RecentAnswers:
 
 
 def _search(ring: bytes, wanted: bytes) -> Iterator[np.void]:
-    """All slots of the request in the ring that are whole."""
+    """Yield the request's slots in the ring buffer, without half-written ones."""
     start = ring.find(wanted, _HEADER_SIZE)
     while start >= 0:
         if (start - _HEADER_SIZE) % _SLOT_SIZE == 0:
@@ -165,7 +165,7 @@ def _search(ring: bytes, wanted: bytes) -> Iterator[np.void]:
 
 
 def _latest(path: Path, most: int) -> NDArray[np.void]:
-    """The latest slots of a ring, without those being written; none if this code cannot read it."""
+    """Return the latest slots of a ring buffer, without half-written ones; none if unreadable."""
     with path.open("rb") as file:
         header = file.read(_HEADER.size)
         kept = written = 0
@@ -173,7 +173,7 @@ def _latest(path: Path, most: int) -> NDArray[np.void]:
             _, kept, written = _HEADER.unpack(header)
         wanted = min(most, kept, written)
         end = written % kept if wanted else 0
-        before = min(wanted, end)  # those at the ring's end come before those at its beginning
+        before = min(wanted, end)  # slots at the ring's end are older than those at its start
         parts = []
         for start, count in ((kept - (wanted - before), wanted - before), (end - before, before)):
             file.seek(_HEADER_SIZE + start * _SLOT_SIZE)

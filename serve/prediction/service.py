@@ -1,4 +1,4 @@
-"""The prediction service of one worker: pictures in, predictions out, all counted and kept."""
+"""Prediction service of one worker: predict images, count the answers and keep them."""
 
 from __future__ import annotations
 
@@ -26,19 +26,20 @@ from serve.telemetry.tracing import Tracing
 
 Result = TypeVar("Result")
 
-# Work is measured in pixels to decode. A queue takes this many pictures of the largest size, which
-# are a few seconds' work, a batch this many.
+# Work is measured in pixels to decode. A work queue takes this many pictures of the largest size
+# (a few seconds' work), and a batch takes the second number.
 MAX_WAITING_PICTURES = 16
 MAX_BATCH_PICTURES = 4
-# Pixels that take as long to decode as the least picture takes in all, or a byte of a tensor.
+# Cost in pixels of the smallest picture, all steps included, and of one byte of a tensor.
 MIN_PICTURE_PIXELS = 8192
 PIXELS_PER_TENSOR_BYTE = 4
 
-# Parsed or normalised in well under a millisecond: less than a change of threads would cost others.
+# Up to these sizes the event loop parses or decodes by itself: well under a millisecond, less than
+# a change of threads would cost other requests.
 SMALL_BODY_BYTES = 64 * 2**10
 SMALL_PNG_PIXELS = 4096
 
-MAX_WINDOWS = 2  # being made or sent at a time
+MAX_WINDOWS = 2  # that are built or sent at the same time
 
 
 class Service:
@@ -70,18 +71,18 @@ class Service:
 
     @property
     def ready(self) -> bool:
-        """Whether a load balancer should send new requests here."""
+        """Readiness: True if a load balancer should send new requests here."""
         return self.models.current is not None and not self.stopping
 
     @property
     def degraded(self) -> bool:
-        """Whether there is no model in service, or perhaps not the newest."""
+        """True if no model is in service, or perhaps not the newest one."""
         return self.models.current is None or bool(self.models.failure)
 
     async def parse(
         self, body: bytes, parse: Callable[[], Result], check: Check | None = None
     ) -> Result:
-        """Parse a body with `parse`: a large one beside the event loop.
+        """Parse a body with `parse`; a large body in a work queue, beside the event loop.
 
         Raises:
             BusyError: too much is waiting already.
@@ -95,7 +96,7 @@ class Service:
     async def run_batch(
         self, size: int, work: Callable[[], Result], check: Check | None = None
     ) -> Result:
-        """Do the work on a tensor of `size` bytes, beside the event loop.
+        """Do the work on a tensor of `size` bytes in a work queue, beside the event loop.
 
         Raises:
             BusyError: too much is waiting already.
@@ -117,10 +118,10 @@ class Service:
         show: bool = False,
         check: Check | None = None,
     ) -> Answer:
-        """Return the prediction for an image file; `show`: with the image that the model saw.
+        """Return the prediction for an image file; `show` adds the model's input image.
 
-        The answer for a draft is neither counted nor kept: a digit that is still being drawn is no
-        sign of data drift.
+        The answer for a draft is neither counted nor kept: a half-drawn digit is no sign of data
+        drift.
 
         Raises:
             ImageError: as `normalise_file`.
@@ -136,7 +137,7 @@ class Service:
         return answer | {"image": data_uri(image)} if show else answer
 
     async def recognise(self, content: bytes, model: Model) -> Seen:
-        """Return what the model makes of an image file, without counting or keeping it."""
+        """Return the model's prediction for an image file, without counting or keeping it."""
         image = await self._normalise(content)
         digit = int(model.predictor.probabilities(image[None])[0].argmax())
         return Seen(image, digit, model.version)
@@ -162,9 +163,9 @@ class Service:
         request_id: str,
         check: Check | None = None,
     ) -> list[Answer | Exception]:
-        """Return a prediction for each image file, or the exception that says why there is none.
+        """Return a prediction for each image file, or the exception if it failed.
 
-        `contents` may hold exceptions, which come back in their places.
+        `contents` may hold exceptions, which are returned in their places.
 
         Raises:
             BusyError: too much is waiting already.
@@ -187,7 +188,7 @@ class Service:
     def _within_limit(
         self, contents: Sequence[bytes | Exception]
     ) -> tuple[list[bytes | Exception], int]:
-        """Return the batch, with errors for files beyond its limit of pixels, and its pixels."""
+        """Return the batch, with errors for files beyond its pixel limit, and its pixel count."""
         largest = self.settings.max_image_pixels
         limit, total = MAX_BATCH_PICTURES * largest, 0
         capped = list(contents)
@@ -231,7 +232,7 @@ class Service:
         return answers
 
     def _keep(self, answer: Answer, image: Image, seconds: float) -> None:
-        """Count the answer, which took `seconds`, and remember it for feedback and data drift."""
+        """Count the answer, which took `seconds`; keep it for feedback and the drift job."""
         digit, version = answer["prediction"], answer["model_version"]
         likelihood = float(answer["digit_likelihood"])
         self.metrics.predicted(version, digit, float(answer["confidence"]), seconds)
@@ -243,10 +244,10 @@ class Service:
 
     @contextmanager
     def window_slot(self) -> Iterator[None]:
-        """Hold one of the slots for making and sending a window, which may take its caller long.
+        """Hold a slot while a window is built and sent; a slow client may hold it for long.
 
         Raises:
-            BusyError: all are held.
+            BusyError: all slots are held.
         """
         if self._windows == MAX_WINDOWS:
             raise BusyError
@@ -257,7 +258,7 @@ class Service:
             self._windows -= 1
 
     async def window(self, most: int) -> bytes:
-        """Return the latest answers of all workers, `most` at most, as a `Window` in an `.npz`.
+        """Return the latest `most` answers of all workers, as a `Window` in an `.npz`.
 
         Raises:
             BusyError: too much is waiting already.
@@ -270,7 +271,7 @@ class Service:
         return await self._queues.run(self._queues.bodies, carried, size, MIN_PICTURE_PIXELS, None)
 
     def _state(self) -> State:
-        """Return what `/metrics` shows of the model in service."""
+        """Return the state of the model in service for `/metrics`."""
         model = self.models.current
         if not model:
             return State(self.ready, self.degraded, None, 0)

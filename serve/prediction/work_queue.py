@@ -1,4 +1,4 @@
-"""Work queues: threads for what would hold up the event loop, with limits on what may wait."""
+"""Work queues: threads for work that would block the event loop, with limits on waiting work."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 Result = TypeVar("Result")
-Check = Callable[[], Awaitable[None]]  # raises if nobody needs the work any more
+Check = Callable[[], Awaitable[None]]  # raises if the work is no longer needed
 
-MAX_ITEMS = 256  # that may wait in a queue
-MAX_WAITING_BYTES = 64 * 2**20  # of all requests that wait: six of the largest bodies
+MAX_ITEMS = 256  # waiting in one work queue
+MAX_WAITING_BYTES = 64 * 2**20  # of all waiting requests: six of the largest bodies
 
 
 class BusyError(Exception):
@@ -22,18 +22,18 @@ class BusyError(Exception):
 
 
 class WorkQueue:
-    """One thread that does its work in order of arrival."""
+    """Work queue: one thread that does its work in order of arrival."""
 
     def __init__(self, name: str, max_pixels: int) -> None:
         self._thread = ThreadPoolExecutor(1, name)
-        self._turns = asyncio.Semaphore(2)  # one runs, the second is ready for when it is done
+        self._turns = asyncio.Semaphore(2)  # one runs, the next one is ready to start
         self._max_pixels = max_pixels
         self._items = self._pixels = 0
 
     async def run(self, work: Callable[[], Result], pixels: int, check: Check | None) -> Result:
         """Do the work in the thread, unless `check` raises when its turn comes.
 
-        `pixels`: what the work costs. An idle queue takes any work.
+        `pixels`: cost of the work. An idle queue takes any work.
 
         Raises:
             BusyError: too much is waiting already.
@@ -59,10 +59,10 @@ class WorkQueue:
 
 
 class WorkQueues:
-    """A queue for each kind of work, and one limit on the bytes that wait in all of them.
+    """A work queue for each kind of work, and one limit on the bytes that wait in all of them.
 
     Batches share one thread: two at once would take more than twice as long, because they contend
-    for Python's lock.
+    for Python's global lock (GIL).
     """
 
     def __init__(self, max_pixels: int) -> None:

@@ -1,6 +1,6 @@
 """uvicorn's HTTP protocol with a limit on the request's head (request line and headers).
 
-uvicorn itself keeps all of a head in memory, however long it is.
+uvicorn itself keeps a head of any length in memory.
 """
 
 from __future__ import annotations

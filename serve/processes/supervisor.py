@@ -1,7 +1,7 @@
 """Supervisor: the parent process, which starts, replaces and stops the others.
 
-Not uvicorn's own supervisor: that notices a death after half a second, starts each worker by
-importing everything anew (1.2 s; a fork of this process has it all), and keeps no puller.
+It replaces uvicorn's own supervisor, which notices a death after half a second and runs no puller.
+uvicorn's also imports everything again for each worker (1.2 s); a fork shares the imports.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ from types import FrameType
 
 logger = logging.getLogger(__name__)
 
-_MIN_LIFETIME = 5.0  # seconds; a process that lives shorter is not started again at once
+_MIN_LIFETIME = 5.0  # seconds; a process that dies sooner is restarted with a delay
 _MAX_PAUSE = 10.0
 _FORK = multiprocessing.get_context("fork")
 
 
 class Child:
-    """A process that is to run until the end; `work` returning means that it is done.
+    """A process that is restarted whenever it dies, until `work` returns.
 
-    `died` is called here, in the parent, when it ended otherwise.
+    The parent calls `died` when the process ended in another way.
     """
 
     def __init__(

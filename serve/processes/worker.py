@@ -19,7 +19,7 @@ from serve.telemetry import logs, metrics
 
 
 class Server(uvicorn.Server):
-    """uvicorn that, on SIGTERM, is first not ready but still answers, and stops after the drain.
+    """uvicorn with a drain: after SIGTERM it is not ready but still answers, then it stops.
 
     So a load balancer sends requests elsewhere before any is refused.
     """
@@ -49,7 +49,7 @@ def main(
 ) -> None:
     """Answer on the socket until stopped, or until the process `parent` is gone.
 
-    `name`: under which it counts in the folder.
+    `name`: the worker's name in the folder of metrics.
     """
     logs.configure(settings)
     metrics.share(metrics_folder, name)
@@ -72,13 +72,13 @@ def main(
         server_header=False,
         proxy_headers=bool(settings.trusted_proxies),
         forwarded_allow_ips=settings.trusted_proxies,
-        # Longer than a balancer keeps its connections, or than this process may be held up: when a
-        # time runs out, a request that has come meanwhile is not read but lost.
+        # Longer than a load balancer keeps its connections, or than this process may be held up.
+        # When the time runs out, a request that has just arrived is lost unread.
         timeout_keep_alive=75,
         timeout_graceful_shutdown=settings.shutdown_seconds,
         callback_notify=look_after_parent,
         timeout_notify=1,
     )
     server = Server(config, app, settings.drain_seconds)
-    gc.freeze()  # what is here now stays: no collection needs to look at it
+    gc.freeze()  # garbage collections skip all objects that exist now
     server.run([listener])

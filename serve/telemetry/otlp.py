@@ -1,4 +1,4 @@
-"""Spans by OpenTelemetry over OTLP/HTTP. Its standard variables, OTEL_…, say where to and how."""
+"""Tracing: OpenTelemetry spans over OTLP/HTTP, configured by the standard OTEL_… variables."""
 
 from __future__ import annotations
 
@@ -29,15 +29,15 @@ from serve.version import package_version
 
 Result = TypeVar("Result")
 
-_NAME = "digit-platform"  # unless OTEL_SERVICE_NAME says otherwise
-_PATIENCE = 1.0  # seconds to send what is left
+_NAME = "digit-platform"  # default of OTEL_SERVICE_NAME
+_PATIENCE = 1.0  # seconds to send the last spans
 _CARRIERS = (b"traceparent", b"tracestate")
 
 
 class Traced:
-    """Spans of this process. They wait in memory, for the latest few thousand at most.
+    """Tracer of this process. At most the latest few thousand spans wait in memory.
 
-    `is_fault` tells an error of the service from one of its caller.
+    `is_fault` distinguishes an error of the service from one of its caller.
     """
 
     def __init__(self, is_fault: Callable[[Exception], bool]) -> None:
@@ -51,7 +51,10 @@ class Traced:
         self._propagator = TraceContextTextMapPropagator()
 
     def begin(self, scope: Scope, context: RequestContext) -> Callable[[str, int], None]:
-        """The request's span, inside the caller's if it sent a traceparent."""
+        """Start the request's span, a child of the caller's if it sent a traceparent.
+
+        Return the function that ends it, which takes the route and the status.
+        """
         sent = {
             name.decode(): context.header(name) for name in _CARRIERS if name in context.headers
         }
@@ -83,14 +86,14 @@ class Traced:
         return end
 
     def span(self, name: str, **about: str | int) -> AbstractContextManager[object]:
-        """A span inside the current one."""
+        """Return a span inside the current one, or a null context if there is none."""
         if not get_current_span().get_span_context().is_valid:
-            return nullcontext()  # a WebSocket's, whose pictures would be a trace each
+            return nullcontext()  # of a WebSocket, where each picture would be a trace
         return self._inner(name, about)
 
     @contextmanager
     def _inner(self, name: str, about: Mapping[str, str | int]) -> Iterator[None]:
-        # What the sender did wrong is no error of the service.
+        # A client's mistake is not recorded as an error of the service.
         with self._tracer.start_as_current_span(
             name, attributes=about, record_exception=False, set_status_on_exception=False
         ) as span:
@@ -103,11 +106,11 @@ class Traced:
                 raise
 
     def carried(self, work: Callable[[], Result]) -> Callable[[], Result]:
-        """The work in a copy of this context."""
+        """Return the work bound to a copy of this context, for another thread."""
         return partial(contextvars.copy_context().run, work)
 
     def close(self) -> None:
-        """Sends what is left; a collector that is away must not hold up the stop."""
+        """Send the last spans; an unreachable collector must not delay the shutdown."""
         sending = Thread(target=self._provider.shutdown, daemon=True)
         sending.start()
         sending.join(_PATIENCE)
