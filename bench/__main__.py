@@ -18,7 +18,7 @@ from pathlib import Path
 from omegaconf import OmegaConf
 from rich.table import Table
 
-from bench.shown import show
+from docs.tools.recorded import show
 
 ROOT = Path(__file__).parents[1]
 PYTHON = sys.executable

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -13,9 +14,11 @@ import urllib.request
 from pathlib import Path
 from typing import NamedTuple
 
+import psutil
+
 
 class Result(NamedTuple):
-    count: int  # requests
+    requests: int
     rate: float  # requests per second
     p99_ms: float
     processor_us: float  # of the server, per request
@@ -34,83 +37,74 @@ def script(body: bytes, content_type: str) -> Path:
     return folder / "post.lua"
 
 
-def put(
-    server: subprocess.Popen[bytes], url: str, lua: Path, seconds: int, connections: int
-) -> Result:
+def put(server: psutil.Popen, url: str, lua: Path, seconds: int, connections: int) -> Result:
     """Send load to the server for some seconds; return the measurements."""
     command = ["wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "--latency", "--timeout", "30s"]
-    before = processor(server.pid)
-    done = subprocess.run(
-        [*command, "-s", str(lua), url], capture_output=True, text=True, check=True
-    )
-    used = processor(server.pid) - before
-    _await_rest(server.pid)
-    text = done.stdout
-    count = int(re.search(r"(\d+) requests in", text)[1])  # type: ignore[index]
-    number, unit = re.search(r"99%\s+([\d.]+)(us|ms|s|m)", text).groups()  # type: ignore[union-attr]
-    failed = re.search(r"Non-2xx or 3xx responses: (\d+)", text)
+    before = processor(server)
+    text = subprocess.check_output([*command, "-s", str(lua), url], text=True)
+    used = processor(server) - before
+    _await_rest(server)
+
+    def found(pattern: str) -> str:
+        match = re.search(pattern, text)
+        return match[1] if match else "0"
+
+    count = int(found(r"(\d+) requests in"))
+    unit = {"us": 0.001, "ms": 1, "s": 1000, "m": 60000}[found(r"99%\s+[\d.]+(us|ms|s|m)")]
     return Result(
         count,
-        float(re.search(r"Requests/sec:\s+([\d.]+)", text)[1]),  # type: ignore[index]
-        float(number) * {"us": 0.001, "ms": 1, "s": 1000, "m": 60000}[unit],
+        float(found(r"Requests/sec:\s+([\d.]+)")),
+        float(found(r"99%\s+([\d.]+)")) * unit,
         used / max(count, 1) * 1e6,
-        int(failed[1]) if failed else 0,
+        int(found(r"Non-2xx or 3xx responses: (\d+)")),
     )
 
 
-def _await_rest(pid: int) -> None:
+def _await_rest(server: psutil.Popen) -> None:
     """Wait until a slow server has finished abandoned requests, before the next measurement."""
     before = -1.0
-    while processor(pid) > before + 0.01:
-        before = processor(pid)
+    while processor(server) > before + 0.01:
+        before = processor(server)
         time.sleep(0.3)
 
 
-def family(pid: int) -> list[int]:
-    """Return the ids of the process and all its descendants."""
-    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    return [pid, *(one for child in children for one in family(int(child)))]
+def family(server: psutil.Popen) -> list[psutil.Process]:
+    """Return the process and all its descendants."""
+    return [server, *server.children(recursive=True)]
 
 
-def processor(pid: int) -> float:
+def processor(server: psutil.Popen) -> float:
     """Return the seconds of processor time that the family has used."""
-    total = 0
-    for one in family(pid):
-        fields = Path(f"/proc/{one}/stat").read_text().rpartition(")")[2].split()
-        total += int(fields[11]) + int(fields[12])
-    return total / 100
+    times = [process.cpu_times() for process in family(server)]
+    return float(sum(each.user + each.system for each in times))
 
 
-def memory(pid: int) -> float:
+def memory(server: psutil.Popen) -> float:
     """Return the resident MB of the largest process of the family."""
-    return max(
-        int(re.search(r"VmRSS:\s+(\d+)", Path(f"/proc/{one}/status").read_text())[1]) / 1024  # type: ignore[index]
-        for one in family(pid)
-    )
+    largest: int = max(process.memory_info().rss for process in family(server))
+    return largest / 2**20
 
 
 def started(
     command: list[str], url: str, log: Path, **environment: str
-) -> tuple[subprocess.Popen[bytes], float]:
+) -> tuple[psutil.Popen, float]:
     """Start the server; return it once it answers, and the seconds that took."""
-    import os
-
     began = time.monotonic()
     with log.open("ab") as file:
-        server = subprocess.Popen(
-            command, env={**os.environ, **environment}, stdout=file, stderr=file
-        )
-    while True:
-        try:
-            urllib.request.urlopen(url, timeout=5)  # noqa: S310 - our own address
-        except urllib.error.HTTPError as error:
-            if error.code != 503:
-                break
-        except OSError:
-            pass
-        else:
-            break
+        variables = {**os.environ, **environment}
+        server = psutil.Popen(command, env=variables, stdout=file, stderr=file)
+    while not _answers(url):
         if server.poll() is not None:
             sys.exit(f"{command} failed: see {log}")
         time.sleep(0.02)
     return server, time.monotonic() - began
+
+
+def _answers(url: str) -> bool:
+    try:
+        urllib.request.urlopen(url, timeout=5)  # noqa: S310 - our own address
+    except urllib.error.HTTPError as error:
+        return error.code != 503
+    except OSError:
+        return False
+    return True

@@ -1,22 +1,18 @@
 """Benchmark of the service's speed and memory, as ratios to baselines: `make bench-serve`.
 
 Each round measures all servers in turn; servers and load share the machine. The tables show the
-median of the rounds. MODEL_URI may name a bundle's folder; else models/champion is served. The
-exit status is 1 if metrics cost more of the throughput than COUNTING.
+median of the rounds. The exit status is 1 if metrics cost more of the throughput than COUNTING.
 """
 
 from __future__ import annotations
 
 import base64
 import contextlib
-import io
 import json
-import os
 import shutil
 import statistics
 import sys
 import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -24,21 +20,16 @@ from PIL import Image
 from rich.table import Table
 
 from bench import load
-from bench.shown import show
+from bench.variants import file
+from docs.tools.recorded import show
 from pipeline.config import paths
 from pipeline.data import dataset
 
-ROOT = Path(__file__).parents[1]
-BUNDLE = Path(os.environ.get("MODEL_URI", ROOT / "models" / "champion"))
-ROUNDS = int(os.environ.get("BENCH_ROUNDS", "5"))
-SECONDS, CONNECTIONS = 3, 16
+BUNDLE = Path(__file__).parents[1] / "models" / "champion"
+ROUNDS, SECONDS, CONNECTIONS = 5, 3, 16
 MANY = 200_000  # requests
-PORTS = {
-    **{"ours": 8301, "empty": 8302, "keras": 8303, "mlflow": 8304},
-    **{"uncounted": 8305, "unobserved": 8306},
-}
-JSON, PNG = "`/predict`, JSON", "`/predict`, PNG"
-UNCOUNTED, UNOBSERVED = f"{JSON}, not counted", f"{JSON}, not observed"
+PORTS = {"ours": 8301, "empty": 8302, "keras": 8303, "mlflow": 8304, "uncounted": 8305}
+JSON, PNG, UNCOUNTED = "`/predict`, JSON", "`/predict`, PNG", "`/predict`, JSON, not counted"
 # Server, path, body and connections of each load, by its name in `docs/tables`.
 LOADS = {
     "empty": ("empty", "/predict", "json", CONNECTIONS),
@@ -46,18 +37,11 @@ LOADS = {
     "mlflow": ("mlflow", "/invocations", "tensor", CONNECTIONS),
     JSON: ("ours", "/predict", "json", CONNECTIONS),
     UNCOUNTED: ("uncounted", "/predict", "json", CONNECTIONS),
-    UNOBSERVED: ("unobserved", "/predict", "json", CONNECTIONS),
     PNG: ("ours", "/predict", "png", CONNECTIONS),
     "`/predict/batch`, 256 of MNIST": ("ours", "/predict/batch", "digits", 2),
     "the same, each to be normalised": ("ours", "/predict/batch", "scans", 2),
 }
 COUNTING = 0.05  # share of the throughput that metrics may cost
-
-
-def png(pixels: np.ndarray) -> bytes:
-    file = io.BytesIO()
-    Image.fromarray(pixels).save(file, "PNG")
-    return file.getvalue()
 
 
 def scans() -> list[bytes]:
@@ -68,14 +52,28 @@ def scans() -> list[bytes]:
     for small in load_digits().images[:256].astype(np.uint8) * 15:
         picture = Image.new("L", (28, 28))
         picture.paste(Image.fromarray(small).resize((16, 16)), (2, 3))
-        pictures.append(png(np.asarray(picture)))
+        pictures.append(file(picture))
     return pictures
 
 
-def batch(pictures: list[bytes]) -> Path:
-    """Return the load of a batch request with all pictures."""
-    texts = [base64.b64encode(picture).decode() for picture in pictures]
-    return load.script(json.dumps({"images": texts}).encode(), "application/json")
+def bodies() -> dict[str, Path]:
+    """Return the script of each body that is posted, by its name."""
+    images = dataset.load(paths.processed("mnist"), "test").images[:256]
+    digits = [file(image) for image in images]
+
+    def json_of(**content: object) -> Path:
+        return load.script(json.dumps(content).encode(), "application/json")
+
+    def batch(pictures: list[bytes]) -> Path:
+        return json_of(images=[base64.b64encode(picture).decode() for picture in pictures])
+
+    return {
+        "json": json_of(image=f"data:image/png;base64,{base64.b64encode(digits[0]).decode()}"),
+        "tensor": json_of(inputs=np.zeros((1, 28, 28, 1), int).tolist()),
+        "png": load.script(digits[0], "image/png"),
+        "digits": batch(digits),
+        "scans": batch(scans()),
+    }
 
 
 def keras_models(folder: Path) -> None:
@@ -98,43 +96,21 @@ def keras_models(folder: Path) -> None:
     )
 
 
-def servers(folder: Path) -> Iterator[tuple[str, list[str], str, dict[str, str]]]:
-    """Yield each server's name, command, address to poll for its start, and environment."""
-    python, log_level = sys.executable, "info"
-    for name, module in (("empty", "bench.empty"), ("keras", "bench.keras_endpoint")):
-        command = [python, "-m", "uvicorn", f"{module}:app", "--log-level", log_level]
-        yield (
-            name,
-            [*command, "--port", str(PORTS[name])],
-            f"http://127.0.0.1:{PORTS[name]}/docs",
-            {"BENCH_MODEL": str(folder / "model.keras"), "TF_CPP_MIN_LOG_LEVEL": "3"},
-        )
-    yield (
-        "mlflow",
-        [
-            *(python, "-m", "mlflow", "models", "serve", "--model-uri", str(folder / "mlflow")),
-            *("--env-manager", "local", "--host", "127.0.0.1", "--port", str(PORTS["mlflow"])),
-        ],
-        f"http://127.0.0.1:{PORTS['mlflow']}/ping",
-        {"TF_CPP_MIN_LOG_LEVEL": "3"},
-    )
-    for name, *module in (
-        ("ours", "serve"),
-        ("uncounted", "bench.unwatched"),
-        ("unobserved", "bench.unwatched", "--all"),
-    ):
-        yield (
-            name,
-            [python, "-m", *module],
-            f"http://127.0.0.1:{PORTS[name]}/health/ready",
-            {
-                "API_PORT": str(PORTS[name]),
-                "API_WORKERS": "1",
-                "MODEL_URI": str(BUNDLE.resolve()),
-                "STATE_DIR": str(folder / f"state-{name}"),
-                "LOG_FORMAT": "json",
-            },
-        )
+def servers(folder: Path) -> dict[str, tuple[list[str], str, dict[str, str]]]:
+    """Return each server's command, the path that answers once it is ready, and its variables."""
+    python = [sys.executable, "-m"]
+    keras = {"BENCH_MODEL": str(folder / "model.keras"), "TF_CPP_MIN_LOG_LEVEL": "3"}
+    mlflow = ["mlflow", "models", "serve", "--model-uri", str(folder / "mlflow")]
+    mlflow += ["--env-manager", "local", "--host", "127.0.0.1", "--port", str(PORTS["mlflow"])]
+    found = {"mlflow": ([*python, *mlflow], "/ping", keras)}
+    for name in ("empty", "keras"):
+        uvicorn = ["uvicorn", "--factory", f"bench.endpoints:{name}", "--port", str(PORTS[name])]
+        found[name] = [*python, *uvicorn], "/docs", keras
+    for name, module in (("ours", "serve"), ("uncounted", "bench.uncounted")):
+        variables = {"API_PORT": str(PORTS[name]), "API_WORKERS": "1", "LOG_FORMAT": "json"}
+        variables |= {"MODEL_URI": str(BUNDLE), "STATE_DIR": str(folder / f"state-{name}")}
+        found[name] = [*python, module], "/health/ready", variables
+    return found
 
 
 def main() -> None:
@@ -143,66 +119,51 @@ def main() -> None:
         sys.exit("needs wrk: apt-get install wrk, or make system")
     folder = Path(tempfile.mkdtemp(prefix="bench-serve-"))
     keras_models(folder)
-    digits = [png(image) for image in dataset.load(paths.processed("mnist"), "test").images[:256]]
-    text = base64.b64encode(digits[0]).decode()
-    as_json = json.dumps({"image": f"data:image/png;base64,{text}"})
-    tensor = json.dumps({"inputs": np.zeros((1, 28, 28, 1), int).tolist()})
-    bodies = {
-        "json": load.script(as_json.encode(), "application/json"),
-        "tensor": load.script(tensor.encode(), "application/json"),
-        "png": load.script(digits[0], "image/png"),
-        "digits": batch(digits),
-        "scans": batch(scans()),
-    }
+    scripts = bodies()
     found: dict[str, list[load.Result]] = {name: [] for name in LOADS}
     with contextlib.ExitStack() as stack:
-        running, ready, sizes = {}, {}, {}
-        for name, command, url, environment in servers(folder):
-            running[name], ready[name] = load.started(
-                command, url, folder / f"{name}.log", **environment
-            )
+        running, ready = {}, {}
+        sizes: dict[str, float] = {}
+        for name, (command, path, variables) in servers(folder).items():
+            url = f"http://127.0.0.1:{PORTS[name]}{path}"
+            log = folder / f"{name}.log"
+            running[name], ready[name] = load.started(command, url, log, **variables)
             stack.callback(running[name].wait)
             stack.callback(running[name].terminate)
+
+        def measure(name: str) -> load.Result:
+            server, path, body, connections = LOADS[name]
+            url = f"http://127.0.0.1:{PORTS[server]}{path}"
+            return load.put(running[server], url, scripts[body], SECONDS, connections)
+
         for _ in range(ROUNDS):
-            for name, (server, path, body, connections) in LOADS.items():
-                url = f"http://127.0.0.1:{PORTS[server]}{path}"
-                lua = bodies[body]
-                found[name].append(load.put(running[server], url, lua, SECONDS, connections))
-            sizes = sizes or {name: load.memory(server.pid) for name, server in running.items()}
+            for name in LOADS:
+                found[name].append(measure(name))
+            sizes = sizes or {name: load.memory(server) for name, server in running.items()}
         # The server that keeps running must not grow.
-        url = f"http://127.0.0.1:{PORTS['ours']}/predict"
-        served = sum(one.count for name in (JSON, PNG) for one in found[name])
+        served = sum(one.requests for name in (JSON, PNG) for one in found[name])
         while served < MANY:
-            served += load.put(running["ours"], url, bodies["json"], SECONDS, CONNECTIONS).count
-        grown = load.memory(running["ours"].pid) - sizes["ours"]
+            served += measure(JSON).requests
+        grown = load.memory(running["ours"]) - sizes["ours"]
+    lost, table = costs(found)
     show(speeds(found, ready, sizes), "serving", "make bench-serve", width=120)
-    show(costs(found), "watching", "make bench-serve", width=120)
+    show(table, "watching", "make bench-serve", width=120)
     print(f"our worker grew by {grown:.1f} MB from the first round to {served:,} requests")
     shutil.rmtree(folder)
-    if statistics.median(lost(found, UNCOUNTED)) > COUNTING:
+    if lost > COUNTING:
         sys.exit(f"counting costs more than {COUNTING:.0%} of the throughput")
 
 
-def lost(found: dict[str, list[load.Result]], bare: str) -> list[float]:
-    """Return, for each round, the share of `bare`'s throughput that the full service loses."""
-    pairs = zip(found[JSON], found[bare], strict=True)
-    return [1 - whole.rate / without.rate for whole, without in pairs]
-
-
-def costs(found: dict[str, list[load.Result]]) -> Table:
-    """Return the table of what metrics and observability cost a request."""
+def costs(found: dict[str, list[load.Result]]) -> tuple[float, Table]:
+    """Return the share of the throughput that the counters cost, and the table of it."""
+    pairs = list(zip(found[JSON], found[UNCOUNTED], strict=True))
+    shares = [1 - whole.rate / without.rate for whole, without in pairs]
+    spent = statistics.median(whole.processor_us - bare.processor_us for whole, bare in pairs)
+    lost = statistics.median(shares)
     table = Table("what", "of the throughput", "lowest, highest", "processor µs")
-    for what, bare in (("counters", UNCOUNTED), ("all that observes", UNOBSERVED)):
-        shares = lost(found, bare)
-        pairs = zip(found[JSON], found[bare], strict=True)
-        spent = [whole.processor_us - without.processor_us for whole, without in pairs]
-        table.add_row(
-            what,
-            f"{100 * statistics.median(shares):.1f} %",
-            f"{100 * min(shares):.1f} %, {100 * max(shares):.1f} %",
-            f"{statistics.median(spent):.0f}",
-        )
-    return table
+    limits = f"{100 * min(shares):.1f} %, {100 * max(shares):.1f} %"
+    table.add_row("counters", f"{100 * lost:.1f} %", limits, f"{spent:.0f}")
+    return lost, table
 
 
 def speeds(
@@ -226,8 +187,8 @@ def speeds(
             f"{_ratio(min(ratios))}, {_ratio(max(ratios))}" if pictures == 1 else "",
             f"{p99:.1f}" if p99 < 100 else f"{p99:,.0f}",
             f"{statistics.median(one.processor_us for one in results) / pictures:,.0f}",
-            # The other servers have also read batches, so their memory cannot be compared.
-            "" if name in (UNCOUNTED, UNOBSERVED) else f"{sizes[server]:.0f}",
+            # It has read no batches, so its memory cannot be compared.
+            "" if name == UNCOUNTED else f"{sizes[server]:.0f}",
             f"{ready[server]:.2f}",
         )
         if failures := sum(one.failed for one in results):

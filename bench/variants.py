@@ -9,13 +9,13 @@ from __future__ import annotations
 import argparse
 import io
 from collections.abc import Callable
-from pathlib import Path
+from functools import partial
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 from rich.table import Table
 
-from bench.shown import show
+from docs.tools.recorded import show
 from pipeline.config import paths
 from pipeline.data import dataset
 from serve.decoding.normalise_file import normalise_file
@@ -56,7 +56,7 @@ def placed(image: np.ndarray, height: int, width: int, top: int, left: int) -> n
 
 
 def anywhere(image: np.ndarray, chance: np.random.Generator) -> np.ndarray:
-    return placed(image, 300, 400, chance.integers(0, 272), chance.integers(0, 372))
+    return placed(image, 300, 400, int(chance.integers(0, 272)), int(chance.integers(0, 372)))
 
 
 def moved(image: np.ndarray, chance: np.random.Generator) -> np.ndarray:
@@ -143,7 +143,7 @@ def specked(image: np.ndarray, chance: np.random.Generator) -> np.ndarray:
 def tiny(image: np.ndarray, chance: np.random.Generator) -> np.ndarray:
     """Draw the digit at a fortieth to a twentieth of a large white picture."""
     side = int(chance.integers(60, 140))
-    top, left = chance.integers(0, 1500 - side), chance.integers(0, 2000 - side)
+    top, left = (int(chance.integers(0, length - side)) for length in (1500, 2000))
     return 255 - placed(resized(image, side, "BOX"), 1500, 2000, top, left)
 
 
@@ -179,9 +179,9 @@ def skeleton(ink: np.ndarray) -> np.ndarray:
     return ink > 0
 
 
-def redrawn(image: np.ndarray, pen: float, side: int = 280) -> np.ndarray:
+def redrawn(image: np.ndarray, chance: np.random.Generator, pen: float) -> np.ndarray:
     """Redraw the strokes of the digit with a round pen, black on white."""
-    small = 112
+    side, small = 280, 112
     picture = Image.new("L", (2 * side, 2 * side), 255)
     draw = ImageDraw.Draw(picture)
     for y, x in (np.argwhere(skeleton(resized(image, small) > 110)) + 0.5) * 2 * side / small:
@@ -221,40 +221,15 @@ SLOW: dict[str, Change] = {
     "strokes 32 px thicker": lambda image, chance: thicker(image, 32),
     "strokes 8 px thinner": lambda image, chance: thicker(image, -8),
     **{
-        f"redrawn, pen {pen} of 280": (lambda image, chance, pen=pen: redrawn(image, pen))
+        f"redrawn, pen {pen} of 280": partial(redrawn, pen=pen)
         for pen in (2, 5, 10, 20, 30, 40, 50)
     },
 }
 
 
-def main() -> None:
-    """Predict the digits of a split in every variant; print one table."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--bundle", type=Path, default=paths.CHAMPION)
-    parser.add_argument("--data", type=Path, default=paths.processed("mnist"))
-    parser.add_argument("--split", default="test", choices=["test", "validation"])
-    parser.add_argument("--count", type=int, default=10_000)
-    parser.add_argument("--record", action="store_true", help="for the docs too")
-    chosen = parser.parse_args()
-    split = dataset.load(chosen.data, chosen.split)
-    predictor = Predictor(chosen.bundle)
-    plain = predictor.probabilities(split.images[: chosen.count]).argmax(1)
-    table = Table("variant", "digits", "accuracy %", "less than plain", "no digit")
-    for name, change in (QUICK | SLOW).items():
-        count = min(chosen.count, len(split), FEW if name in SLOW else chosen.count)
-        labels = split.labels[:count]
-        images, missing = read(split.images[:count], change)
-        right = predictor.probabilities(images).argmax(1) == labels
-        right &= ~missing
-        loss = (plain[:count] == labels).mean() - right.mean()
-        table.add_row(
-            name,
-            f"{count:,}",
-            f"{100 * right.mean():.2f}",
-            f"{100 * loss:+.2f}",
-            f"{missing.sum()}",
-        )
-    show(table, "variants", "python -m bench.variants", width=100)
+def read_as_served(content: bytes) -> np.ndarray:
+    """Return what the service's code makes of a file: (28, 28) uint8."""
+    return normalise_file(content, max_pixels=16_000_000)
 
 
 def read(images: np.ndarray, change: Change) -> tuple[np.ndarray, np.ndarray]:
@@ -263,12 +238,31 @@ def read(images: np.ndarray, change: Change) -> tuple[np.ndarray, np.ndarray]:
     seen, missing = np.zeros_like(images), np.zeros(len(images), bool)
     for place, image in enumerate(images):
         picture = change(image, chance)
-        content = picture if isinstance(picture, bytes) else file(picture)
         try:
-            seen[place] = normalise_file(content, max_pixels=16_000_000)
+            seen[place] = read_as_served(picture if isinstance(picture, bytes) else file(picture))
         except NoDigitError:
             missing[place] = True
     return seen, missing
+
+
+def main() -> None:
+    """Predict the digits of a split in every variant; print one table."""
+    parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
+    parser.add_argument("--split", default="test", choices=["test", "validation"])
+    parser.add_argument("--record", action="store_true", help="keep the table for the docs")
+    split = dataset.load(paths.processed("mnist"), parser.parse_args().split)
+    predictor = Predictor(paths.CHAMPION)
+    plain = predictor.probabilities(split.images).argmax(1) == split.labels
+    table = Table("variant", "digits", "accuracy %", "less than plain", "no digit")
+    for name, change in (QUICK | SLOW).items():
+        count = FEW if name in SLOW else len(split)
+        images, missing = read(split.images[:count], change)
+        right = predictor.probabilities(images).argmax(1) == split.labels[:count]
+        share = (right & ~missing).mean()
+        loss = plain[:count].mean() - share
+        cells = f"{count:,}", f"{100 * share:.2f}", f"{100 * loss:+.2f}", f"{missing.sum()}"
+        table.add_row(name, *cells)
+    show(table, "variants", "python -m bench.variants", width=100)
 
 
 if __name__ == "__main__":

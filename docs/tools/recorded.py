@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import os
 import re
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import rich.table
+from rich.console import Console
 
 from docs.tools import tables
 from docs.tools.tables import ROOT, Table
@@ -25,8 +27,18 @@ def machine() -> str:
     return f"{found[1] if found else os.uname().machine}, {cores} cores"
 
 
+def show(shown: rich.table.Table, name: str, command: str, width: int) -> None:
+    """Print the table of a benchmark; record it if the command line has `--record`.
+
+    `width`: columns, if the output is no terminal.
+    """
+    Console(width=None if sys.stdout.isatty() else width).print(shown)
+    if "--record" in sys.argv[1:]:
+        record(name, command, shown)
+
+
 def record(name: str, command: str, shown: rich.table.Table) -> None:
-    """Record the table that a benchmark has printed."""
+    """Record the table of a benchmark."""
     kept = [column for column in shown.columns if column.header not in _LEFT_OUT]
     columns = [str(column.header) for column in kept]
     rows = [list(row) for row in zip(*(map(str, column.cells) for column in kept), strict=True)]
