@@ -23,6 +23,7 @@ from pipeline.config.schema import (
     Format,
     Model,
     Schedule,
+    checked,
 )
 from pipeline.config.startup import start_program
 
@@ -40,6 +41,7 @@ __all__ = [
     "PipelineError",
     "Schedule",
     "arguments",
+    "checked",
     "flat",
     "register_schema",
     "resolved",
@@ -89,17 +91,9 @@ def _quoted(argument: str) -> str:
 
 
 def resolved(composed: DictConfig, run: str) -> Config:
-    """Return the composed configuration as an object.
-
-    Raises:
-        PipelineError: a value is missing or out of its range; the message names the key.
-    """
+    """Return the composed configuration of a run as an object, like `checked`."""
     composed.run = int(run)
-    if missing := OmegaConf.missing_keys(composed):
-        raise PipelineError(f"no value for {', '.join(sorted(missing))} in conf/ or params.yaml")
-    config = OmegaConf.to_object(composed)
-    assert isinstance(config, Config)
-    return config
+    return checked(composed, Config, "conf/ or params.yaml")
 
 
 def stage(main: Callable[[Config], None]) -> Callable[[], None]:

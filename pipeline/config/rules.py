@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TypeVar
-
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from pipeline.config import CONF, PipelineError
-
-T = TypeVar("T")
+from pipeline.config.schema import T, checked
 
 
 def load(file: str, schema: type[T]) -> T:
@@ -20,8 +17,7 @@ def load(file: str, schema: type[T]) -> T:
     """
     try:
         merged = OmegaConf.merge(OmegaConf.structured(schema), OmegaConf.load(CONF / file))
-        rules = OmegaConf.to_object(merged)
+        assert isinstance(merged, DictConfig)
+        return checked(merged, schema, f"conf/{file}")
     except OmegaConfBaseException as error:
         raise PipelineError(f"conf/{file}: {str(error).splitlines()[0]}") from error
-    assert isinstance(rules, schema)
-    return rules

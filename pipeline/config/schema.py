@@ -10,11 +10,13 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
-from typing import ClassVar
+from typing import ClassVar, TypeVar
 
-from omegaconf import MISSING
+from omegaconf import MISSING, DictConfig, OmegaConf
 
 from pipeline.config.errors import PipelineError
+
+T = TypeVar("T")
 
 CLASSES = 10
 SIDE = 28  # pixels of an image, in both directions
@@ -53,9 +55,10 @@ class Precision(Enum):
 def _rules() -> dict[str, tuple[str, Callable[[float], bool]]]:
     """Return for each key of a number what it must be, in words and as a test."""
     positive = "threads batch_size epochs model.contrast model.filters model.pool "
-    positive += "optimizer.learning_rate data.feedback.least"
+    positive += "optimizer.learning_rate data.feedback.least trials processes"
     not_negative = "model.dense optimizer.warmup_epochs early_stopping.patience "
-    not_negative += "augmentation.rotation augmentation.shift augmentation.shear"
+    not_negative += "augmentation.rotation augmentation.shift augmentation.shear "
+    not_negative += "pruner.startup_trials pruner.warmup_epochs"
     rates = "model.dropout model.dense_dropout"
     return {
         **dict.fromkeys(positive.split(), ("positive", lambda value: value > 0)),
@@ -73,12 +76,26 @@ def _rules() -> dict[str, tuple[str, Callable[[float], bool]]]:
 _RULES = _rules()
 
 
-def _require(condition: bool, key: str, words: str, value: object) -> None:
+def require(condition: bool, key: str, words: str, value: object) -> None:
+    """Refuse a value that breaks a rule, with a message that names the key."""
     if not condition:
         raise PipelineError(f"{key} must be {words}, not {value}")
 
 
-class _Section:
+def checked(composed: DictConfig, schema: type[T], place: str) -> T:
+    """Return a configuration, whose values are written in `place`, as an object.
+
+    Raises:
+        PipelineError: a value is missing or out of its range; the message names the key.
+    """
+    if missing := OmegaConf.missing_keys(composed):
+        raise PipelineError(f"no value for {', '.join(sorted(missing))} in {place}")
+    config = OmegaConf.to_object(composed)
+    assert isinstance(config, schema)
+    return config
+
+
+class Section:
     """A part of the configuration; refuses numbers out of their range when it is made."""
 
     prefix: ClassVar[str]  # of its keys
@@ -87,8 +104,8 @@ class _Section:
         for name, value in vars(self).items():
             if rule := _RULES.get(self.prefix + name):
                 words, allowed = rule
-                _require(math.isfinite(value), self.prefix + name, "finite", value)
-                _require(allowed(value), self.prefix + name, words, value)
+                require(math.isfinite(value), self.prefix + name, "finite", value)
+                require(allowed(value), self.prefix + name, words, value)
 
 
 @dataclass
@@ -100,7 +117,7 @@ class Split:
 
 
 @dataclass
-class Feedback(_Section):
+class Feedback(Section):
     """Users' feedback as training data: which export, and how much of it trains."""
 
     prefix = "data.feedback."
@@ -124,7 +141,7 @@ class Data:
 
 
 @dataclass
-class Model(_Section):
+class Model(Section):
     """One convolution, one max-pool and, unless `dense` is 0, one hidden layer."""
 
     prefix = "model."
@@ -142,11 +159,11 @@ class Model(_Section):
         super().__post_init__()
         side = SIDE - self.kernel + 1
         words = f"at most {side}, which a kernel of {self.kernel} leaves of an image"
-        _require(self.pool <= side, "model.pool", words, self.pool)
+        require(self.pool <= side, "model.pool", words, self.pool)
 
 
 @dataclass
-class Optimizer(_Section):
+class Optimizer(Section):
     """The update rule and its learning rate over time."""
 
     prefix = "optimizer."
@@ -158,7 +175,7 @@ class Optimizer(_Section):
 
 
 @dataclass
-class Augmentation(_Section):
+class Augmentation(Section):
     """Largest random change of an image, either way: degrees, pixels, share of size, slant."""
 
     prefix = "augmentation."
@@ -170,7 +187,7 @@ class Augmentation(_Section):
 
 
 @dataclass
-class EarlyStopping(_Section):
+class EarlyStopping(Section):
     """Stop when `val_loss` has not improved for `patience` epochs; 0 trains to the end."""
 
     prefix = "early_stopping."
@@ -179,7 +196,7 @@ class EarlyStopping(_Section):
 
 
 @dataclass
-class Config(_Section):
+class Config(Section):
     """Everything that decides the output of a stage."""
 
     prefix = ""
@@ -201,7 +218,7 @@ class Config(_Section):
     def __post_init__(self) -> None:
         """Refuse also an empty list of runs, and names that break plots, tables or Git refs."""
         super().__post_init__()
-        _require(bool(self.runs), "runs", "at least one run of conf/run/", self.runs)
+        require(bool(self.runs), "runs", "at least one run of conf/run/", self.runs)
         # `$` is mathtext in plots, `[` is markup in tables, and Git refuses `..` in experiments.
         safe = re.fullmatch(r"\w([\w +.-]*\w)?", self.name) and ".." not in self.name
-        _require(bool(safe), "name", "letters, digits and single ` _-+.`", repr(self.name))
+        require(bool(safe), "name", "letters, digits and single ` _-+.`", repr(self.name))

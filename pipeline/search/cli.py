@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -17,15 +18,26 @@ from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from pipeline.config import CONF, PARAMS, PipelineError, arguments, environment, paths
+from pipeline import config
+from pipeline.config import (
+    CONF,
+    PARAMS,
+    PipelineError,
+    arguments,
+    checked,
+    environment,
+    flat,
+    paths,
+)
 from pipeline.jobs import parent_run, signals
 from pipeline.jobs.progress import Display
 from pipeline.registry import mlflow_runs
-from pipeline.search import best_trial, report
+from pipeline.search import report
 from pipeline.search.plan import Plan, Search, make_plan
 from pipeline.search.scheduler import Scheduler
 from pipeline.search.study import Study
-from pipeline.search.trial import run_stage
+from pipeline.search.trial import run_stage, typed
+from pipeline.storage import dvc_experiments
 
 logger = logging.getLogger(__name__)
 
@@ -50,7 +62,7 @@ def main(name: str, search: Search) -> None:
     report.show(plan, ranked)
     hints = {f"{REPORT}/": "all trials, as a table and as plots"}
     if search.experiment:
-        best = best_trial.experiment(plan, plan.settings(ranked[0].params))
+        best = best_experiment(plan, plan.settings(ranked[0].params))
         hints[f"python -m pipeline.adopt {best}"] = f"copy the best settings into run {search.run}"
     logger.info("\nNext:")
     for command, effect in hints.items():
@@ -95,12 +107,36 @@ def work(plan: Plan, study: Study) -> None:
         sys.exit(signals.EXIT_CODE)
 
 
+def best_experiment(plan: Plan, settings: dict[str, Any]) -> str:
+    """Return the name of the experiment with these settings; `train.py` trains it if missing.
+
+    Raises:
+        PipelineError: the training failed.
+    """
+    present: Any = OmegaConf.to_container(OmegaConf.load(PARAMS))
+    picks = {key: value for key, value in plan.search.picks().items() if value != present[key]}
+    command = ["train.py", f"run={plan.search.run}", *typed(settings | picks)]
+    print(f"\nThe best trial as an experiment: python {' '.join(command)}", flush=True)
+    with signals.noticed():  # Ctrl-C reaches train.py too, which needs time to clean up
+        done = subprocess.run(  # noqa: S603  a list, no shell
+            [sys.executable, *command], cwd=environment.root(), check=False
+        )
+    if done.returncode:
+        raise PipelineError("train.py failed for the best trial; repeat the command to try again")
+    wanted = flat(config.settings(plan.base)) | settings
+    for found in reversed(dvc_experiments.of_head()):
+        saved = dvc_experiments.settings(found, plan.search.run)
+        if all(saved.get(key) == value for key, value in wanted.items()):
+            return found.name
+    raise PipelineError("train.py left no experiment with the settings of the best trial")
+
+
 def run() -> None:
     """Run `main` as a Hydra application on `conf/search.yaml`."""
 
     def job(composed: DictConfig) -> None:
         try:
-            search: Any = resolved(composed)
+            search = checked(composed, Search, "conf/search/")
             main(HydraConfig.get().runtime.choices["search"], search)
         except PipelineError as error:
             sys.exit(f"error: {error}")
@@ -111,16 +147,3 @@ def run() -> None:
     picks = OmegaConf.masked_copy(OmegaConf.load(PARAMS), list(_PICKS))  # type: ignore[arg-type]
     sys.argv[1:] = arguments(sys.argv[1:], picks)
     hydra.main(version_base="1.3", config_path=str(CONF), config_name="search")(job)()
-
-
-def resolved(composed: DictConfig) -> Search:
-    """Return the search as an object.
-
-    Raises:
-        PipelineError: a value is missing or out of its range; the message names the key.
-    """
-    if missing := OmegaConf.missing_keys(composed):
-        raise PipelineError(f"no value for {', '.join(sorted(missing))} in conf/search/")
-    search = OmegaConf.to_object(composed)
-    assert isinstance(search, Search)
-    return search

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any, Literal
 
 from hydra import compose
 from hydra.errors import HydraException
-from omegaconf import MISSING, DictConfig, OmegaConf
+from omegaconf import MISSING, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from optuna.distributions import BaseDistribution, FloatDistribution
 
@@ -25,9 +26,9 @@ from pipeline.config import (
     resolved,
     settings,
 )
+from pipeline.config.schema import Section, require
 from pipeline.config.suggestions import did_you_mean
 from pipeline.search import space as spaces
-from pipeline.search.space import require
 
 _DIGITS = 3  # significant digits: a rate of 0.00183 is as good as 0.001834715
 
@@ -45,26 +46,24 @@ class Metric(Enum):
 
 
 @dataclass
-class Pruner:
+class Pruner(Section):
     """Settings of the median pruner, which stops a trial worse than the median of earlier ones."""
+
+    prefix = "pruner."
 
     startup_trials: int = MISSING
     warmup_epochs: int = MISSING
 
-    def __post_init__(self) -> None:
-        """Refuse negative counts."""
-        for field in ("startup_trials", "warmup_epochs"):
-            value = getattr(self, field)
-            require(value >= 0, f"pruner.{field}", "0 or positive", value)
-
 
 @dataclass
-class Search:
+class Search(Section):
     """A file of `conf/search/` with the picks of `params.yaml`.
 
     `fixed` and `space` are nested as in `conf/run/<run>.yaml`. A leaf of `space` is `{choices}`,
     or `{low, high}` with an optional `log` or `step`.
     """
+
+    prefix = ""
 
     data: Data = MISSING
     seed: int = MISSING
@@ -79,10 +78,13 @@ class Search:
     space: dict[str, Any] = MISSING
 
     def __post_init__(self) -> None:
-        """Refuse counts that are not positive, and an empty search space."""
-        for field in ("trials", "processes"):
-            require(getattr(self, field) > 0, field, "positive", getattr(self, field))
+        """Refuse also an empty search space."""
+        super().__post_init__()
         require(bool(self.space), "space", "a run's keys with {low, high} or {choices}", "empty")
+
+    def picks(self) -> dict[str, Any]:
+        """Return the picks of `params.yaml` that stages take."""
+        return {"data": self.data.name, "seed": self.seed, "threads": self.threads}
 
 
 @dataclass(frozen=True)
@@ -98,7 +100,9 @@ class Plan:
     def settings(self, sampled: Mapping[str, Any]) -> dict[str, Any]:
         """Return the settings of a trial: fixed values, and sampled ones to three digits."""
         rounded = {
-            key: float(f"{value:.{_DIGITS}g}") if self._is_continuous(key) else value
+            key: float(f"{value:.{_DIGITS}g}")
+            if isinstance(self.space[key], FloatDistribution)
+            else value
             for key, value in sampled.items()
         }
         return self.fixed | rounded
@@ -106,27 +110,11 @@ class Plan:
     def present(self) -> dict[str, Any]:
         """Return the run's own values, if the space has them: the first trial to beat."""
         own = flat(settings(self.base))
-        return {
-            key: own[key]
-            for key, dimension in self.space.items()
-            if spaces.has(dimension, own[key])
-        }
-
-    def _is_continuous(self, key: str) -> bool:
-        return isinstance(self.space[key], FloatDistribution)
-
-    def picks(self) -> dict[str, Any]:
-        """Return the picks of `params.yaml` that stages take."""
-        return picks(self.search)
+        return {key: own[key] for key, among in self.space.items() if spaces.has(among, own[key])}
 
     def epochs(self, sampled: Mapping[str, Any]) -> int:
         """Return how many epochs a trial trains."""
         return int(self.settings(sampled).get("epochs", self.base.epochs))
-
-
-def picks(search: Search) -> dict[str, Any]:
-    """Return the picks of `params.yaml` that stages take."""
-    return {"data": search.data.name, "seed": search.seed, "threads": search.threads}
 
 
 def make_plan(name: str, search: Search) -> Plan:
@@ -135,7 +123,6 @@ def make_plan(name: str, search: Search) -> Plan:
     Raises:
         PipelineError: no run can have a key or a value; the message names it.
     """
-    composed = _composed(search)
     keys = list(flat(_plain(OmegaConf.load(CONF / "run" / f"{search.run}.yaml"))))
     fixed = flat(search.fixed)
     space = dict(spaces.dimensions(search.space))
@@ -145,54 +132,48 @@ def make_plan(name: str, search: Search) -> Plan:
                 raise PipelineError(f"{section}.{key}: no run has {key}{did_you_mean(key, keys)}")
     for key in fixed.keys() & space.keys():
         raise PipelineError(f"{key} is both under fixed and under space: take one out")
+    # The run's own configuration, with Hydra's search path of this process.
+    overrides = [f"run='{search.run}'", f"runs=[{search.run}]"]
+    overrides += [f"{key}={value}" for key, value in search.picks().items()]
+    register_schema()
+    try:
+        composed = compose("config", overrides)
+    except HydraException as error:
+        raise PipelineError(str(error)) from error
     for key, value in fixed.items():
-        _set(composed, key, value, f"fixed.{key}")
-    base = _checked(composed, search.run, "fixed")
+        with _named(f"fixed.{key}"):
+            OmegaConf.update(composed, key, value)
+    with _named("fixed"):
+        base = resolved(composed, str(search.run))
     # Stages take only the name of the data set, so its values cannot be changed.
     require(base.data == search.data, "data", "as conf/data/ has it", "changed")
     for key, dimension in space.items():
         for value in spaces.extremes(dimension):
-            trial = composed.copy()
-            _set(trial, key, value, f"space.{key}")
-            _checked(trial, search.run, f"space.{key}")
-    return Plan(_name(name, search, base, space), search, base, fixed, space)
+            with _named(f"space.{key}"):
+                trial = composed.copy()
+                OmegaConf.update(trial, key, value)
+                resolved(trial, str(search.run))
+    return Plan(_study(name, search, base, space), search, base, fixed, space)
 
 
-def _composed(search: Search) -> DictConfig:
-    """Compose the run's own configuration, with Hydra's search path of this process."""
-    overrides = [f"run='{search.run}'", f"runs=[{search.run}]"]
-    overrides += [f"{key}={value}" for key, value in picks(search).items()]
-    register_schema()
+@contextmanager
+def _named(field: str) -> Iterator[None]:
+    """Name the field of the search in an error."""
     try:
-        return compose("config", overrides)
-    except HydraException as error:
-        raise PipelineError(str(error)) from error
-
-
-def _set(composed: DictConfig, key: str, value: object, field: str) -> None:
-    try:
-        OmegaConf.update(composed, key, value)
-    except OmegaConfBaseException as error:
+        yield
+    except (PipelineError, OmegaConfBaseException) as error:
         raise PipelineError(f"{field}: {str(error).splitlines()[0]}") from error
 
 
-def _checked(composed: DictConfig, run: int, field: str) -> Config:
-    try:
-        return resolved(composed, str(run))
-    except PipelineError as error:
-        raise PipelineError(f"{field}: {error}") from error
-
-
-def _name(name: str, search: Search, base: Config, space: dict[str, BaseDistribution]) -> str:
+def _study(name: str, search: Search, base: Config, space: dict[str, BaseDistribution]) -> str:
     """Return the study's name: another space, run or data set is another study.
 
     More trials are not, nor are other values in the run of the keys that the space varies.
     """
-    fixed = {key: value for key, value in flat(settings(base)).items() if key not in space}
     deciding = [
         search.run,
         search.metric.value,
-        fixed,
+        {key: value for key, value in flat(settings(base)).items() if key not in space},
         _plain(OmegaConf.structured(base.data)),
         {key: repr(dimension) for key, dimension in space.items()},
     ]

@@ -3,45 +3,24 @@
 from __future__ import annotations
 
 import math
-import selectors
-from dataclasses import dataclass
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from pathlib import Path
 from threading import Event
-from typing import Any
 
 from mlflow import MlflowClient
-from optuna.trial import FrozenTrial
+from optuna.trial import FrozenTrial, Trial, TrialState
 
 from pipeline.config import PipelineError, environment
 from pipeline.jobs import parent_run
 from pipeline.jobs.progress import Display
 from pipeline.search.plan import Plan
 from pipeline.search.study import Claim, Study
-from pipeline.search.trial import Training, tail
+from pipeline.search.trial import Training
 
 _MAX_FAILURES = 3  # without a success: then the settings are not the cause
+_LOG_LINES = 15  # at the end of a log, where the error is
 _INTERVAL = 1.0  # seconds between looks at other processes' trials
 _RUN = "mlflow.run"
-
-
-@dataclass
-class _Work:
-    """A trial in training: `run` is its id in MLflow, and `epoch` the last finished epoch."""
-
-    claim: Claim
-    training: Training
-    settings: dict[str, Any]
-    epochs: int
-    run: str
-    epoch: int = 0
-
-    @property
-    def number(self) -> int:
-        return self.claim.trial.number
-
-    @property
-    def title(self) -> str:
-        return f"trial {self.number}"
 
 
 class Scheduler:
@@ -52,8 +31,9 @@ class Scheduler:
     ) -> None:
         self._plan, self._study, self._display = plan, study, display
         self._client, self._parent, self._metric = client, parent, plan.search.metric.value
-        self._active: list[_Work] = []
+        self._active: set[Training] = set()
         self._failed: list[Path] = []
+        self._stopped = Event()
 
     def run(self, stopped: Event) -> None:
         """Run trials until the study has all of them, from any process, or `stopped` is set.
@@ -62,117 +42,104 @@ class Scheduler:
             PipelineError: all trials fail.
         """
         self._show_total()
-        try:
-            while not stopped.is_set():
-                self._fill()
-                if self._study.is_over():
-                    return
-                self._wait()
-                for work in list(self._active):
-                    if not self._goes_on(work):
-                        self._active.remove(work)
+        with ThreadPoolExecutor(self._plan.search.processes) as pool:
+            waiting = {pool.submit(self._work) for _ in range(self._plan.search.processes)}
+            try:
+                while waiting and not stopped.is_set():
+                    ended, waiting = wait(waiting, _INTERVAL, FIRST_EXCEPTION)
+                    for worker in ended:
+                        worker.result()
+            finally:
+                self._stopped.set()
+                for training in list(self._active):
+                    training.stop()
+        for worker in waiting:
+            worker.result()
+
+    def _work(self) -> None:
+        """Train one trial after the other, in a thread of its own."""
+        while not self._stopped.is_set():
+            for dead in self._study.release_dead():
+                if _RUN in dead.user_attrs:
+                    parent_run.end(self._client, dead.user_attrs[_RUN], "KILLED")
+            if claim := self._study.claim():
+                self._train(claim)
                 self._give_up_if_all_fail()
-        finally:
-            for work in self._active:
-                self._study.interrupt(work.number)
-                self._close(work, "KILLED")
+            elif self._study.is_over():
+                return
+            else:
+                self._stopped.wait(_INTERVAL)
 
-    def _fill(self) -> None:
-        """Start as many trials as may run at the same time."""
-        if len(self._active) == self._plan.search.processes:
-            return
-        for dead in self._study.release_dead():
-            if _RUN in dead.user_attrs:
-                parent_run.end(self._client, dead.user_attrs[_RUN], "KILLED")
-        while len(self._active) < self._plan.search.processes and (claim := self._study.claim()):
-            self._active.append(self._started(claim))
-
-    def _started(self, claim: Claim) -> _Work:
+    def _train(self, claim: Claim) -> None:
         trial, search = claim.trial, self._plan.search
-        settings = self._plan.settings(trial.params)
-        params = {"run": search.run, **self._plan.picks(), **settings}
+        settings, log = self._plan.settings(trial.params), self._study.log(trial.number)
         name, tags = f"trial-{trial.number}", {"trial": str(trial.number)}
+        params = {"run": search.run, **search.picks(), **settings}
         run = parent_run.start_child(
             self._client, search.data.name, self._parent, name, params, tags
         )
         trial.set_user_attr(_RUN, run)
-        log = self._study.log(trial.number)
         training = Training(self._plan, settings, self._study.folder, claim.folder, log)
-        work = _Work(claim, training, settings, self._plan.epochs(trial.params), run)
-        self._display.update(work.title, 0, work.epochs, "")
-        return work
-
-    def _wait(self) -> None:
-        """Wait until a training prints something or ends."""
-        with selectors.DefaultSelector() as selector:
-            for work in self._active:
-                selector.register(work.training.output, selectors.EVENT_READ)
-            selector.select(_INTERVAL)
-
-    def _goes_on(self, work: _Work) -> bool:
-        """Read a training's new output; return whether it is still running."""
-        running = work.training.advance()
-        for epoch, metrics in work.training.new_epochs():
-            work.epoch, value = epoch, metrics[self._metric]
-            parent_run.log(self._client, work.run, metrics, epoch)
-            self._display.update(work.title, epoch, work.epochs, f"{self._metric} {value:.4f}")
-            if self._is_hopeless(work, value):
-                self._study.prune(work.claim.trial)
-                self._end(work, "KILLED", f"stopped after epoch {epoch}", pruned="true")
-                return False
-        if not running:
-            self._conclude(work)
-        return running
-
-    def _is_hopeless(self, work: _Work, value: float) -> bool:
-        if not math.isfinite(value):
-            return True
-        trial = work.claim.trial
-        trial.report(value, work.epoch)
-        return work.epoch < work.epochs and trial.should_prune()
-
-    def _conclude(self, work: _Work) -> None:
+        self._active.add(training)
+        status, line = "KILLED", "interrupted"
         try:
-            metrics = work.training.metrics()
-        except PipelineError as error:
-            self._fail(work, str(error))
-            return
-        value = metrics[self._metric]
-        if not math.isfinite(value):
-            self._fail(work, f"{self._metric} is {value}")
-            return
-        self._study.complete(work.claim.trial, value)
-        parent_run.log(self._client, work.run, metrics, work.epoch + 1)
-        result = f"{self._metric} {value:.4f} (epoch {work.epoch}/{work.epochs})"
-        self._end(work, "FINISHED", f"{result}  {best(self._study.ranked())}")
+            if not self._stopped.is_set():  # else `run` may not have seen this training
+                status, line = self._outcome(trial, training, run)
+        finally:
+            training.end()
+            self._active.remove(training)
+            self._study.interrupt(trial.number)  # if it has no result
+            claim.lock.release()
+            parent_run.end(self._client, run, status)
+            self._display.end(f"trial {trial.number}", line)
+            self._show_total()
 
-    def _fail(self, work: _Work, reason: str) -> None:
-        log = self._study.log(work.number)
-        self._study.fail(work.claim.trial)
-        self._end(work, "FAILED", f"failed, {reason}; see {log.relative_to(environment.root())}")
-        self._failed.append(log)
+    def _outcome(self, trial: Trial, training: Training, run: str) -> tuple[str, str]:
+        """Follow a trial to its end; return its status in MLflow and its end in words."""
+        epochs, epoch, title = self._plan.epochs(trial.params), 0, f"trial {trial.number}"
+        self._display.update(title, epoch, epochs, "")
+        for epoch, metrics in training.epochs():
+            value = metrics[self._metric]
+            parent_run.log(self._client, run, metrics, epoch)
+            self._display.update(title, epoch, epochs, f"{self._metric} {value:.4f}")
+            if _is_hopeless(trial, value, epoch, epochs):
+                self._study.optuna.tell(trial, state=TrialState.PRUNED)
+                parent_run.set_tags(self._client, run, {"pruned": "true"})
+                return "KILLED", f"stopped after epoch {epoch}"
+        if self._stopped.is_set():
+            return "KILLED", "interrupted"
+        try:
+            metrics = training.metrics()
+            value = metrics[self._metric]
+            if not math.isfinite(value):
+                raise PipelineError(f"{self._metric} is {value}")
+        except PipelineError as error:
+            log = self._study.log(trial.number)
+            self._study.fail(trial)
+            self._failed.append(log)
+            return "FAILED", f"failed, {error}; see {log.relative_to(environment.root())}"
+        self._study.optuna.tell(trial, value)
+        parent_run.log(self._client, run, metrics, epoch + 1)
+        result = f"{self._metric} {value:.4f} (epoch {epoch}/{epochs})"
+        return "FINISHED", f"{result}  {_best(self._study.ranked())}"
 
     def _give_up_if_all_fail(self) -> None:
         if len(self._failed) >= _MAX_FAILURES and not self._study.ranked():
-            raise PipelineError(
-                f"all trials fail; the last one's log ends with\n{tail(self._failed[-1])}"
-            )
-
-    def _end(self, work: _Work, status: str, line: str, **tags: str) -> None:
-        self._display.end(work.title, line)
-        self._show_total()
-        self._close(work, status, **tags)
-
-    def _close(self, work: _Work, status: str, **tags: str) -> None:
-        work.training.end()
-        work.claim.lock.release()
-        parent_run.end(self._client, work.run, status, **tags)
+            lines = self._failed[-1].read_text(errors="replace").splitlines()[-_LOG_LINES:]
+            end = "\n".join(lines)
+            raise PipelineError(f"all trials fail; the last one's log ends with\n{end}")
 
     def _show_total(self) -> None:
         ended = sum(trial.state.is_finished() for trial in self._study.trials())
-        self._display.show_total(ended, best(self._study.ranked()))
+        self._display.show_total(ended, _best(self._study.ranked()))
 
 
-def best(ranked: list[FrozenTrial]) -> str:
-    """Describe the first of the ranked trials in a few words."""
+def _is_hopeless(trial: Trial, value: float, epoch: int, epochs: int) -> bool:
+    if not math.isfinite(value):
+        return True
+    trial.report(value, epoch)
+    return epoch < epochs and trial.should_prune()
+
+
+def _best(ranked: list[FrozenTrial]) -> str:
     return f"best {ranked[0].value:.4f} (trial {ranked[0].number})" if ranked else ""

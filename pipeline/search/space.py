@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -17,12 +18,6 @@ from pipeline.config import PipelineError
 from pipeline.config.suggestions import did_you_mean
 
 _KEYS = ("low", "high", "log", "step", "choices")
-
-
-def require(condition: bool, field: str, rule: str, value: object) -> None:
-    """Refuse a value that breaks a rule, with a message that names the field."""
-    if not condition:
-        raise PipelineError(f"{field} must be {rule}, not {value}")
 
 
 def dimensions(
@@ -45,40 +40,20 @@ def dimensions(
 
 
 def _distribution(field: str, node: Mapping[str, Any]) -> BaseDistribution:
+    """Return Optuna's distribution; in its words a PipelineError says what is wrong."""
     for name in node.keys() - set(_KEYS):
         raise PipelineError(f"{field} has no {name}{did_you_mean(name, _KEYS)}")
-    if "choices" in node:
-        return _choice(field, node)
-    for name in ("low", "high"):
-        require(_is_number(node.get(name)), f"{field}.{name}", "a number", node.get(name))
-    low, high, step = node["low"], node["high"], node.get("step")
-    log = node.get("log", False)
-    require(low < high, f"{field}.low", f"below high ({high})", low)
-    require(isinstance(log, bool), f"{field}.log", "true or false", log)
-    require(not log or low > 0, f"{field}.low", "positive on a logarithmic scale", low)
-    if step is not None:
-        require(_is_number(step) and step > 0, f"{field}.step", "positive", step)
-        require(not log, f"{field}.step", "left out on a logarithmic scale", step)
-        require(_is_whole((high - low) / step), f"{field}.step", "a part of high - low", step)
-    if all(isinstance(value, int) for value in (low, high, step or 1)):
-        return IntDistribution(low, high, log=log, step=step or 1)
-    return FloatDistribution(low, high, log=log, step=step)
-
-
-def _choice(field: str, node: Mapping[str, Any]) -> CategoricalDistribution:
-    choices = node["choices"]
-    require(len(node) == 1, field, "either {low, high} or {choices}", dict(node))
-    plain = isinstance(choices, list) and not any(isinstance(c, list | Mapping) for c in choices)
-    require(plain and bool(choices), f"{field}.choices", "a list of values", choices)
-    return CategoricalDistribution(choices)
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def _is_whole(number: float) -> bool:
-    return math.isclose(number, round(number), abs_tol=1e-9)
+    numbers = [node[name] for name in ("low", "high", "step") if name in node]
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")  # if high - low is no multiple of the step
+            if "choices" in node:
+                return CategoricalDistribution(**node)
+            if all(isinstance(number, int) for number in numbers):
+                return IntDistribution(**node)
+            return FloatDistribution(**node)
+    except (TypeError, ValueError, UserWarning) as error:
+        raise PipelineError(f"{field}: {error}") from error
 
 
 def extremes(dimension: BaseDistribution) -> list[Any]:
@@ -95,4 +70,5 @@ def has(dimension: BaseDistribution, value: Any) -> bool:  # noqa: ANN401  of an
         return value in dimension.choices
     assert isinstance(dimension, IntDistribution | FloatDistribution)
     steps = (value - dimension.low) / dimension.step if dimension.step else 0
-    return dimension.low <= value <= dimension.high and _is_whole(steps)
+    whole = math.isclose(steps, round(steps), abs_tol=1e-9)
+    return dimension.low <= value <= dimension.high and whole

@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import optuna
-import pandas as pd
 from filelock import FileLock, Timeout
 from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, Trial, TrialState
@@ -24,8 +23,7 @@ _PLACE, _LOG = "place", "log"
 _WRITE_SECONDS = 60.0  # to wait for another process, because SQLite has one writer at a time
 
 
-@dataclass(frozen=True)
-class Claim:
+class Claim(NamedTuple):
     """A trial of this process; the process holds the lock while it works on it."""
 
     trial: Trial
@@ -42,19 +40,15 @@ class Study:
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         # Without it, two processes could create the same tables or take the same place.
         self.lock = FileLock(folder / ".lock")
+        connection = {"connect_args": {"timeout": _WRITE_SECONDS}}
+        pruner = plan.search.pruner
         with self.lock:
             self.optuna = optuna.create_study(
-                storage=RDBStorage(
-                    f"sqlite:///{folder}.db",
-                    engine_kwargs={"connect_args": {"timeout": _WRITE_SECONDS}},
-                ),
+                storage=RDBStorage(f"sqlite:///{folder}.db", engine_kwargs=connection),
                 study_name=plan.study,
                 direction=plan.search.metric.direction,
                 load_if_exists=True,
-                pruner=optuna.pruners.MedianPruner(
-                    n_startup_trials=plan.search.pruner.startup_trials,
-                    n_warmup_steps=plan.search.pruner.warmup_epochs,
-                ),
+                pruner=optuna.pruners.MedianPruner(pruner.startup_trials, pruner.warmup_epochs),
             )
 
     def claim(self) -> Claim | None:
@@ -92,21 +86,13 @@ class Study:
         with self.lock:
             return self._free_place() is None and not list(self._running())
 
-    def complete(self, trial: Trial, value: float) -> None:
-        """Record the result of a completed training."""
-        self.optuna.tell(trial, value)
-
-    def prune(self, trial: Trial) -> None:
-        """Record that the training was stopped because it was worse than others."""
-        self.optuna.tell(trial, state=TrialState.PRUNED)
-
     def fail(self, trial: Trial) -> None:
         """Record that the training failed, as it would again with the same settings."""
         trial.set_user_attr(_LOG, str(self.log(trial.number)))
         self.optuna.tell(trial, state=TrialState.FAIL)
 
     def interrupt(self, number: int) -> None:
-        """Record that the search was stopped during the training."""
+        """Record that the search was stopped during the training, if it has no result yet."""
         self.optuna.tell(number, state=TrialState.FAIL, skip_if_finished=True)
 
     def trials(self) -> list[FrozenTrial]:
@@ -122,21 +108,6 @@ class Study:
         sign = 1 if self._plan.search.metric.direction == "minimize" else -1
         done = [trial for trial in self.trials() if trial.state is TrialState.COMPLETE]
         return sorted(done, key=lambda trial: (sign * (trial.value or 0.0), trial.number))
-
-    def table(self) -> pd.DataFrame:
-        """Return a row per trial that counts; a pruned trial has the value of its last epoch."""
-        trials = {trial.number: trial for trial in self.trials()}
-        frame = self.optuna.trials_dataframe(("number", "state", "value", "duration", "params"))
-        frame = frame[frame["number"].isin(trials)]
-        frame["state"] = frame["state"].str.lower()
-        frame["epochs"] = [trials[number].last_step or 0 for number in frame["number"]]
-        frame["seconds"] = frame["duration"].dt.total_seconds().round(1)
-        settings = [self._plan.settings(trials[number].params) for number in frame["number"]]
-        for key in self._plan.space:
-            frame[key] = [each[key] for each in settings]
-        metric = self._plan.search.metric.value
-        frame = frame.rename(columns={"number": "trial", "value": metric})
-        return frame[["trial", "state", metric, "epochs", "seconds", *self._plan.space]]
 
     def log(self, number: int) -> Path:
         """Return the file for the output of a trial's training."""

@@ -5,12 +5,11 @@ from __future__ import annotations
 import csv
 import io
 import json
-import os
 import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +20,9 @@ from pipeline.search.plan import Plan
 
 
 def run_stage(stage: str, workspace: Path, root: Path, plan: Plan) -> None:
-    """Run a stage to its end in another workspace.
-
-    Raises:
-        PipelineError: it failed; the message is its output.
-    """
+    """Run a stage to its end in another workspace; a PipelineError has the output of a failure."""
     done = subprocess.run(  # noqa: S603  a list, no shell
-        command(stage, plan.picks()),
+        command(stage, plan.search.picks()),
         cwd=workspace,
         env=_environment(root),
         stdout=subprocess.PIPE,
@@ -50,13 +45,13 @@ class Training:
         self, plan: Plan, settings: Mapping[str, Any], source: Path, folder: Path, log: Path
     ) -> None:
         """Start it in `folder`, with the data of the workspace `source`."""
-        self._folder, self._log, self._run, self._epochs = folder, log, plan.search.run, 0
+        self._folder, self._log, self._run = folder, log, plan.search.run
         data = paths.processed(plan.search.data.name)
         (folder / data).parent.mkdir(parents=True)
         (folder / data).symlink_to(source / data)
         shutil.copy(source / PARAMS, folder)
         self._process = subprocess.Popen(  # noqa: S603  a list, no shell
-            command("train", {"run": self._run, **plan.picks(), **settings}),
+            command("train", {"run": self._run, **plan.search.picks(), **settings}),
             cwd=folder,
             # Checkpoints go to this folder too, because a trial is never resumed.
             env=_environment(folder),
@@ -64,29 +59,19 @@ class Training:
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
+
+    def epochs(self) -> Iterator[tuple[int, dict[str, float]]]:
+        """Yield each epoch (from 1) that ends, with its metrics, and copy the output to the log."""
+        known = 0
         assert self._process.stdout
-        self.output = self._process.stdout
-        os.set_blocking(self.output.fileno(), False)
-
-    def advance(self) -> bool:
-        """Copy the training's output to its log; return whether it still runs."""
-        with self._log.open("ab") as log:
-            try:
-                while output := os.read(self.output.fileno(), 1 << 16):
-                    log.write(output)
-            except BlockingIOError:  # no more output at present
-                return True
+        with self._log.open("ab", buffering=0) as log:
+            for line in self._process.stdout:
+                log.write(line)
+                ended = list(zip(*map(self._curve, CURVE_METRICS), strict=False))
+                for epoch, values in enumerate(ended[known:], known + 1):
+                    yield epoch, dict(zip(CURVE_METRICS, values, strict=True))
+                known = len(ended)
         self._process.wait()
-        return False
-
-    def new_epochs(self) -> list[tuple[int, dict[str, float]]]:
-        """Return each epoch (from 1) that ended since the last call, with its metrics."""
-        curves = [self._curve(name) for name in CURVE_METRICS]
-        known, self._epochs = self._epochs, min(map(len, curves))
-        return [
-            (epoch + 1, {name: c[epoch] for name, c in zip(CURVE_METRICS, curves, strict=True)})
-            for epoch in range(known, self._epochs)
-        ]
 
     def _curve(self, name: str) -> list[float]:
         path = self._folder / paths.curves(self._run) / "plots" / "metrics" / f"{name}.tsv"
@@ -107,23 +92,23 @@ class Training:
         described = json.loads((self._folder / paths.model(self._run) / "model.json").read_bytes())
         return dict(described["metrics"])
 
-    def end(self) -> None:
-        """Stop the training if it still runs, and remove its folder."""
+    def stop(self) -> None:
+        """Stop the training if it still runs."""
         if self._process.poll() is None:
             processes.end_group(self._process.pid, signal.SIGTERM)
             self._process.poll()  # so that Popen knows
-        self.output.close()
+
+    def end(self) -> None:
+        """Stop the training and remove its folder."""
+        self.stop()
+        assert self._process.stdout
+        self._process.stdout.close()
         shutil.rmtree(self._folder, ignore_errors=True)
 
 
 def typed(settings: Mapping[str, Any]) -> list[str]:
     """Return settings as overrides for Hydra, a float with all its digits."""
     return [f"{key}={value}" for key, value in settings.items()]
-
-
-def tail(log: Path, lines: int = 15) -> str:
-    """Return the end of a log, where the error is."""
-    return "\n".join(log.read_text(errors="replace").splitlines()[-lines:])
 
 
 def command(stage: str, settings: Mapping[str, Any]) -> list[str]:

@@ -17,7 +17,7 @@ from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
 from omegaconf import OmegaConf
 
-from pipeline.config import CONF, PipelineError
+from pipeline.config import CONF, PipelineError, checked
 from pipeline.registry import mlflow_runs
 from pipeline.search import cli as search
 from pipeline.search import trial
@@ -130,7 +130,7 @@ def run(orders):
         ConfigStore.instance().store(name="search_schema", node=Search)
         with initialize_config_dir(str(CONF), version_base="1.3"):
             composed = compose("search", told(orders, *overrides))
-            search.main("small", search.resolved(composed))
+            search.main("small", checked(composed, Search, "conf/search/"))
 
     return searched
 
@@ -183,9 +183,9 @@ def test_the_best_settings_are_shown_and_kept_and_not_trained_again(run, capsys)
         assert f"trial {number}: val_loss {found.value:.4f} (epoch 3/3)  best" in output
     table = output.split("best of 4 completed trials")[1].split("\n\n")[0].splitlines()
     assert table[1].split() == ["learning"]
-    assert table[2].split() == ["trial", "val_loss", "rate"]
-    assert [float(line.split()[2]) for line in table[3:]] == sorted(f.value for f in trials())
-    assert float(table[3].split()[2]) == best
+    assert table[2].split() == ["name", "val_loss", "rate"]
+    assert [float(line.split()[3]) for line in table[3:]] == sorted(f.value for f in trials())
+    assert float(table[3].split()[3]) == best
 
     assert [float(row["optimizer.learning_rate"]) for row in rows()] == [
         float(f"{found.params['optimizer.learning_rate']:.3g}") for found in trials()
