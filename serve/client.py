@@ -8,33 +8,24 @@ import glob
 import json
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
-from ipaddress import ip_address
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple, TextIO
+from typing import Any, NamedTuple
 from urllib.error import HTTPError, URLError
 from urllib.parse import urlsplit
 from urllib.request import ProxyHandler, Request, build_opener
 
-Answer = dict[str, Any]  # a response of /predict, or {"detail": …, "status": …}
+Answer = dict[str, Any]  # a response of /predict, or {"detail": …}
 
 _STDIN = "-"
 _SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff"}
-_CHUNK = 64  # pictures per batch: small enough for the progress bar to move
+_CHUNK = 64  # pictures per batch: few, so that the first answers come soon
 _TRIES = 5
-_MAX_WAIT = 60.0  # seconds
+_MAX_WAIT = 60  # seconds
 
 
 class ClientError(Exception):
     """The service cannot be used; the message says why and what to do."""
-
-
-class Picture(NamedTuple):
-    """An image file: its content, or the reason why it cannot be read."""
-
-    name: str
-    content: bytes
-    fault: str = ""
 
 
 class Limits(NamedTuple):
@@ -45,21 +36,21 @@ class Limits(NamedTuple):
 
 
 class Service:
-    """Client of one running service."""
+    """Client of one running service. Each method raises ClientError if it cannot be used."""
 
     def __init__(self, url: str, api_key: str = "") -> None:
-        if urlsplit(url).scheme not in ("http", "https"):
+        address = urlsplit(url)
+        if address.scheme not in ("http", "https"):
             raise ClientError(f"{url} is no address such as http://127.0.0.1:8000")
         self._url = url.rstrip("/")
-        self._headers = {"X-API-Key": api_key} if api_key else {}
-        self._open = build_opener(*_without_proxy(url)).open
+        self._headers = {"Content-Type": "application/json"}
+        self._headers |= {"X-API-Key": api_key} if api_key else {}
+        local = address.hostname in ("127.0.0.1", "::1", "localhost")
+        no_proxy = [ProxyHandler({})] if local else []
+        self._open = build_opener(*no_proxy).open
 
     def limits(self) -> Limits:
-        """Return the service's limits.
-
-        Raises:
-            ClientError: it does not answer, or is another kind of service.
-        """
+        """Return the service's limits."""
         try:
             limits = self._json("/api/info")["limits"]
             return Limits(limits["max_batch"], limits["max_image_bytes"])
@@ -67,29 +58,24 @@ class Service:
             raise ClientError(f"{self._url} is not the service of this client") from error
 
     def predict(self, contents: list[bytes]) -> list[Answer]:
-        """Return an answer for each image file.
-
-        Raises:
-            ClientError
-        """
+        """Return an answer for each image file."""
         images = [base64.b64encode(content).decode() for content in contents]
         answers: list[Answer] = self._json("/predict/batch", {"images": images})["predictions"]
         return answers
 
     def _json(self, path: str, body: object = None) -> Any:  # noqa: ANN401 - it is JSON
         data = None if body is None else json.dumps(body).encode()
-        headers = {**self._headers, "Content-Type": "application/json"}
-        request = Request(self._url + path, data, headers)  # noqa: S310 - http or https, checked
-        for last in (*[False] * (_TRIES - 1), True):
+        request = Request(self._url + path, data, self._headers)  # noqa: S310 - http or https
+        for tries_left in reversed(range(_TRIES)):
             try:
                 with self._open(request, timeout=120) as response:
                     return json.load(response)
             except HTTPError as error:
                 with error:
-                    wait = _wait(error)
-                    if last or wait is None:
+                    after = error.headers.get("Retry-After", "")
+                    if not (tries_left and error.code in (429, 503) and after.isdigit()):
                         raise ClientError(f"{error.code}: {_detail(error)}") from error
-                time.sleep(wait)
+                time.sleep(min(int(after), _MAX_WAIT))
             except (URLError, OSError) as error:
                 reason = getattr(error, "reason", error)
                 raise ClientError(
@@ -100,24 +86,6 @@ class Service:
         raise AssertionError("unreachable")
 
 
-def _without_proxy(url: str) -> list[ProxyHandler]:
-    """Return a handler that bypasses proxies for this machine; an empty list for another host."""
-    host = urlsplit(url).hostname or ""
-    try:
-        local = ip_address(host).is_loopback
-    except ValueError:
-        local = host == "localhost"
-    return [ProxyHandler({})] if local else []
-
-
-def _wait(error: HTTPError) -> float | None:
-    """Return the seconds after which a retry may succeed; None if it never will."""
-    after = error.headers.get("Retry-After", "")
-    if error.code not in (429, 503) or not after.isdigit():
-        return None
-    return min(float(after), _MAX_WAIT)
-
-
 def _detail(error: HTTPError) -> str:
     try:
         return str(json.load(error)["detail"])
@@ -126,17 +94,15 @@ def _detail(error: HTTPError) -> str:
 
 
 def files(arguments: Iterable[str]) -> Iterator[str]:
-    """Yield file names: all files of a folder, and all matches of a glob pattern.
+    """Yield file names: all pictures of a folder, and all matches of a glob pattern.
 
     Without any match, yield the argument itself, so that reading it reports the error.
     """
     for argument in arguments:
         path = Path(argument)
-        if argument == _STDIN or path.is_file():
-            yield argument
-        elif path.is_dir():
+        if path.is_dir():
             yield from _pictures(path.rglob("*")) or [argument]
-        elif glob.has_magic(argument):
+        elif glob.has_magic(argument) and not path.is_file():
             matches = map(Path, glob.iglob(argument, recursive=True))  # noqa: PTH207 - absolute too
             yield from _pictures(matches) or [argument]
         else:
@@ -147,41 +113,41 @@ def _pictures(paths: Iterable[Path]) -> list[str]:
     return sorted(str(path) for path in paths if path.suffix.lower() in _SUFFIXES)
 
 
-def read(name: str, largest: int) -> Picture:
-    """Read a file; return its content, or the reason why it cannot be read."""
+def read(name: str, largest: int) -> bytes | Answer:
+    """Return the content of a file, or as `detail` the reason why it cannot be read."""
     try:
         content = sys.stdin.buffer.read() if name == _STDIN else Path(name).read_bytes()
     except IsADirectoryError:
-        return Picture(name, b"", "a folder without pictures")
+        return {"detail": "a folder without pictures"}
     except OSError as error:
-        return Picture(name, b"", error.strerror or str(error))
+        return {"detail": error.strerror or str(error)}
     if len(content) > largest:
-        return Picture(name, b"", f"{len(content):,} bytes, more than the {largest:,} allowed")
-    return Picture(name, content)
+        return {"detail": f"{len(content):,} bytes, more than the {largest:,} allowed"}
+    return content
 
 
-def chunks(pictures: Iterable[Picture], limits: Limits) -> Iterator[list[Picture]]:
-    """Yield the pictures in batches within the service's limits."""
-    chunk: list[Picture] = []
+def ask(service: Service, names: Iterable[str], limits: Limits) -> Iterator[tuple[str, Answer]]:
+    """Yield each name with its answer, in order; ask in batches within the limits."""
+    batch: list[tuple[str, bytes | Answer]] = []
     size = 0
-    for picture in pictures:
-        size += len(picture.content)
-        if chunk and (len(chunk) == min(limits.batch, _CHUNK) or size > limits.image_bytes):
-            yield chunk
-            chunk, size = [], len(picture.content)
-        chunk.append(picture)
-    if chunk:
-        yield chunk
+    for name in names:
+        found = read(name, limits.image_bytes)
+        length = len(found) if isinstance(found, bytes) else 0
+        if len(batch) == min(limits.batch, _CHUNK) or size + length > limits.image_bytes:
+            yield from _answers(service, batch)
+            batch, size = [], 0
+        size += length
+        batch.append((name, found))
+    yield from _answers(service, batch)
 
 
-def ask(service: Service, names: list[str], limits: Limits) -> Iterator[tuple[str, Answer]]:
-    """Yield each name with its answer, in order."""
-    pictures = (read(name, limits.image_bytes) for name in names)
-    for chunk in chunks(pictures, limits):
-        contents = [picture.content for picture in chunk if not picture.fault]
-        answers = iter(service.predict(contents) if contents else [])
-        for picture in chunk:
-            yield picture.name, {"detail": picture.fault} if picture.fault else next(answers)
+def _answers(
+    service: Service, batch: list[tuple[str, bytes | Answer]]
+) -> Iterator[tuple[str, Answer]]:
+    contents = [found for _, found in batch if isinstance(found, bytes)]
+    answers = iter(service.predict(contents) if contents else [])
+    for name, found in batch:
+        yield name, next(answers) if isinstance(found, bytes) else found
 
 
 def row(name: str, answer: Answer, width: int) -> str:
@@ -192,28 +158,6 @@ def row(name: str, answer: Answer, width: int) -> str:
     doubts = {"unsure": answer["uncertain"], "not a digit?": answer.get("not_digit")}
     said = "".join(f"  {doubt}" for doubt, there in doubts.items() if there)
     return f"{name:<{width}}  {answer['prediction']:>5}  {answer['confidence']:>10.1%}{said}"
-
-
-def line(name: str, answer: Answer) -> str:
-    """Return a line of JSON."""
-    return json.dumps({"file": name, **answer})
-
-
-def progress(total: int, stream: TextIO) -> Callable[[int], None]:
-    """Return a function that draws a progress bar; it draws nothing for few pictures or a pipe.
-
-    Called with 0, it removes the bar.
-    """
-    if total <= _CHUNK or not stream.isatty():
-        return lambda done: None
-    width = 30
-
-    def draw(done: int) -> None:
-        bar = "█" * (done * width // total)
-        stream.write(f"\r{bar:░<{width}} {done}/{total}" if done else "\r\x1b[K")
-        stream.flush()
-
-    return draw
 
 
 def arguments() -> argparse.ArgumentParser:
@@ -256,16 +200,13 @@ def _print(given: argparse.Namespace) -> int:
     service = Service(given.url, given.api_key)
     limits = service.limits()
     width = max(map(len, ("picture", *names)))
-    draw = progress(len(names), sys.stderr)
-    failed = 0
     if not given.json:
         print(f"{'picture':<{width}}  digit  confidence")
-    for done, (name, answer) in enumerate(ask(service, names, limits), 1):
+    failed = 0
+    for name, answer in ask(service, names, limits):
         failed += "prediction" not in answer
-        draw(0)
-        print(line(name, answer) if given.json else row(name, answer, width), flush=True)
-        draw(done)
-    draw(0)
+        line = json.dumps({"file": name, **answer}) if given.json else row(name, answer, width)
+        print(line, flush=True)
     if failed:
         sys.stderr.write(f"{failed} of {len(names)} could not be read\n")
     return int(failed > 0)

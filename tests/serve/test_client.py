@@ -1,21 +1,18 @@
 """The command-line client against the service as a process, and against services that fail."""
 
-import io
 import json
 import os
-import pty
 import subprocess
 import sys
 import threading
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
 
 import pytest
 from support.bundles import picture
 from support.service_process import ROOT, Process
 
 from serve import client
-
-LIMITS = client.Limits(batch=256, image_bytes=1000)
 
 
 @pytest.fixture(scope="module")
@@ -109,23 +106,6 @@ def test_more_pictures_than_a_request_may_have(ask, tmp_path):
         (tmp_path / name).write_bytes(picture())
     ran = ask("--json", ".")
     assert [json.loads(line)["file"] for line in ran.stdout.splitlines()] == names
-
-
-def test_a_bar_while_somebody_looks(service, tmp_path):
-    for number in range(70):
-        (tmp_path / f"{number:02}.png").write_bytes(picture())
-    screen, terminal = pty.openpty()
-    command = [sys.executable, "-m", "serve.client", "--url", service.url, "--api-key", "secret"]
-    ran = subprocess.run(
-        [*command, str(tmp_path)], cwd=ROOT, stdout=subprocess.PIPE, stderr=terminal, timeout=60
-    )
-    os.close(terminal)
-    drawn = b""
-    with os.fdopen(screen, "rb", 0) as looking:
-        while not drawn.endswith(b"70/70\r\x1b[K"):
-            drawn += looking.read(65536)
-    assert b" 35/70" in drawn
-    assert len(ran.stdout.splitlines()) == 71
 
 
 def test_no_key_or_a_wrong_one(ask, files):
@@ -222,16 +202,31 @@ def test_another_service(failing, answer):
         failing(answer).limits()
 
 
-def test_chunks_hold_what_a_request_may():
-    small, large = client.Picture("s", bytes(300)), client.Picture("l", bytes(900))
-    assert list(map(len, client.chunks([small] * 7, LIMITS))) == [3, 3, 1]
-    assert list(map(len, client.chunks([small, large, large, small], LIMITS))) == [1, 1, 1, 1]
-    assert list(map(len, client.chunks([small] * 5, LIMITS._replace(batch=2)))) == [2, 2, 1]
-    assert list(client.chunks([], LIMITS)) == []
+class Counted(client.Service):
+    """Answers by itself, and counts the images of each request."""
+
+    def __init__(self):
+        self.asked = []
+
+    def predict(self, contents):
+        self.asked.append(len(contents))
+        return [{"prediction": len(content)} for content in contents]
 
 
-def test_no_bar_for_few_or_where_nobody_looks():
-    stream = io.StringIO()
-    for total in (3, 300):
-        client.progress(total, stream)(1)
-    assert stream.getvalue() == ""
+@pytest.mark.parametrize(
+    ("sizes", "batch", "asked"),
+    [
+        ([300] * 7, 256, [3, 3, 1]),
+        ([300, 900, 900, 300], 256, [1, 1, 1, 1]),
+        ([300] * 5, 2, [2, 2, 1]),
+        ([300, 1001, 300], 2, [1, 1]),  # one of them is too large to be sent
+    ],
+)
+def test_a_request_holds_no_more_than_it_may(tmp_path, sizes, batch, asked):
+    service, names = Counted(), [str(tmp_path / str(place)) for place in range(len(sizes))]
+    for name, size in zip(names, sizes, strict=True):
+        Path(name).write_bytes(bytes(size))
+    answers = list(client.ask(service, names, client.Limits(batch, image_bytes=1000)))
+    assert [name for name, _ in answers] == names
+    assert [answer.get("prediction", 1001) for _, answer in answers] == sizes
+    assert service.asked == asked
