@@ -20,10 +20,9 @@ from serve.http.schemas import request_schemas
 from serve.models import registry_sync
 from serve.prediction.service import Service
 from serve.routes import drift, feedback, health, open_inference, pages, predict, stream
-from serve.settings import Settings
+from serve.settings import Settings, package_version
 from serve.telemetry import logs, tracing
 from serve.telemetry.metrics import Metrics
-from serve.version import package_version
 
 if TYPE_CHECKING:
     from serve.http.rate_limit import RateLimit

@@ -9,13 +9,19 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    SecretStr,
+    ValidationError,
+    field_validator,
+)
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 MODEL_NAME = "mnist-classifier"
 
 _REGISTERED = re.compile(r"models:/(?P<name>[^/@]+)(?:@(?P<alias>[^/@]+)|/(?P<version>\d+))")
-_EXPORTER = "opentelemetry-exporter-otlp-proto-http"
 _SECRET = {"API_KEYS", "RATE_LIMIT_STORAGE", "MLFLOW_TRACKING_URI"}
 
 
@@ -23,8 +29,36 @@ class SettingsError(Exception):
     """Wrong environment variables; the message lists each with its meaning."""
 
 
+def package_version() -> str:
+    """Return the platform's version; 0 where it is run without being installed."""
+    try:
+        return version("digit-platform")
+    except PackageNotFoundError:
+        return "0"
+
+
 def _cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _must(pattern: str, be: str) -> AfterValidator:
+    """Return a validator: the whole value must match the pattern."""
+
+    def check(value: str) -> str:
+        if not re.fullmatch(pattern, value):
+            raise ValueError(f"must be {be}")
+        return value
+
+    return AfterValidator(check)
+
+
+Level = Literal["DEBUG", "INFO", "WARNING", "ERROR"]
+_servable = _must(
+    rf"{_REGISTERED.pattern}|(?!models:)(?!.*://).*",
+    "models:/NAME@ALIAS, models:/NAME/VERSION or a folder",
+)
+_storage = _must(r"(memory|rediss?|redis\+unix)://.*", "memory:// or redis://HOST:PORT/DB")
+_collector = _must(r"(https?://.*)?", "http://HOST:PORT or https://HOST:PORT")
 
 
 class Settings(BaseSettings):
@@ -32,7 +66,7 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(frozen=True, env_ignore_empty=True, extra="ignore")
 
-    model_uri: str = Field(
+    model_uri: Annotated[str, _servable] = Field(
         f"models:/{MODEL_NAME}@champion",
         description="Model to serve: models:/NAME@ALIAS, models:/NAME/VERSION or a bundle folder.",
     )
@@ -58,7 +92,7 @@ class Settings(BaseSettings):
         "",
         description="Rate limits per key or address, such as 100/minute;1000/hour; if empty, none.",
     )
-    rate_limit_storage: str = Field(
+    rate_limit_storage: Annotated[str, _storage] = Field(
         "memory://",
         description="Storage of rate limits: memory:// or, for several workers or replicas,"
         " redis://HOST:PORT/DB.",
@@ -95,14 +129,14 @@ class Settings(BaseSettings):
     shutdown_seconds: int = Field(
         10, ge=1, le=600, description="Seconds that requests in flight have to finish on a stop."
     )
-    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
+    log_level: Annotated[Level, BeforeValidator(str.upper)] = Field(
         "INFO", description="Lowest level that is logged; requests are logged at INFO."
     )
     log_format: Literal["json", "console"] | None = Field(
         None, description="json or console; if empty, console on a terminal and json elsewhere."
     )
 
-    otel_exporter_otlp_endpoint: str = Field(
+    otel_exporter_otlp_endpoint: Annotated[str, _collector] = Field(
         "",
         description="Collector of traces (OTLP/HTTP), http://HOST:4318; if empty, no traces.",
     )
@@ -117,18 +151,6 @@ class Settings(BaseSettings):
             raise ValueError("is not empty, but has no value")
         return found
 
-    @field_validator("log_level", mode="before")
-    @classmethod
-    def _upper(cls, value: object) -> object:
-        return value.upper() if isinstance(value, str) else value
-
-    @field_validator("model_uri")
-    @classmethod
-    def _servable(cls, value: str) -> str:
-        if "://" in value or (value.startswith("models:") and not _REGISTERED.fullmatch(value)):
-            raise ValueError("must be models:/NAME@ALIAS, models:/NAME/VERSION or a folder")
-        return value
-
     @field_validator("mlflow_tracking_uri")
     @classmethod
     def _absolute(cls, value: str) -> str:
@@ -141,7 +163,7 @@ class Settings(BaseSettings):
     @classmethod
     def _origins(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         for origin in value:
-            if origin != "*" and not re.fullmatch(r"https?://[^/\s]+", origin):
+            if not re.fullmatch(r"\*|https?://[^/\s]+", origin):
                 raise ValueError(f"{origin!r} is not an origin such as https://example.com")
         return value
 
@@ -160,25 +182,6 @@ class Settings(BaseSettings):
             from limits import parse_many  # costs 0.1 s, for those who limit
 
             parse_many(value)
-        return value
-
-    @field_validator("otel_exporter_otlp_endpoint")
-    @classmethod
-    def _collector(cls, value: str) -> str:
-        if value and not value.startswith(("http://", "https://")):
-            raise ValueError("must be http://HOST:PORT or https://HOST:PORT")
-        if value:
-            try:
-                version(_EXPORTER)
-            except PackageNotFoundError:
-                raise ValueError(f"needs {_EXPORTER}, of the extra `trace`") from None
-        return value
-
-    @field_validator("rate_limit_storage")
-    @classmethod
-    def _storage(cls, value: str) -> str:
-        if not value.startswith(("memory://", "redis://", "rediss://", "redis+unix://")):
-            raise ValueError("must be memory:// or redis://HOST:PORT/DB")
         return value
 
     @property

@@ -33,7 +33,7 @@ SERVE = [
     Layer("prediction"),
     Layer("models", "decoding"),
     Layer("imaging", "telemetry"),
-    Layer("settings", "version"),
+    Layer("settings"),
 ]
 # What reads a picture, what predicts, what identifies a model and what users reported: the pipeline
 # trains on what the service sees, and registers what the service verifies.

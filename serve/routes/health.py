@@ -11,7 +11,7 @@ from serve.decoding.decode import FORMATS
 from serve.http.schemas import Health, Info, Limits, ModelInfo, Probe
 from serve.models.loaded import Model
 from serve.prediction.service import Service
-from serve.version import package_version
+from serve.settings import package_version
 
 _UNREADY: dict[int | str, dict[str, Any]] = {
     503: {"model": Probe, "description": "No model is loaded, or the service is stopping"}

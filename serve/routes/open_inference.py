@@ -21,8 +21,8 @@ from serve.models.loaded import NoModelError
 from serve.prediction.answer import Answer
 from serve.prediction.service import Service
 from serve.routes.predict import requested_model, still_there
+from serve.settings import package_version
 from serve.telemetry.request_context import RequestContext
-from serve.version import package_version
 
 _DEPTH = 4  # of lists in the data, at most: [n, 28, 28, 1]
 _INPUT = {"name": "image", "datatype": "UINT8", "shape": [-1, SIDE, SIDE, 1]}

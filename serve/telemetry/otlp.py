@@ -24,8 +24,8 @@ from opentelemetry.trace import (
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 from starlette.types import Scope
 
+from serve.settings import package_version
 from serve.telemetry.request_context import RequestContext
-from serve.version import package_version
 
 Result = TypeVar("Result")
 

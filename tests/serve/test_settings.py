@@ -33,6 +33,7 @@ def test_every_wrong_variable_is_named_with_what_it_must_be(monkeypatch):
         "CORS_ORIGINS": "example.com",
         "TRUSTED_PROXIES": "here",
         "LOG_LEVEL": "loud",
+        "OTEL_EXPORTER_OTLP_ENDPOINT": "localhost:4318",
     }
     for name, value in wrong.items():
         monkeypatch.setenv(name, value)

@@ -1,21 +1,16 @@
 """Traces against a real collector of OTLP/HTTP, and none of it where nobody collects."""
 
-import re
 import socket
 import subprocess
 import sys
 import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from importlib.metadata import PackageNotFoundError
 
 import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from support.bundles import PNG, picture, text
 from support.service_process import ROOT, until
-
-from serve import settings as service_settings
-from serve.settings import Settings
 
 CALLER = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 SERVER = 2  # SpanKind in the protocol
@@ -202,16 +197,3 @@ def test_nobody_pays_who_does_not_trace(start):
         api.post("/predict", content=picture(), headers={**PNG, "traceparent": CALLER})
     assert service.stop() == 0
     assert "trace_id" not in ours(service.lines(), "/predict")
-
-
-def test_a_collector_needs_an_address_and_the_library(monkeypatch):
-    with pytest.raises(ValueError, match="must be http"):
-        Settings(otel_exporter_otlp_endpoint="localhost:4318")
-
-    def missing(name):
-        raise PackageNotFoundError(name)
-
-    monkeypatch.setattr(service_settings, "version", missing)
-    assert not Settings().otel_exporter_otlp_endpoint
-    with pytest.raises(ValueError, match=re.escape("needs opentelemetry-exporter-otlp")):
-        Settings(otel_exporter_otlp_endpoint="http://localhost:4318")
