@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fastapi import FastAPI
+from fastapi.middleware.asyncexitstack import AsyncExitStackMiddleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp
 
@@ -33,14 +34,14 @@ _DESCRIPTION = (
 
 
 class Application(FastAPI):
-    """FastAPI wrapped in our middleware, which also sees requests that FastAPI rejects."""
+    """FastAPI in our middleware, which also sees requests that FastAPI rejects."""
 
     service: Service
     layers: Callable[[ASGIApp], ASGIApp]
 
     def build_middleware_stack(self) -> ASGIApp:
-        """Wrap the application; called at the first request, when all routes are there."""
-        return self.layers(super().build_middleware_stack())
+        """Wrap the router; `errors.Answers` takes the place of FastAPI's handlers of exceptions."""
+        return self.layers(AsyncExitStackMiddleware(self.router))
 
     def openapi(self) -> dict[str, Any]:
         """Return the OpenAPI document, with the schemas of bodies that FastAPI does not parse."""
@@ -77,7 +78,6 @@ def create_app(given: Settings | None = None, metrics_folder: Path | None = None
     open_inference.install(app, service)
     drift.install(app, service)
     pages.install(app)
-    errors.install(app, metrics)
 
     def layers(inner: ASGIApp) -> ASGIApp:
         guarded = AccessControl(inner, settings, keys, rate_limit)

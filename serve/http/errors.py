@@ -8,7 +8,6 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 import orjson
-from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from pydantic import ValidationError
 from starlette.exceptions import HTTPException
@@ -120,18 +119,6 @@ class Answers:
         except ClientDisconnect:
             pass  # the client has gone
         except Exception as error:
-            if scope["type"] == "http" and RequestContext.of(scope).status == 500:
-                return  # answered already, below
             if scope["type"] != "http" or RequestContext.of(scope).status:
                 raise  # a response has begun already
             await response(error, scope, self._metrics)(scope, receive, send)
-
-
-def install(app: FastAPI, metrics: Metrics) -> None:
-    """Register the error responses with the application."""
-
-    async def answer(request: Request, error: Exception) -> Response:
-        return response(error, request.scope, metrics)
-
-    for known in (*STATUS, HTTPException, Exception):
-        app.add_exception_handler(known, answer)

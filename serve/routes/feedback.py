@@ -8,7 +8,7 @@ from fastapi import FastAPI, Request
 from starlette.responses import Response
 
 from serve.http import request_body
-from serve.http.direct_route import Json, post, read
+from serve.http.direct_route import Json, post
 from serve.http.schemas import Feedback, FeedbackRequest, reference
 from serve.prediction.feedback_store import Entry, UnknownRequestError
 from serve.prediction.service import Service
@@ -28,7 +28,7 @@ def install(app: FastAPI, service: Service) -> None:
         """Store the true digit of an earlier prediction, or of the image in this request."""
         # The Content-Type is mandatory: scripts of other origins then need a CORS preflight.
         request_body.check_json(RequestContext.of(request.scope).header(b"content-type") or "none")
-        given = FeedbackRequest.model_validate_json(await read(request))
+        given = FeedbackRequest.model_validate_json(await request.body())
         entry = await _entry(service, given)
         changed = await asyncio.to_thread(service.feedback.add, entry)
         correct = entry.label == entry.prediction

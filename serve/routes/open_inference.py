@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from starlette.responses import JSONResponse, Response
 
 from serve.http import request_body
-from serve.http.direct_route import Json, errors, post, read
+from serve.http.direct_route import Json, errors, post
 from serve.http.schemas import InferRequest, InferResponse, Tensor, reference
 from serve.imaging.errors import NoDigitError
 from serve.imaging.normalise import normalise
@@ -81,7 +81,7 @@ def install(app: FastAPI, service: Service) -> None:
         context = RequestContext.of(request.scope)
         request_body.check_json(context.header(b"content-type"))
         model = requested_model(service, request)
-        body = await read(request)
+        body = await request.body()
 
         def work() -> tuple[InferRequest, list[Answer]]:
             asked = InferRequest.model_validate_json(body)

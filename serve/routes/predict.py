@@ -11,7 +11,7 @@ from starlette.responses import Response
 from starlette.types import Scope
 
 from serve.http import errors, request_body
-from serve.http.direct_route import Json, post, read
+from serve.http.direct_route import Json, post
 from serve.http.schemas import (
     BatchPrediction,
     BatchRequest,
@@ -82,12 +82,12 @@ def install(app: FastAPI, service: Service) -> None:
     """Add the routes to the application."""
     settings = service.settings
 
-    @post(app, "/predict", _PREDICT, Prediction, {"parameters": [*_CHOICE, _SHOW]})
+    @post(app, "/predict", _PREDICT, Prediction, [*_CHOICE, _SHOW])
     async def predict(request: Request) -> Response:
         """Predict the digit in an image."""
         context = RequestContext.of(request.scope)
         model = requested_model(service, request)
-        body = await read(request)
+        body = await request.body()
         kind, check = context.header(b"content-type"), still_there(request)
         picture = await service.parse(
             body, lambda: request_body.picture(body, kind, settings.max_image_bytes), check
@@ -101,13 +101,13 @@ def install(app: FastAPI, service: Service) -> None:
         "/predict/batch",
         {"application/json": reference(BatchRequest)},
         BatchPrediction,
-        {"parameters": _CHOICE},
+        _CHOICE,
     )
     async def predict_batch(request: Request) -> Response:
         """Predict the digits in a batch of images; a bad image has its error in its place."""
         context = RequestContext.of(request.scope)
         model = requested_model(service, request)
-        body = await read(request)
+        body = await request.body()
 
         check = still_there(request)
         contents = await service.parse(
