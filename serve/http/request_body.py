@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import binascii
+import math
 import re
-from collections.abc import Mapping
-from typing import TYPE_CHECKING
 
 from python_multipart.exceptions import FormParserError
-from python_multipart.multipart import MultipartParser, parse_options_header
+from python_multipart.multipart import Field, File, FormParser, parse_options_header
 
 from serve.http.schemas import BatchRequest, PredictRequest
 from serve.prediction.picture import Picture
-
-if TYPE_CHECKING:
-    from python_multipart.multipart import MultipartCallbacks
 
 _DATA_URI = re.compile(r"data:[\w.+-]*/?[\w.+-]*(?:;[\w.+-]+=[^;,]*)*(;base64)?,", re.ASCII)
 MAX_FORM_PARTS = 16  # per form
@@ -130,62 +126,28 @@ def _file(body: bytes, content_type: str) -> bytes:
     Raises:
         MalformedError
     """
-    _, options = parse_options_header(content_type)
-    boundary = options.get(b"boundary")
+    boundary = parse_options_header(content_type)[1].get(b"boundary")
     if not boundary:
         raise MalformedError("the form has no boundary in its Content-Type")
-    parts = _Parts()
+    parts: list[Field | File] = []
+
+    def add(part: Field | File) -> None:
+        if len(parts) == MAX_FORM_PARTS:
+            raise MalformedError(f"the form has more than {MAX_FORM_PARTS} parts")
+        parts.append(part)
+
+    in_memory = {"MAX_MEMORY_FILE_SIZE": math.inf}
+    parser = FormParser("multipart/form-data", add, add, boundary=boundary, config=in_memory)
     try:
-        parser = MultipartParser(boundary, parts.callbacks())
         parser.write(body)
         parser.finalize()
     except FormParserError as error:
         raise MalformedError("the form is malformed") from error
-    files = [content for name, filed, content in parts.found if name == b"file" or filed]
-    if len(files) != 1:
-        raise MalformedError(f"the form must have one file, named file; it has {len(files)}")
-    return bytes(files[0])
-
-
-class _Parts:
-    """Collects the parts of a form: name, is it a file, content."""
-
-    def __init__(self) -> None:
-        self.found: list[tuple[bytes, bool, bytearray]] = []
-        self._header = self._value = b""
-        self._disposition: Mapping[bytes, bytes] = {}
-        self._content = bytearray()
-
-    def callbacks(self) -> MultipartCallbacks:
-        """Return the callbacks by the parser's names."""
-        return {
-            "on_part_begin": self._part_begin,
-            "on_header_field": self._header_field,
-            "on_header_value": self._header_value,
-            "on_header_end": self._header_end,
-            "on_part_data": self._part_data,
-            "on_part_end": self._part_end,
-        }
-
-    def _part_begin(self) -> None:
-        if len(self.found) == MAX_FORM_PARTS:
-            raise MalformedError(f"the form has more than {MAX_FORM_PARTS} parts")
-        self._disposition, self._content = {}, bytearray()
-
-    def _header_field(self, data: bytes, start: int, end: int) -> None:
-        self._header += data[start:end]
-
-    def _header_value(self, data: bytes, start: int, end: int) -> None:
-        self._value += data[start:end]
-
-    def _header_end(self) -> None:
-        if self._header.lower() == b"content-disposition":
-            self._disposition = parse_options_header(self._value)[1]
-        self._header = self._value = b""
-
-    def _part_data(self, data: bytes, start: int, end: int) -> None:
-        self._content += data[start:end]
-
-    def _part_end(self) -> None:
-        name, filed = self._disposition.get(b"name", b""), b"filename" in self._disposition
-        self.found.append((name, filed, self._content))
+    found = [part for part in parts if isinstance(part, File) or part.field_name == b"file"]
+    if len(found) != 1:
+        raise MalformedError(f"the form must have one file, named file; it has {len(found)}")
+    (file,) = found
+    if isinstance(file, Field):
+        return file.value or b""
+    file.file_object.seek(0)
+    return file.file_object.read()
