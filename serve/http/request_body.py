@@ -10,7 +10,6 @@ from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import Field, File, FormParser, parse_options_header
 
 from serve.http.schemas import BatchRequest, PredictRequest
-from serve.prediction.picture import Picture
 
 _DATA_URI = re.compile(r"data:[\w.+-]*/?[\w.+-]*(?:;[\w.+-]+=[^;,]*)*(;base64)?,", re.ASCII)
 MAX_FORM_PARTS = 16  # per form
@@ -52,8 +51,8 @@ def _is_json(kind: str) -> bool:
     return kind.startswith("application/") and (kind[12:] == "json" or kind.endswith("+json"))
 
 
-def picture(body: bytes, content_type: str, max_bytes: int) -> Picture:
-    """Parse the body of a request for one prediction.
+def picture(body: bytes, content_type: str, max_bytes: int) -> tuple[bytes, bool]:
+    """Return the image file in the body, and True if it is a draft: still being drawn.
 
     Raises:
         MalformedError, UnsupportedTypeError, ImageTooLargeError, pydantic.ValidationError
@@ -61,14 +60,14 @@ def picture(body: bytes, content_type: str, max_bytes: int) -> Picture:
     kind = _kind(content_type) or ("application/json" if body[:1] == b"{" else "image/*")
     if _is_json(kind):
         request = PredictRequest.model_validate_json(body)
-        return Picture(image_of_text(request.image, max_bytes), request.draft)
+        return image_of_text(request.image, max_bytes), request.draft
     if kind == "multipart/form-data":
         body = _file(body, content_type)
     elif not kind.startswith("image/") and kind != "application/octet-stream":
         raise UnsupportedTypeError(f"cannot read {kind[:60]!r}: send {_WAYS}")
     if not body:
         raise MalformedError("the body is empty")
-    return Picture(_limited(body, max_bytes))
+    return _limited(body, max_bytes), False
 
 
 def images(body: bytes, most: int, max_bytes: int) -> list[bytes | Exception]:

@@ -17,7 +17,6 @@ from serve.models.bundle_cache import open_cache
 from serve.models.loaded import LoadedModels, Model
 from serve.prediction.answer import Answer, Image, build_answer, infer
 from serve.prediction.feedback_store import FeedbackStore
-from serve.prediction.picture import Picture
 from serve.prediction.recent_answers import ANSWER_SIZE, RecentAnswers, Seen
 from serve.prediction.work_queue import MAX_ITEMS, BusyError, Check, WorkQueues
 from serve.settings import Settings
@@ -111,10 +110,11 @@ class Service:
 
     async def predict_file(
         self,
-        picture: Picture,
+        content: bytes,
         model: Model,
         request_id: str,
         *,
+        draft: bool = False,
         show: bool = False,
         check: Check | None = None,
     ) -> Answer:
@@ -128,11 +128,11 @@ class Service:
             BusyError: too much is waiting already.
         """
         started = perf_counter()
-        image = await self._normalise(picture.content, check)
+        image = await self._normalise(content, check)
         with self.tracing.span("infer", images=1, version=model.version):
             (probabilities,), (likelihood,) = infer(model, image[None])
         answer = build_answer(probabilities, likelihood, model, request_id, self._threshold)
-        if not picture.draft:
+        if not draft:
             self._keep(answer, image, perf_counter() - started)
         return answer | {"image": data_uri(image)} if show else answer
 

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from typing import Any
-from urllib.parse import parse_qs
 
 from fastapi import FastAPI, Request
-from starlette.requests import ClientDisconnect
+from starlette.requests import ClientDisconnect, HTTPConnection
 from starlette.responses import Response
-from starlette.types import Scope
 
 from serve.http import errors, request_body
 from serve.http.direct_route import Json, post
@@ -48,11 +46,9 @@ _CHOICE = [
 _SHOW = _parameter("query", "image", {"type": "boolean", "default": False}, _SEEN)
 
 
-def wants_image(scope: Scope) -> bool:
+def wants_image(connection: HTTPConnection) -> bool:
     """Return whether the request has `?image=true`."""
-    query = scope["query_string"]
-    values = parse_qs(query.decode("latin-1")).get("image", [""]) if b"image=" in query else [""]
-    return values[0].lower() in ("true", "1")
+    return connection.query_params.get("image", "").lower() in ("true", "1")
 
 
 def requested_model(service: Service, request: Request) -> Model:
@@ -61,11 +57,8 @@ def requested_model(service: Service, request: Request) -> Model:
     Raises:
         UnknownVersionError, NoModelError
     """
-    query = request.scope["query_string"]
-    version = parse_qs(query.decode("latin-1")).get("version", [""])[0] if query else ""
-    return service.models.choose(
-        version or RequestContext.of(request.scope).header(b"x-model-version")
-    )
+    version = request.query_params.get("version")
+    return service.models.choose(version or request.headers.get("x-model-version"))
 
 
 def still_there(request: Request) -> Check:
@@ -89,11 +82,13 @@ def install(app: FastAPI, service: Service) -> None:
         model = requested_model(service, request)
         body = await request.body()
         kind, check = context.header(b"content-type"), still_there(request)
-        picture = await service.parse(
+        content, draft = await service.parse(
             body, lambda: request_body.picture(body, kind, settings.max_image_bytes), check
         )
-        show = wants_image(request.scope)
-        answer = await service.predict_file(picture, model, context.id, show=show, check=check)
+        show = wants_image(request)
+        answer = await service.predict_file(
+            content, model, context.id, draft=draft, show=show, check=check
+        )
         return Json(answer, model.version)
 
     @post(

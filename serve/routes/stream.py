@@ -41,7 +41,7 @@ def install(app: FastAPI, service: Service, keys: Keys, rate_limit: RateLimit | 
         await socket.accept()
         try:
             caller = await _caller(socket, keys, context)
-            number, show = 0, wants_image(socket.scope)
+            number, show = 0, wants_image(socket)
             while True:
                 message = await socket.receive()
                 if message["type"] == "websocket.disconnect":
@@ -56,9 +56,10 @@ def install(app: FastAPI, service: Service, keys: Keys, rate_limit: RateLimit | 
                         if text is None
                         else (text.encode("utf-8", "replace"), "application/json")
                     )
-                    picture = request_body.picture(body, kind, max_bytes)
+                    content, draft = request_body.picture(body, kind, max_bytes)
+                    model, request_id = service.models.choose(None), f"{context.id}.{number}"
                     answer = await service.predict_file(
-                        picture, service.models.choose(None), f"{context.id}.{number}", show=show
+                        content, model, request_id, draft=draft, show=show
                     )
                 except Exception as error:
                     answer = _fault(service, error)
