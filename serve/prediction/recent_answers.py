@@ -13,7 +13,6 @@ import struct
 import threading
 import time
 import zlib
-from collections.abc import Iterator
 from io import BufferedRandom, BytesIO
 from pathlib import Path
 from typing import NamedTuple
@@ -24,24 +23,21 @@ from numpy.typing import NDArray
 from serve.imaging.placement import SIDE
 
 _MAGIC = b"digits3\0"
-_HEADER = struct.Struct("<8sQQ")  # magic, slots, images written so far
+_HEADER = struct.Struct("<8sQQ")  # magic, slots, answers written so far
 _HEADER_SIZE = 64
-# Id, version, digit, nanoseconds since 1970, probabilities, likelihood, pixels. A CRC-32 follows.
-_CONTENT = struct.Struct("<64s48sBQ40sf784s")
 _SLOT = np.dtype(
     [
         ("request_id", "S64"),
         ("version", "S48"),
         ("prediction", "u1"),
-        ("time", "<i8"),
+        ("time", "<i8"),  # nanoseconds since 1970
         ("probabilities", "<f4", (10,)),
         ("likelihood", "<f4"),
         ("image", "u1", (SIDE, SIDE)),
-        ("checksum", "<u4"),
+        ("checksum", "<u4"),  # CRC-32 of all before it
     ]
 )
-_SLOT_SIZE = _SLOT.itemsize
-ANSWER_SIZE = _SLOT_SIZE  # bytes
+ANSWER_SIZE = _SLOT.itemsize  # bytes
 
 
 class Seen(NamedTuple):
@@ -76,7 +72,7 @@ class RecentAnswers:
         folder.mkdir(parents=True, exist_ok=True)
         self._folder, self._slots = folder, slots
         self._file = self._claim()
-        size = _HEADER_SIZE + slots * _SLOT_SIZE
+        size = _HEADER_SIZE + slots * ANSWER_SIZE
         self._file.truncate(size)
         self._ring = mmap.mmap(self._file.fileno(), size)
         magic, kept, written = _HEADER.unpack_from(self._ring)
@@ -105,36 +101,36 @@ class RecentAnswers:
 
     def add(
         self,
-        request_id: bytes,
-        version: bytes,
+        request_id: str,
+        version: str,
         digit: int,
         image: NDArray[np.uint8],
         probabilities: NDArray[np.float32],
         likelihood: float = math.nan,
     ) -> None:
         """Store an image and its answer over the oldest; takes some microseconds."""
-        pixels, shares = image.tobytes(), probabilities.tobytes()
+        slot = np.array(
+            (request_id, version, digit, time.time_ns(), probabilities, likelihood, image, 0), _SLOT
+        )
+        slot["checksum"] = _checksum(slot)
         with self._lock:
-            start = _HEADER_SIZE + self._written % self._slots * _SLOT_SIZE
-            now = time.time_ns()
-            content = _CONTENT.pack(request_id, version, digit, now, shares, likelihood, pixels)
-            checksum = zlib.crc32(content).to_bytes(4, "little")
-            self._ring[start : start + _SLOT_SIZE] = content + checksum
+            start = _HEADER_SIZE + self._written % self._slots * ANSWER_SIZE
+            self._ring[start : start + ANSWER_SIZE] = slot.tobytes()
             self._written += 1
             _HEADER.pack_into(self._ring, 0, _MAGIC, self._slots, self._written)
 
     def find(self, request_id: str) -> Seen | None:
         """Return the latest image of the request, if it is not yet overwritten."""
-        wanted = request_id.encode()[:64].ljust(64, b"\0")
-        found = [slot for ring in self._rings() for slot in _search(ring, wanted)]
-        if not found:
+        slots = self._latest(None)
+        found = _whole(slots[slots["request_id"] == request_id.encode()])
+        if not len(found):
             return None
-        latest = max(found, key=lambda slot: int(slot["time"]))
+        latest = found[found["time"].argmax()]
         return Seen(latest["image"], int(latest["prediction"]), latest["version"].decode())
 
     def window(self, most: int) -> Window:
         """Return the latest `most` answers of all workers; no more than that is read per ring."""
-        slots = np.concatenate([_latest(path, most) for path in self._folder.glob("*.ring")])
+        slots = _whole(self._latest(most))
         slots = slots[np.argsort(slots["time"], kind="stable")][-most:]
         return Window(
             slots["image"],
@@ -145,44 +141,30 @@ class RecentAnswers:
             slots["likelihood"],
         )
 
-    def _rings(self) -> Iterator[bytes]:
-        """Yield the content of each ring buffer in this code's format."""
-        for path in self._folder.glob("*.ring"):
-            ring = path.read_bytes()
-            if ring.startswith(_MAGIC):
-                yield ring
+    def _latest(self, most: int | None) -> NDArray[np.void]:
+        """Return the latest slots of each ring buffer in this code's format."""
+        return np.concatenate([_read(path, most) for path in self._folder.glob("*.ring")])
 
 
-def _search(ring: bytes, wanted: bytes) -> Iterator[np.void]:
-    """Yield the request's slots in the ring buffer, without half-written ones."""
-    start = ring.find(wanted, _HEADER_SIZE)
-    while start >= 0:
-        if (start - _HEADER_SIZE) % _SLOT_SIZE == 0:
-            (slot,) = np.frombuffer(ring, _SLOT, 1, start)
-            if _is_whole(slot):
-                yield slot
-        start = ring.find(wanted, start + 1)
-
-
-def _latest(path: Path, most: int) -> NDArray[np.void]:
-    """Return the latest slots of a ring buffer, without half-written ones; none if unreadable."""
+def _read(path: Path, most: int | None) -> NDArray[np.void]:
+    """Return the latest slots of a ring buffer, half-written ones too; none if unreadable."""
     with path.open("rb") as file:
-        header = file.read(_HEADER.size)
-        kept = written = 0
-        if header.startswith(_MAGIC) and len(header) == _HEADER.size:
-            _, kept, written = _HEADER.unpack(header)
-        wanted = min(most, kept, written)
-        end = written % kept if wanted else 0
-        before = min(wanted, end)  # slots at the ring's end are older than those at its start
-        parts = []
-        for start, count in ((kept - (wanted - before), wanted - before), (end - before, before)):
-            file.seek(_HEADER_SIZE + start * _SLOT_SIZE)
-            parts.append(file.read(count * _SLOT_SIZE))
-    content = b"".join(parts)
-    slots = np.frombuffer(content, _SLOT, len(content) // _SLOT_SIZE)
-    return slots[[place for place in range(len(slots)) if _is_whole(slots[place])]]
+        magic, kept, written = _HEADER.unpack(file.read(_HEADER.size).ljust(_HEADER.size, b"\0"))
+    if magic != _MAGIC:
+        return np.empty(0, _SLOT)
+    wanted = min(kept, written, most or kept)
+    first = (written - wanted) % kept
+    before = min(wanted, kept - first)  # slots at the ring's end are older than those at its start
+    parts = [(first, before), (0, wanted - before)]
+    return np.concatenate(
+        [np.fromfile(path, _SLOT, n, offset=_HEADER_SIZE + at * ANSWER_SIZE) for at, n in parts]
+    )
 
 
-def _is_whole(slot: np.void) -> bool:
-    content = slot.tobytes()
-    return zlib.crc32(content[:-4]) == int(slot["checksum"])
+def _whole(slots: NDArray[np.void]) -> NDArray[np.void]:
+    """Return the slots without half-written ones."""
+    return slots[[_checksum(slot) == int(slot["checksum"]) for slot in slots]]
+
+
+def _checksum(slot: np.void | NDArray[np.void]) -> int:
+    return zlib.crc32(slot.tobytes()[:-4])

@@ -239,8 +239,8 @@ class Service:
         self.metrics.doubted(
             version, likelihood, uncertain=answer["uncertain"], not_digit=answer["not_digit"]
         )
-        request, shares = answer["request_id"].encode(), answer["probabilities"]
-        self.recent.add(request, version.encode(), digit, image, shares, likelihood)
+        shares = answer["probabilities"]
+        self.recent.add(answer["request_id"], version, digit, image, shares, likelihood)
 
     @contextmanager
     def window_slot(self) -> Iterator[None]:
