@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from time import perf_counter
 from typing import TypeVar
 
@@ -20,7 +21,7 @@ from serve.prediction.feedback_store import FeedbackStore
 from serve.prediction.recent_answers import ANSWER_SIZE, RecentAnswers, Seen
 from serve.prediction.work_queue import MAX_ITEMS, BusyError, Check, WorkQueues
 from serve.settings import Settings
-from serve.telemetry.metrics import Described, Metrics, State
+from serve.telemetry.metrics import Metrics, State
 from serve.telemetry.tracing import Tracing
 
 Result = TypeVar("Result")
@@ -78,9 +79,7 @@ class Service:
         """True if no model is in service, or perhaps not the newest one."""
         return self.models.current is None or bool(self.models.failure)
 
-    async def parse(
-        self, body: bytes, parse: Callable[[], Result], check: Check | None = None
-    ) -> Result:
+    async def parse(self, body: bytes, parse: Callable[[], Result], check: Check) -> Result:
         """Parse a body with `parse`; a large body in a work queue, beside the event loop.
 
         Raises:
@@ -89,23 +88,15 @@ class Service:
         with self.tracing.span("decode", bytes=len(body)):
             if len(body) <= SMALL_BODY_BYTES:
                 return parse()
-            work = self.tracing.carried(parse)
-            return await self._queues.run(self._queues.bodies, work, len(body), 0, check)
+            return await self._queues.run(self._queues.bodies, parse, len(body), 0, check)
 
-    async def run_batch(
-        self, size: int, work: Callable[[], Result], check: Check | None = None
-    ) -> Result:
+    async def run_batch(self, size: int, work: Callable[[], Result], check: Check) -> Result:
         """Do the work on a tensor of `size` bytes in a work queue, beside the event loop.
 
         Raises:
             BusyError: too much is waiting already.
         """
-        return await self._run_batch(work, size, size * PIXELS_PER_TENSOR_BYTE, check)
-
-    async def _run_batch(
-        self, work: Callable[[], Result], size: int, pixels: int, check: Check | None
-    ) -> Result:
-        work = self.tracing.carried(work)
+        pixels = size * PIXELS_PER_TENSOR_BYTE
         return await self._queues.run(self._queues.batches, work, size, pixels, check)
 
     async def predict_file(
@@ -143,25 +134,20 @@ class Service:
         return Seen(image, digit, model.version)
 
     async def _normalise(self, content: bytes, check: Check | None = None) -> Image:
-        def work() -> Image:
-            return normalise_file(content, max_pixels=limit)
-
         limit = self.settings.max_image_pixels
+        work = partial(normalise_file, content, max_pixels=limit)
         with self.tracing.span("normalise", images=1, bytes=len(content)):
             if is_small_png(content, SMALL_PNG_PIXELS):
                 return work()
             pixels = max(MIN_PICTURE_PIXELS, declared_pixels(content, limit))
-            carried = self.tracing.carried(work)
-            return await self._queues.run(
-                self._queues.pictures, carried, len(content), pixels, check
-            )
+            return await self._queues.run(self._queues.pictures, work, len(content), pixels, check)
 
     async def predict_files(
         self,
         contents: Sequence[bytes | Exception],
         model: Model,
         request_id: str,
-        check: Check | None = None,
+        check: Check,
     ) -> list[Answer | Exception]:
         """Return a prediction for each image file, or the exception if it failed.
 
@@ -181,9 +167,8 @@ class Service:
             return [image if isinstance(image, Exception) else next(answers) for image in images]
 
         size = sum(len(content) for content in capped if isinstance(content, bytes))
-        return await self._run_batch(
-            work, size, max(pixels, MIN_PICTURE_PIXELS * len(capped)), check
-        )
+        pixels = max(pixels, MIN_PICTURE_PIXELS * len(capped))
+        return await self._queues.run(self._queues.batches, work, size, pixels, check)
 
     def _within_limit(
         self, contents: Sequence[bytes | Exception]
@@ -233,14 +218,15 @@ class Service:
 
     def _keep(self, answer: Answer, image: Image, seconds: float) -> None:
         """Count the answer, which took `seconds`; keep it for feedback and the drift job."""
-        digit, version = answer["prediction"], answer["model_version"]
-        likelihood = float(answer["digit_likelihood"])
-        self.metrics.predicted(version, digit, float(answer["confidence"]), seconds)
-        self.metrics.doubted(
-            version, likelihood, uncertain=answer["uncertain"], not_digit=answer["not_digit"]
+        self.metrics.predicted(answer, seconds)
+        self.recent.add(
+            answer["request_id"],
+            answer["model_version"],
+            answer["prediction"],
+            image,
+            answer["probabilities"],
+            answer["digit_likelihood"],
         )
-        shares = answer["probabilities"]
-        self.recent.add(answer["request_id"], version, digit, image, shares, likelihood)
 
     @contextmanager
     def window_slot(self) -> Iterator[None]:
@@ -267,19 +253,14 @@ class Service:
         def work() -> bytes:
             return self.recent.window(most).npz()
 
-        carried, size = self.tracing.carried(work), most * ANSWER_SIZE
-        return await self._queues.run(self._queues.bodies, carried, size, MIN_PICTURE_PIXELS, None)
+        size = most * ANSWER_SIZE
+        return await self._queues.run(self._queues.bodies, work, size, MIN_PICTURE_PIXELS, None)
 
     def _state(self) -> State:
         """Return the state of the model in service for `/metrics`."""
         model = self.models.current
         if not model:
             return State(self.ready, self.degraded, None, 0)
-        about = model.description
-        described = Described(
-            self.settings.model_name,
-            model.version,
-            str(about.get("run", "")),
-            str(about.get("sha256", "")),
-        )
-        return State(self.ready, self.degraded, described, model.created)
+        labels = {"model_name": self.settings.model_name, "model_version": model.version}
+        labels |= {name: str(model.description.get(name, "")) for name in ("run", "sha256")}
+        return State(self.ready, self.degraded, labels, model.created)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
 from typing import TypeVar
 
 Result = TypeVar("Result")
@@ -31,7 +32,7 @@ class WorkQueue:
         self._items = self._pixels = 0
 
     async def run(self, work: Callable[[], Result], pixels: int, check: Check | None) -> Result:
-        """Do the work in the thread, unless `check` raises when its turn comes.
+        """Do the work in the thread and in this context, unless `check` raises at its turn.
 
         `pixels`: cost of the work. An idle queue takes any work.
 
@@ -48,7 +49,9 @@ class WorkQueue:
             async with self._turns:
                 if waits and check:
                     await check()
-                return await asyncio.get_running_loop().run_in_executor(self._thread, work)
+                return await asyncio.get_running_loop().run_in_executor(
+                    self._thread, copy_context().run, work
+                )
         finally:
             self._items -= 1
             self._pixels -= pixels

@@ -6,8 +6,8 @@ Processes share by prometheus_client's multiprocess mode.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator
-from functools import cache
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import cache, partial
 from math import isnan
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -38,24 +38,16 @@ UNEXPECTED, DIED = "unexpected_error", "puller_died"
 OUTCOMES = (SUCCESS, UNAVAILABLE, INVALID, UNEXPECTED, DIED)
 
 
-class Described(NamedTuple):
-    """The labels of `model_info`."""
-
-    model_name: str
-    model_version: str
-    run: str
-    sha256: str
-
-
 class State(NamedTuple):
     """The state of the process that answers a scrape.
 
-    `created`: when the version, or the bundle in a folder, was created; seconds since 1970.
+    `model`: the labels of `model_info`; None without a model. `created`: when the version, or the
+    bundle in a folder, was created; seconds since 1970.
     """
 
     ready: bool
     degraded: bool
-    model: Described | None
+    model: dict[str, str] | None
     created: float
 
 
@@ -92,53 +84,40 @@ class Metrics:
             MultiProcessCollector(self._all, str(folder))
 
     def _add_prediction_metrics(self, own: CollectorRegistry) -> None:
-        by_version: dict[str, Any] = {"labelnames": ("model_version",), "registry": own}
-        by_class: dict[str, Any] = {
-            "labelnames": ("model_version", "predicted_class"),
-            "registry": own,
-        }
-        self._predictions = _labelled(Counter("predictions_total", "Predictions.", **by_class))
-        text = "Time to normalise and classify one image."
-        self._latency = _labelled(
-            Histogram("prediction_latency_seconds", text, **by_version, buckets=_LATENCY)
-        )
-        text = "Confidence of the latest prediction."
-        self._confidence = _labelled(
-            Gauge("prediction_confidence", text, **by_version, multiprocess_mode="mostrecent")
-        )
-        text = "Confidence of the predictions."
-        self._scores = _labelled(
-            Histogram("prediction_confidence_score", text, **by_class, buckets=_CONFIDENCE)
-        )
+        add = partial(_labelled, own)
+        version, digit = "model_version", "predicted_class"
+        self._predictions = add(Counter, "predictions_total", "Predictions.", version, digit)
+        name, text = "prediction_latency_seconds", "Time to normalise and classify one image."
+        self._latency = add(Histogram, name, text, version, buckets=_LATENCY)
+        name, text = "prediction_confidence", "Confidence of the latest prediction."
+        self._confidence = add(Gauge, name, text, version, multiprocess_mode="mostrecent")
+        name, text = "prediction_confidence_score", "Confidence of the predictions."
+        self._scores = add(Histogram, name, text, version, digit, buckets=_CONFIDENCE)
         text = "Digit likelihood of the images (low: out of distribution, not a digit)."
-        self._likelihoods = _labelled(
-            Histogram("digit_likelihood_score", text, **by_version, buckets=_LIKELIHOOD)
-        )
+        name = "digit_likelihood_score"
+        self._likelihoods = add(Histogram, name, text, version, buckets=_LIKELIHOOD)
         text = "Predictions with a confidence below CONFIDENCE_THRESHOLD."
-        self._uncertain = _labelled(Counter("predictions_uncertain_total", text, **by_version))
+        self._uncertain = add(Counter, "predictions_uncertain_total", text, version)
         text = "Predictions with a digit likelihood below the model's threshold."
-        self._not_digits = _labelled(Counter("predictions_not_digit_total", text, **by_version))
+        self._not_digits = add(Counter, "predictions_not_digit_total", text, version)
         text = "Images without a prediction, by error."
-        self._errors = _labelled(
-            Counter("prediction_errors_total", text, ("error_type",), registry=own)
-        )
+        self._errors = add(Counter, "prediction_errors_total", text, "error_type")
 
     def _add_request_metrics(self, own: CollectorRegistry) -> None:
-        labels: tuple[str, ...] = ("method", "endpoint", "status_code")
+        add = partial(_labelled, own)
+        route = ("method", "endpoint")
         text = "Requests, without health probes and scrapes."
-        self._requests = _labelled(Counter("api_requests_total", text, labels, registry=own))
+        self._requests = add(Counter, "api_requests_total", text, *route, "status_code")
         text = "Time from the start of a request to the end of its response."
-        self._durations = _labelled(
-            Histogram("request_duration_seconds", text, labels[:2], buckets=_LATENCY, registry=own)
-        )
+        name = "request_duration_seconds"
+        self._durations = add(Histogram, name, text, *route, buckets=_LATENCY)
         self._active = Gauge(
             "active_requests", "Requests in flight.", multiprocess_mode="livesum", registry=own
         )
         text = "Model load attempts, by outcome."
-        self._reloads = _labelled(Counter("model_reloads_total", text, ("outcome",), registry=own))
-        labels = ("model_version", "correct")
+        self._reloads = add(Counter, "model_reloads_total", text, "outcome")
         text = "Feedback stored; a corrected label counts again."
-        self._feedback = _labelled(Counter("feedback_total", text, labels, registry=own))
+        self._feedback = add(Counter, "feedback_total", text, "model_version", "correct")
         # Series that alerts use start at 0: no rate is seen of a first value of 1.
         for endpoint in ("/predict", "/predict/batch", "/feedback"):
             self.await_errors(endpoint)
@@ -159,21 +138,20 @@ class Metrics:
         for correct in ("true", "false"):
             self._feedback(version, correct)
 
-    def predicted(self, version: str, digit: int, confidence: float, seconds: float) -> None:
-        """Count a prediction."""
+    def predicted(self, answer: Mapping[str, Any], seconds: float) -> None:
+        """Count an answer of `/predict`, its confidence and its doubts."""
+        version, digit = answer["model_version"], answer["prediction"]
+        confidence, likelihood = float(answer["confidence"]), float(answer["digit_likelihood"])
         self._predictions(version, digit).inc()
         self._scores(version, digit).observe(confidence)
         self._latency(version).observe(seconds)
         self._confidence(version).set(confidence)
-
-    def doubted(self, version: str, likelihood: float, *, uncertain: bool, not_digit: bool) -> None:
-        """Count a prediction's digit likelihood (NaN if the model has none) and its doubts."""
         # All series start with the first prediction, so that their rates are 0 before a doubt.
         likelihoods = self._likelihoods(version)
-        if not isnan(likelihood):
+        if not isnan(likelihood):  # NaN: the model has none
             likelihoods.observe(likelihood)
-        self._uncertain(version).inc(uncertain)
-        self._not_digits(version).inc(not_digit)
+        self._uncertain(version).inc(answer["uncertain"])
+        self._not_digits(version).inc(answer["not_digit"])
 
     def began(self) -> None:
         """Count a request as in flight, until it is `answered`."""
@@ -204,9 +182,19 @@ class Metrics:
         return encode(self._all), content_type
 
 
-def _labelled(metric: _Labelled) -> Callable[..., _Labelled]:
-    """Return the metric's child of some label values; finding one costs more than counting."""
-    return cache(metric.labels)
+def _labelled(
+    registry: CollectorRegistry,
+    kind: type[_Labelled],
+    name: str,
+    text: str,
+    *labels: str,
+    **options: Any,  # noqa: ANN401 - of prometheus_client
+) -> Callable[..., _Labelled]:
+    """Return a function of label values that finds the metric's child for them.
+
+    The children are cached: finding one in prometheus_client costs more than counting.
+    """
+    return cache(kind(name, text, labels, registry=registry, **options).labels)
 
 
 class _ModelState(Collector):
@@ -224,14 +212,15 @@ class _ModelState(Collector):
         yield GaugeMetricFamily(
             "model_degraded", "1 if the newest version may not be in service.", state.degraded
         )
-        info = GaugeMetricFamily("model_info", "The model in service.", labels=Described._fields)
+        model = state.model or {}
+        info = GaugeMetricFamily("model_info", "The model in service.", labels=tuple(model))
         created = GaugeMetricFamily(
             "model_created_timestamp_seconds",
             "Creation time of the version in service, in seconds since 1970.",
             labels=("model_version",),
         )
-        if state.model:
-            info.add_metric(state.model, 1)
-            created.add_metric((state.model.model_version,), state.created)
+        if model:
+            info.add_metric(tuple(model.values()), 1)
+            created.add_metric((model["model_version"],), state.created)
         yield info
         yield created

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import contextvars
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from functools import partial
 from threading import Thread
-from typing import TypeVar
 
 from opentelemetry import context as otel_context
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
@@ -26,15 +23,14 @@ from starlette.types import Scope
 
 from serve.settings import package_version
 from serve.telemetry.request_context import RequestContext
-
-Result = TypeVar("Result")
+from serve.telemetry.tracing import Tracing
 
 _NAME = "digit-platform"  # default of OTEL_SERVICE_NAME
 _PATIENCE = 1.0  # seconds to send the last spans
 _CARRIERS = (b"traceparent", b"tracestate")
 
 
-class Traced:
+class Traced(Tracing):
     """Tracer of this process. At most the latest few thousand spans wait in memory.
 
     `is_fault` distinguishes an error of the service from one of its caller.
@@ -104,10 +100,6 @@ class Traced:
                     span.record_exception(error)
                     span.set_status(StatusCode.ERROR)
                 raise
-
-    def carried(self, work: Callable[[], Result]) -> Callable[[], Result]:
-        """Return the work bound to a copy of this context, for another thread."""
-        return partial(contextvars.copy_context().run, work)
 
     def close(self) -> None:
         """Send the last spans; an unreachable collector must not delay the shutdown."""

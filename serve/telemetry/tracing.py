@@ -7,54 +7,34 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from typing import Protocol, TypeVar
 
 from starlette.types import Scope
 
 from serve.settings import Settings
 from serve.telemetry.request_context import RequestContext
 
-Result = TypeVar("Result")
 
+class Tracing:
+    """Tracing that does nothing, for no collector is set; `otlp.Traced` overrides it."""
 
-class Tracing(Protocol):
-    """The interface of tracing."""
+    _nothing = nullcontext()
 
     def begin(self, scope: Scope, context: RequestContext) -> Callable[[str, int], None] | None:
         """Start a request's span; return a function (route, status) that ends it."""
+        return None
 
     def span(self, name: str, **about: str | int) -> AbstractContextManager[object]:
         """Return a child span of the request's span; nothing outside of a request."""
-
-    def carried(self, work: Callable[[], Result]) -> Callable[[], Result]:
-        """Return the work bound to this request's span, to run in another thread."""
+        return self._nothing
 
     def close(self) -> None:
         """Send the remaining spans, for a second at most."""
 
 
-class _Untraced:
-    """Tracing that does nothing: no collector is set."""
-
-    _nothing = nullcontext()
-
-    def begin(self, scope: Scope, context: RequestContext) -> None:
-        return None
-
-    def span(self, name: str, **about: str | int) -> AbstractContextManager[object]:
-        return self._nothing
-
-    def carried(self, work: Callable[[], Result]) -> Callable[[], Result]:
-        return work
-
-    def close(self) -> None:
-        return None
-
-
 def start(settings: Settings, is_fault: Callable[[Exception], bool]) -> Tracing:
     """Return the tracing of the settings. Call it in the worker: it starts a thread."""
     if not settings.otel_exporter_otlp_endpoint:
-        return _Untraced()
+        return Tracing()
     from serve.telemetry.otlp import Traced  # a quarter of a second, for those who trace
 
     return Traced(is_fault)

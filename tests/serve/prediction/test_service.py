@@ -13,8 +13,8 @@ from support.bundles import PNG, picture
 
 from serve.prediction.service import Service
 from serve.prediction.work_queue import MAX_ITEMS, BusyError, WorkQueue
-from serve.telemetry import tracing
 from serve.telemetry.metrics import Metrics
+from serve.telemetry.tracing import Tracing
 
 
 def waiting(queue, count, pixels, body=None):
@@ -73,14 +73,14 @@ def test_what_nobody_waits_for_is_not_done():
 
 
 def test_only_large_bodies_are_parsed_beside_the_event_loop(settings):
-    service = Service(settings(), Metrics(), tracing.start(settings(), lambda error: True))
+    service = Service(settings(), Metrics(), Tracing())
     service.open()
 
     def parse():
         return threading.current_thread() is threading.main_thread()
 
     async def run():
-        return [await service.parse(bytes(size), parse) for size in (10, 2**16, 2**16 + 1)]
+        return [await service.parse(bytes(size), parse, None) for size in (10, 2**16, 2**16 + 1)]
 
     assert asyncio.run(run()) == [True, True, False]
     service.close()

@@ -25,8 +25,8 @@ def count(folder, process):
     """What a process counts: a prediction, and a request that is still in flight."""
     metrics.share(folder, process)
     found = Metrics(folder)
-    found.predicted("7", 3, 0.9, 0.002)
-    found.doubted("7", 0.4, uncertain=True, not_digit=False)
+    answer = {"model_version": "7", "prediction": 3, "confidence": 0.9, "digit_likelihood": 0.4}
+    found.predicted(answer | {"uncertain": True, "not_digit": False}, 0.002)
     found.began()
     return found
 
