@@ -10,7 +10,6 @@ from contextlib import AbstractContextManager, nullcontext
 
 from starlette.types import Scope
 
-from serve.settings import Settings
 from serve.telemetry.request_context import RequestContext
 
 
@@ -29,12 +28,3 @@ class Tracing:
 
     def close(self) -> None:
         """Send the remaining spans, for a second at most."""
-
-
-def start(settings: Settings, is_fault: Callable[[Exception], bool]) -> Tracing:
-    """Return the tracing of the settings. Call it in the worker: it starts a thread."""
-    if not settings.otel_exporter_otlp_endpoint:
-        return Tracing()
-    from serve.telemetry.otlp import Traced  # a quarter of a second, for those who trace
-
-    return Traced(is_fault)
