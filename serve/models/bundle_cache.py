@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from pydantic import TypeAdapter, ValidationError
 
 from serve.models.predictor import BundleError, Predictor
 from serve.settings import Settings
@@ -43,13 +44,6 @@ class Pointer(NamedTuple):
     previous: Release | None
 
 
-class Stamp(NamedTuple):
-    """Modification times (ns) and inodes: they change with the pointer or the status."""
-
-    pointer: tuple[int, int]
-    status: tuple[int, int]
-
-
 class BundleCache:
     """The folder of bundles of one source, such as a registry's alias.
 
@@ -64,33 +58,33 @@ class BundleCache:
 
     def pointer(self) -> Pointer | None:
         """Return the pointer; None if it is missing, unreadable or of another source."""
-        content = _json(self._pointer)
-        if content.get("source") != self._source:
-            return None
+        content = self._read(self._pointer)
         try:
-            current, previous = content["current"], content["previous"]
-            return Pointer(_release(current), _release(previous) if previous else None)
-        except (KeyError, TypeError) as error:  # another version of this code wrote it
-            logger.warning("%s is not as expected and counts as absent: %r", self._pointer, error)
+            return TypeAdapter(Pointer).validate_python(content) if content else None
+        except ValidationError as error:  # another version of this code wrote it
+            logger.warning("%s is not as expected and counts as absent: %s", self._pointer, error)
             return None
 
     def failure(self) -> str:
         """Return why the latest attempt to follow the source failed; empty after a success."""
-        content = _json(self._status)
-        return str(content.get("failure", "")) if content.get("source") == self._source else ""
+        return str(self._read(self._status).get("failure", ""))
 
     def is_intact(self, release: Release) -> bool:
         """Return whether the release can be served; a crash or a full disk may corrupt it."""
         try:
             verify_bundle(self.path(release))
         except BundleError as error:
-            logger.warning("the cached version %s is spoilt: %s", release.version, error)
+            logger.warning("the cached version %s is corrupt: %s", release.version, error)
             return False
         return True
 
-    def stamp(self) -> Stamp:
-        """Return the stamp of the cache: two calls of stat, cheap enough to poll."""
-        return Stamp(_stamp(self._pointer), _stamp(self._status))
+    def stamp(self) -> list[tuple[int, int]]:
+        """Return modification times (ns) and inodes, which change with the pointer or the status.
+
+        It takes two calls of stat, and is cheap enough to poll.
+        """
+        found = [path.stat() for path in (self._pointer, self._status) if path.exists()]
+        return [(stat.st_mtime_ns, stat.st_ino) for stat in found]
 
     def path(self, release: Release) -> Path:
         """Return the bundle's folder."""
@@ -126,13 +120,10 @@ class BundleCache:
             os.replace(incoming, self.path(release))
             _sync(self.folder)
         present = self.pointer()
-        if present and present.current != release:
-            previous: Release | None = present.current
-        else:
-            previous = present.previous if present else None
+        previous = present and (present.previous if present.current == release else present.current)
         self._write(
             self._pointer,
-            {"current": release._asdict(), "previous": previous._asdict() if previous else None},
+            {"current": release._asdict(), "previous": previous and previous._asdict()},
         )
         self._prune(keep={release.folder, previous.folder if previous else ""})
 
@@ -140,6 +131,14 @@ class BundleCache:
         """Record why the source cannot be followed; an empty text records success."""
         if failure != self.failure() or not self._status.exists():
             self._write(self._status, {"failure": failure})
+
+    def _read(self, path: Path) -> dict[str, Any]:
+        """Return the file's content; empty if it is missing, unreadable or of another source."""
+        with suppress(OSError, ValueError):
+            content = json.loads(path.read_bytes())
+            if isinstance(content, dict) and content.pop("source", None) == self._source:
+                return content
+        return {}
 
     def _write(self, path: Path, content: dict[str, Any]) -> None:
         temporary = path.with_name(f".{path.name}.{os.getpid()}")
@@ -178,21 +177,6 @@ def folder_name(version: str, identity: str) -> str:
     return f"{clean}-{hashlib.sha256(identity.encode()).hexdigest()[:12]}"
 
 
-def _release(content: dict[str, Any]) -> Release:
-    release = Release(**content)
-    if not all(isinstance(value, str) for value in release):
-        raise TypeError(f"{release} is not of strings")
-    return release
-
-
-def _json(path: Path) -> dict[str, Any]:
-    with suppress(OSError, ValueError):
-        content = json.loads(path.read_bytes())
-        if isinstance(content, dict):
-            return content
-    return {}
-
-
 def _sync(path: Path) -> None:
     """Call fsync: wait until the file, or the names in the folder, are on the disk."""
     opened = os.open(path, os.O_RDONLY)
@@ -200,14 +184,6 @@ def _sync(path: Path) -> None:
         os.fsync(opened)
     finally:
         os.close(opened)
-
-
-def _stamp(path: Path) -> tuple[int, int]:
-    try:
-        stat = path.stat()
-    except OSError:
-        return (0, 0)
-    return (stat.st_mtime_ns, stat.st_ino)
 
 
 def open_cache(settings: Settings) -> BundleCache:
