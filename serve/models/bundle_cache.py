@@ -27,6 +27,8 @@ from serve.settings import Settings
 
 logger = logging.getLogger(__name__)
 
+# Files of a bundle. Other files beside them are not copied.
+_FILES = ("model.tflite", "likelihood.tflite", "model.json", "README.md", "reference.npz")
 _UNFINISHED = (".incoming-*", "model-*")  # folders of this module, and of the puller's downloads
 
 
@@ -81,7 +83,7 @@ class BundleCache:
     def stamp(self) -> list[tuple[int, int]]:
         """Return modification times (ns) and inodes, which change with the pointer or the status.
 
-        It takes two calls of stat, and is cheap enough to poll.
+        It is cheap enough to poll.
         """
         found = [path.stat() for path in (self._pointer, self._status) if path.exists()]
         return [(stat.st_mtime_ns, stat.st_ino) for stat in found]
@@ -101,31 +103,43 @@ class BundleCache:
                     shutil.rmtree(folder, ignore_errors=True)
             yield
 
-    def temporary(self) -> Path:
-        """Create an empty folder to download into; `publish` moves it into place."""
-        return Path(tempfile.mkdtemp(prefix=".incoming-", dir=self.folder))
+    def add(self, release: Release, bundle: Path, made: float) -> None:
+        """Copy a bundle from another folder, verify it and put it into service.
 
-    def publish(self, release: Release, incoming: Path | None = None) -> None:
-        """Put the release into service; `incoming` is the folder of its files if they are new.
+        `made`: modification time of its files, in seconds since 1970.
 
         Raises:
             BundleError: the bundle cannot predict; the release in service stays.
         """
-        verify_bundle(incoming or self.path(release))
-        if incoming:
+        incoming = Path(tempfile.mkdtemp(prefix=".incoming-", dir=self.folder))
+        try:
+            for name in _FILES:
+                if (bundle / name).exists():
+                    shutil.copyfile(bundle / name, incoming / name)
+                    os.utime(incoming / name, (made, made))
+            verify_bundle(incoming)
             incoming.chmod(0o755)
             for path in (*incoming.iterdir(), incoming):
                 _sync(path)
             shutil.rmtree(self.path(release), ignore_errors=True)
             os.replace(incoming, self.path(release))
-            _sync(self.folder)
+        finally:
+            shutil.rmtree(incoming, ignore_errors=True)
+        _sync(self.folder)
+        self.publish(release)
+
+    def publish(self, release: Release) -> None:
+        """Put an intact release of the cache into service."""
         present = self.pointer()
         previous = present and (present.previous if present.current == release else present.current)
         self._write(
             self._pointer,
             {"current": release._asdict(), "previous": previous and previous._asdict()},
         )
-        self._prune(keep={release.folder, previous.folder if previous else ""})
+        keep = {release.folder, previous.folder if previous else ""}
+        for entry in self.folder.iterdir():
+            if entry.is_dir() and entry.name not in keep:
+                shutil.rmtree(entry, ignore_errors=True)
 
     def set_failure(self, failure: str) -> None:
         """Record why the source cannot be followed; an empty text records success."""
@@ -147,11 +161,6 @@ class BundleCache:
         os.replace(temporary, path)
         _sync(self.folder)
 
-    def _prune(self, keep: set[str]) -> None:
-        for entry in self.folder.iterdir():
-            if entry.is_dir() and entry.name not in keep:
-                shutil.rmtree(entry, ignore_errors=True)
-
 
 def verify_bundle(bundle: Path) -> None:
     """Load the bundle and predict a blank image, as a smoke test.
@@ -171,10 +180,10 @@ def verify_bundle(bundle: Path) -> None:
         raise BundleError(f"{bundle.name}: the likelihood of a digit is not from 0 to 1")
 
 
-def folder_name(version: str, identity: str) -> str:
-    """Return a folder name for the version; equal numbers with other content get other names."""
+def name_release(version: str, identity: str) -> Release:
+    """Return a release; equal version numbers with other content have other folders."""
     clean = re.sub(r"[^\w.-]", "_", version)[:40]
-    return f"{clean}-{hashlib.sha256(identity.encode()).hexdigest()[:12]}"
+    return Release(f"{clean}-{hashlib.sha256(identity.encode()).hexdigest()[:12]}", version)
 
 
 def _sync(path: Path) -> None:

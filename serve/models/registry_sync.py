@@ -10,7 +10,6 @@ import logging
 import os
 import random
 import re
-import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -19,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from serve.models import bundle_cache, bundle_digest
-from serve.models.bundle_cache import BundleCache, Release
+from serve.models.bundle_cache import Release
 from serve.models.predictor import BundleError
 from serve.settings import Settings
 from serve.telemetry.metrics import DIED, INVALID, SUCCESS, UNAVAILABLE, UNEXPECTED
@@ -33,8 +32,6 @@ logger = logging.getLogger(__name__)
 _DEATH = "the process that follows the registry died"
 _FIRST_RETRY = 1.0  # seconds; doubles up to the poll interval
 _NOT_FOUND = {"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"}  # the second for an alias
-# Files of a bundle. Other files beside them are not copied.
-_FILES = ("model.tflite", "likelihood.tflite", "model.json", "README.md", "reference.npz")
 # Tags that `pipeline.register` sets, and the digest that must match each of them.
 _DIGESTS = {
     "bundle.digest": bundle_digest.model_digest,
@@ -43,11 +40,11 @@ _DIGESTS = {
 
 
 class RegistryError(Exception):
-    """The registry does not answer."""
+    """The registry cannot be used; `reason`: what `/health` says of it."""
 
-
-class MissingError(Exception):
-    """The registry lacks the model or version; the message says what to do."""
+    def __init__(self, reason: str = "the registry cannot be read", detail: str = "") -> None:
+        super().__init__(f"{reason}: {detail}" if detail else reason)
+        self.reason = reason
 
 
 def sync_folder(settings: Settings, count: Callable[[str], None]) -> None:
@@ -60,32 +57,16 @@ def sync_folder(settings: Settings, count: Callable[[str], None]) -> None:
     with target.lock():
         try:
             identity = bundle_digest.identity(folder)
-            release = Release(bundle_cache.folder_name(identity[:12], identity), identity[:12])
+            release = bundle_cache.name_release(identity[:12], identity)
             pointer = target.pointer()
             if not pointer or pointer.current != release or not target.is_intact(release):
-                _take(target, release, folder, (folder / "model.json").stat().st_mtime)
+                target.add(release, folder, (folder / "model.json").stat().st_mtime)
                 count(SUCCESS)
             target.set_failure("")
         except (BundleError, OSError) as error:
             logger.error("MODEL_URI=%s: %s", folder, error)
             count(INVALID)
             target.set_failure("the bundle in MODEL_URI cannot be served")
-
-
-def _take(target: BundleCache, release: Release, files: Path, made: float) -> None:
-    """Copy the files into the cache and publish them.
-
-    `made`: their modification time, in seconds since 1970.
-    """
-    incoming = target.temporary()
-    try:
-        for name in _FILES:
-            if (files / name).exists():
-                shutil.copyfile(files / name, incoming / name)
-                os.utime(incoming / name, (made, made))
-        target.publish(release, incoming)
-    finally:
-        shutil.rmtree(incoming, ignore_errors=True)
 
 
 class RegistrySync:
@@ -130,16 +111,13 @@ class RegistrySync:
         except BundleError as error:
             logger.error("version %s cannot be served: %s", version.version, _masked(error))
             self._fail(INVALID, f"version {version.version} of the registry is no valid bundle")
-        except MissingError as error:
-            logger.error("%s", error)
-            self._fail(UNAVAILABLE, str(error))
         except RegistryError as error:
-            logger.error("the registry cannot be read: %s", error)
-            self._fail(UNAVAILABLE, "the registry cannot be read")
+            logger.error("%s", error)
+            self._fail(UNAVAILABLE, error.reason)
         except Exception as error:  # an unexpected error must not end the watch
             kind = type(error).__name__
             # The error itself is not logged: it, or its causes, may contain a password.
-            shown = RegistryError(f"{kind}: {_masked(error)}").with_traceback(error.__traceback__)
+            shown = Exception(f"{kind}: {_masked(error)}").with_traceback(error.__traceback__)
             logger.error("the model cannot be brought: %s", shown, exc_info=shown)
             self._fail(UNEXPECTED, f"the model cannot be brought: {kind}")
         return False
@@ -165,15 +143,16 @@ class RegistrySync:
             if error.error_code not in _NOT_FOUND or error.message.startswith("API request to"):
                 raise
             if number:
-                raise MissingError(f"{name} has no version {number}: change MODEL_URI") from None
-            raise MissingError(
-                f"{name} has no version with the alias {alias}: make repro"
-            ) from None
+                missing = f"{name} has no version {number}: change MODEL_URI"
+            else:
+                missing = f"{name} has no version with the alias {alias}: make repro"
+            raise RegistryError(missing) from None
 
     def _client(self) -> MlflowClient:
         database = self._uri.removeprefix("sqlite:///").partition("?")[0]
         if self._uri.startswith("sqlite:") and not Path(database).exists():
-            raise RegistryError(f"{database} does not exist: make repro")  # MLflow would create it
+            # MLflow would create it
+            raise RegistryError(detail=f"{database} does not exist: make repro")
         import mlflow
 
         mlflow.set_tracking_uri(self._uri)
@@ -182,14 +161,11 @@ class RegistrySync:
 
     def _bring(self, version: ModelVersion) -> None:
         identity = f"{self._uri} {version.name} {version.run_id} {version.creation_timestamp}"
-        release = Release(
-            bundle_cache.folder_name(str(version.version), identity), str(version.version)
-        )
+        release = bundle_cache.name_release(str(version.version), identity)
         pointer = self._cache.pointer()
-        held = pointer is not None and release in pointer and self._cache.is_intact(release)
-        if held and pointer and pointer.current == release:
-            return
-        if held:
+        if pointer and release in pointer and self._cache.is_intact(release):
+            if pointer.current == release:
+                return
             self._cache.publish(release)
         else:
             self._download(version, release)
@@ -206,7 +182,7 @@ class RegistrySync:
                 registered = version.tags.get(tag)
                 if registered and registered != digest(files):
                     raise BundleError("it is not the bundle that was registered")
-            _take(self._cache, release, files, version.creation_timestamp / 1000)
+            self._cache.add(release, files, version.creation_timestamp / 1000)
 
 
 @contextmanager
@@ -221,7 +197,7 @@ def _registry_errors() -> Iterator[None]:
     try:
         yield
     except (MlflowException, SQLAlchemyError, ImportError, OSError) as error:
-        raise RegistryError(_masked(error)) from None
+        raise RegistryError(detail=_masked(error)) from None
 
 
 def _masked(error: Exception) -> str:

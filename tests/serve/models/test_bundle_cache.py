@@ -7,7 +7,7 @@ import pytest
 from support.bundles import write_bundle
 
 from serve.models import bundle_cache, bundle_digest, registry_sync
-from serve.models.bundle_cache import BundleCache, Pointer, Release
+from serve.models.bundle_cache import BundleCache, Pointer
 from serve.models.loaded import LoadedModels, NoModelError, UnknownVersionError
 from serve.models.predictor import BundleError
 
@@ -18,14 +18,9 @@ def cache(tmp_path):
 
 
 def bring(cache, bundle, version):
-    release = Release(
-        bundle_cache.folder_name(version, bundle_digest.model_digest(bundle)), version
-    )
+    release = bundle_cache.name_release(version, bundle_digest.model_digest(bundle))
     with cache.lock():
-        incoming = cache.temporary()
-        for path in bundle.iterdir():
-            shutil.copy(path, incoming)
-        cache.publish(release, incoming)
+        cache.add(release, bundle, made=0)
     return release
 
 

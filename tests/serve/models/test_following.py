@@ -1,10 +1,9 @@
 import asyncio
-import shutil
 
 import pytest
 
 from serve.models import loaded
-from serve.models.bundle_cache import BundleCache, Release, folder_name
+from serve.models.bundle_cache import BundleCache, name_release
 from serve.models.loaded import LoadedModels
 
 
@@ -15,9 +14,7 @@ def cache(tmp_path):
 
 def bring(cache, bundle, version):
     with cache.lock():
-        incoming = cache.temporary()
-        shutil.copytree(bundle, incoming, dirs_exist_ok=True)
-        cache.publish(Release(folder_name(version, version), version), incoming)
+        cache.add(name_release(version, version), bundle, made=0)
 
 
 def test_files_that_go_while_they_are_read_are_a_model_that_cannot_be_loaded(
