@@ -12,8 +12,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
-
 from serve.models.bundle_cache import BundleCache, Release
 from serve.models.predictor import BundleError, Predictor
 
@@ -80,15 +78,16 @@ class LoadedModels:
             NoModelError: nothing is loaded.
             UnknownVersionError: that version is not loaded.
         """
-        current, previous = self.current, self.previous
-        if current is None:
+        loaded = self.loaded
+        if not loaded:
             raise NoModelError("no model is loaded yet")
-        if not version or version == current.version:
-            return current
-        if previous and version == previous.version:
-            return previous
-        loaded = current.version + (f", {previous.version}" if previous else "")
-        raise UnknownVersionError(f"version {version[:40]!r} is not loaded; loaded: {loaded}")
+        if not version:
+            return loaded[0]
+        for model in loaded:
+            if version == model.version:
+                return model
+        names = ", ".join(model.version for model in loaded)
+        raise UnknownVersionError(f"version {version[:40]!r} is not loaded; loaded: {names}")
 
     def refresh(self) -> None:
         """Load the versions that the pointer names and swap them in (hot reload).
@@ -132,8 +131,4 @@ class LoadedModels:
     def _model(self, release: Release) -> Model:
         folder = self._bundles.path(release)
         made = (folder / "model.json").stat().st_mtime  # set by registry_sync
-        model = Model(release.version, Predictor(folder), made, folder)
-        blank = np.zeros((1, 28, 28), np.uint8)
-        model.predictor.probabilities(blank)
-        model.predictor.likelihoods(blank)
-        return model
+        return Model(release.version, Predictor(folder), made, folder)

@@ -10,12 +10,16 @@ from __future__ import annotations
 import hashlib
 import json
 import threading
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from ai_edge_litert.interpreter import Interpreter
 from numpy.typing import NDArray
+
+Built = TypeVar("Built")
 
 _SHAPE = (28, 28, 1)  # not imaging's SIDE: training does not depend on image normalisation
 _BATCH = 256  # images at a time: more is no faster and takes more memory
@@ -36,7 +40,7 @@ def softmax(logits: NDArray[np.float32], temperature: float = 1.0) -> NDArray[np
 
 
 class LogitModel:
-    """A LiteRT model from uint8 images to logits, or to others; safe to call from several threads.
+    """A LiteRT model from uint8 images to logits, or to other float32 numbers; thread-safe.
 
     An interpreter is not (concurrent calls raise, or answer wrongly), so each thread has its own:
     one for single images, whose memory is laid out once, and one for any other number.
@@ -46,7 +50,7 @@ class LogitModel:
         """Builds and warms up the calling thread's interpreter for single images.
 
         Raises:
-            ValueError: not a LiteRT model, or not one of 28x28 images.
+            ValueError: not a LiteRT model from 28x28 uint8 images to float32 numbers.
             RuntimeError: LiteRT cannot run it.
         """
         self._content = content
@@ -69,46 +73,29 @@ class LogitModel:
 
 
 class _Session:
-    """An interpreter for one thread, and the number types of its model."""
+    """An interpreter for one thread."""
 
     def __init__(self, content: bytes) -> None:
         self._interpreter = Interpreter(model_content=content, num_threads=1)
-        (self._input,) = self._interpreter.get_input_details()
-        (self._output,) = self._interpreter.get_output_details()
-        if tuple(self._input["shape"][1:]) != _SHAPE:
-            raise ValueError(f"the model takes {self._input['shape'][1:]}, not {_SHAPE}")
+        (taken,) = self._interpreter.get_input_details()
+        (given,) = self._interpreter.get_output_details()
+        shape, types = tuple(taken["shape"][1:]), (taken["dtype"], given["dtype"])
+        if shape != _SHAPE or types != (np.uint8, np.float32):
+            raise ValueError(f"the model is not from {_SHAPE} uint8 to float32: {shape}, {types}")
+        self._input, self._output = taken["index"], given["index"]
         self._batch = 0
 
     def logits(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         """(n, classes) of (n, 28, 28, 1)."""
         if len(images) != self._batch:
             size = (len(images), *_SHAPE)
-            self._interpreter.resize_tensor_input(self._input["index"], size, strict=True)
+            self._interpreter.resize_tensor_input(self._input, size, strict=True)
             self._interpreter.allocate_tensors()
             self._batch = len(images)
-        self._interpreter.set_tensor(self._input["index"], _stored(images, self._input))
+        self._interpreter.set_tensor(self._input, images)
         self._interpreter.invoke()
-        return _real(self._interpreter.get_tensor(self._output["index"]), self._output)
-
-
-def _stored(images: NDArray[np.uint8], tensor: dict[str, Any]) -> NDArray[Any]:
-    """Pixels, 0 to 255, as the input tensor holds numbers: as they are, or quantised."""
-    scale, zero = tensor["quantization"]
-    if not scale:  # not quantised
-        return images.astype(tensor["dtype"], copy=False)
-    limits = np.iinfo(tensor["dtype"])
-    levels = np.rint(images / np.float32(scale)) + zero
-    stored: NDArray[Any] = np.clip(levels, limits.min, limits.max).astype(tensor["dtype"])
-    return stored
-
-
-def _real(values: NDArray[Any], tensor: dict[str, Any]) -> NDArray[np.float32]:
-    """What the numbers of the output tensor stand for."""
-    scale, zero = tensor["quantization"]
-    if not scale:
-        return values.astype(np.float32, copy=False)
-    real: NDArray[np.float32] = (values.astype(np.float32) - zero) * np.float32(scale)
-    return real
+        logits: NDArray[np.float32] = self._interpreter.get_tensor(self._output)
+        return logits
 
 
 class Likelihood:
@@ -145,25 +132,17 @@ class Predictor:
             BundleError: a file is missing or unreadable, `model.tflite` is not the one that
                 `model.json` describes, or is no model of 28x28 images; or so `likelihood.tflite`.
         """
-        threshold = 0.0
         try:
             self.description: dict[str, Any] = json.loads((bundle / "model.json").read_bytes())
-            content = _verified(bundle / "model.tflite", self.description["sha256"])
             self._temperature = float(self.description["temperature"])
+            self._logits = _built(bundle / "model.tflite", self.description["sha256"], LogitModel)
+            self.likelihood: Likelihood | None = None
             if second := self.description.get("likelihood"):
-                likelihood = _verified(bundle / "likelihood.tflite", second["sha256"])
-                threshold = float(second["threshold"])
+                build = partial(Likelihood, threshold=float(second["threshold"]))
+                self.likelihood = _built(bundle / "likelihood.tflite", second["sha256"], build)
+            self.size = sum(file.stat().st_size for file in bundle.iterdir())
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise BundleError(f"{bundle} is not a model bundle: {error}") from error
-        self.size = sum(file.stat().st_size for file in bundle.iterdir())
-        try:
-            self._logits = LogitModel(content)
-        except (RuntimeError, ValueError) as error:
-            raise BundleError(f"{bundle}/model.tflite cannot be run: {error}") from error
-        try:
-            self.likelihood = Likelihood(likelihood, threshold) if second else None
-        except (RuntimeError, ValueError) as error:
-            raise BundleError(f"{bundle}/likelihood.tflite cannot be run: {error}") from error
 
     def probabilities(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         """(n, classes) float32, rows sum to 1; (n, 28, 28) uint8 images, digit bright on dark."""
@@ -176,8 +155,12 @@ class Predictor:
         return self.likelihood(images)
 
 
-def _verified(path: Path, digest: str) -> bytes:
+def _built(path: Path, digest: str, build: Callable[[bytes], Built]) -> Built:
+    """Return what `build` makes of the file, which must have this digest."""
     content = path.read_bytes()
     if hashlib.sha256(content).hexdigest() != digest:
         raise BundleError(f"{path} is not the file that model.json describes")
-    return content
+    try:
+        return build(content)
+    except (RuntimeError, ValueError) as error:
+        raise BundleError(f"{path} cannot be run: {error}") from error
