@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from fastapi import FastAPI
 from fastapi.middleware.asyncexitstack import AsyncExitStackMiddleware
@@ -15,7 +15,7 @@ from starlette.types import ASGIApp
 
 from serve import settings as environment
 from serve.http import errors
-from serve.http.access_control import AccessControl, Keys
+from serve.http.access_control import Access, AccessControl
 from serve.http.access_log import AccessLog
 from serve.http.schemas import request_schemas
 from serve.models import registry_sync
@@ -25,9 +25,6 @@ from serve.settings import Settings, package_version
 from serve.telemetry import logs
 from serve.telemetry.metrics import Metrics
 from serve.telemetry.tracing import Tracing
-
-if TYPE_CHECKING:
-    from serve.http.rate_limit import RateLimit
 
 _DESCRIPTION = (
     'Classifies images of handwritten digits. The body of every error is `{"detail": …}`.'
@@ -59,8 +56,7 @@ def create_app(given: Settings | None = None, metrics_folder: Path | None = None
     settings = given or environment.load()
     metrics = Metrics(metrics_folder)
     service = Service(settings, metrics, _tracing(settings))
-    keys = Keys(settings)
-    rate_limit = _rate_limit(settings)
+    access = Access(settings)
     app = Application(
         title="Digit platform",
         version=package_version(),
@@ -73,7 +69,7 @@ def create_app(given: Settings | None = None, metrics_folder: Path | None = None
     )
     app.service = service
     predict.install(app, service)
-    stream.install(app, service, keys, rate_limit)
+    stream.install(app, service, access)
     feedback.install(app, service)
     health.install(app, service)
     open_inference.install(app, service)
@@ -81,24 +77,12 @@ def create_app(given: Settings | None = None, metrics_folder: Path | None = None
     pages.install(app)
 
     def layers(inner: ASGIApp) -> ASGIApp:
-        guarded = AccessControl(inner, settings, keys, rate_limit)
-        return AccessLog(
-            _shared(errors.Answers(guarded, metrics), settings),
-            metrics,
-            logs.requests(settings),
-            service.tracing,
-        )
+        guarded = errors.Answers(AccessControl(inner, settings, access), metrics)
+        shared = _shared(guarded, settings)
+        return AccessLog(shared, metrics, logs.requests(settings), service.tracing)
 
     app.layers = layers
     return app
-
-
-def _rate_limit(settings: Settings) -> RateLimit | None:
-    if not settings.rate_limit:
-        return None
-    from serve.http.rate_limit import RateLimit
-
-    return RateLimit(settings)
 
 
 def _tracing(settings: Settings) -> Tracing:

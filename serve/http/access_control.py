@@ -12,7 +12,7 @@ from serve.settings import Settings
 from serve.telemetry.request_context import RequestContext
 
 if TYPE_CHECKING:
-    from serve.http.rate_limit import Left, RateLimit  # 0.1 s, only if there is a limit
+    from serve.http.rate_limit import Left, RateLimit
 
 # Every other path needs a key and counts against the rate limit.
 _OPEN = {"/", "/health", "/metrics", "/api/info", "/openapi.json", "/favicon.ico"}
@@ -38,11 +38,16 @@ class RateLimitedError(Exception):
         self.retry_after = left.reset
 
 
-class Keys:
-    """The API keys; without any key, everybody may call."""
+class Access:
+    """The API keys and the rate limit; without any key, everybody may call."""
 
     def __init__(self, settings: Settings) -> None:
         self._digests = [_digest(key.get_secret_value().encode()) for key in settings.api_keys]
+        self._rate_limit: RateLimit | None = None
+        if settings.rate_limit:
+            from serve.http.rate_limit import RateLimit  # 0.1 s, only if there is a limit
+
+            self._rate_limit = RateLimit(settings)
 
     def caller(self, scope: Scope, context: RequestContext) -> str:
         """Return the caller's name for the rate limit: a digest of the key, or the address.
@@ -51,8 +56,10 @@ class Keys:
             UnauthorisedError
         """
         if not self._digests:
-            return address(scope)
-        return self.check(_sent(context))
+            return _address(scope)
+        scheme, _, key = context.headers.get(b"authorization", b"").partition(b" ")
+        bearer = key.strip() if scheme.lower() == b"bearer" else None
+        return self.check(context.headers.get(b"x-api-key", b"") if bearer is None else bearer)
 
     def check(self, key: bytes) -> str:
         """Return a name for the owner of the key; compares in constant time.
@@ -67,27 +74,58 @@ class Keys:
             raise UnauthorisedError(f"{wrong}: Authorization: Bearer … or X-API-Key")
         return digest.hex()
 
-    def __bool__(self) -> bool:
-        return bool(self._digests)
+    async def admit(self, scope: Scope, context: RequestContext) -> None:
+        """Check the key of a request, and count the request.
+
+        Raises:
+            UnauthorisedError, RateLimitedError
+        """
+        try:
+            caller = self.caller(scope, context)
+        except UnauthorisedError:  # counted too, which slows down guessing of keys
+            await self.count(f"without a key: {_address(scope)}", context)
+            raise
+        await self.count(caller, context)
+
+    async def count(self, caller: str, context: RequestContext) -> None:
+        """Count a request of the caller against the rate limit, if there is one.
+
+        Raises:
+            RateLimitedError
+        """
+        left = await self._rate_limit.hit(caller) if self._rate_limit else None
+        if not left:
+            return
+        context.limits = tuple(
+            (f"x-ratelimit-{name}".encode(), str(value).encode())
+            for name, value in zip(("limit", "remaining", "reset"), left[:3], strict=True)
+        )
+        if left.exceeded:
+            raise RateLimitedError(left)
 
 
 def _digest(key: bytes) -> bytes:
     return hashlib.sha256(key).digest()
 
 
-def _sent(context: RequestContext) -> bytes:
-    scheme, _, key = context.headers.get(b"authorization", b"").partition(b" ")
-    return key.strip() if scheme.lower() == b"bearer" else context.headers.get(b"x-api-key", b"")
+def _address(scope: Scope) -> str:
+    client = scope.get("client")
+    return str(client[0]) if client else "unknown"
 
 
 class AccessControl:
     """ASGI middleware that checks the key, the rate limit and the size of the body."""
 
-    def __init__(
-        self, app: ASGIApp, settings: Settings, keys: Keys, rate_limit: RateLimit | None
-    ) -> None:
-        self._app, self._keys, self._rate_limit = app, keys, rate_limit
-        self._limits = body_limits(settings)
+    def __init__(self, app: ASGIApp, settings: Settings, access: Access) -> None:
+        self._app, self._access = app, access
+        one = settings.max_image_bytes * 4 // 3 + _FORM_BYTES
+        infer = f"/v2/models/{settings.model_name}/infer"
+        self._limits = {
+            "/predict": one,
+            "/feedback": one,
+            "/predict/batch": one * min(_BATCH_IMAGES, settings.max_batch),
+            infer: settings.max_batch * _V2_BYTES + _FORM_BYTES,
+        }
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on, or raise the error that refuses it."""
@@ -95,59 +133,9 @@ class AccessControl:
             await self._app(scope, receive, send)  # a WebSocket's route checks the key itself
             return
         path = scope["path"]
-        if (self._keys or self._rate_limit) and not is_open(path):
-            context = RequestContext.of(scope)
-            caller = await self._caller(scope, context)
-            if self._rate_limit:
-                await count(self._rate_limit, caller, context)
+        if path not in _OPEN and not path.startswith(_OPEN_BELOW):
+            await self._access.admit(scope, RequestContext.of(scope))
         await self._app(scope, _limited(scope, receive, self._limits.get(path, _FORM_BYTES)), send)
-
-    async def _caller(self, scope: Scope, context: RequestContext) -> str:
-        try:
-            return self._keys.caller(scope, context)
-        except UnauthorisedError:
-            if self._rate_limit:  # slows down guessing of keys
-                await count(self._rate_limit, f"without a key: {address(scope)}", context)
-            raise
-
-
-def address(scope: Scope) -> str:
-    """Return the client's address."""
-    client = scope.get("client")
-    return str(client[0]) if client else "unknown"
-
-
-def is_open(path: str) -> bool:
-    """Return whether the path needs no key."""
-    return path in _OPEN or path.startswith(_OPEN_BELOW)
-
-
-async def count(rate_limit: RateLimit, caller: str, context: RequestContext) -> None:
-    """Count the request against the limits.
-
-    Raises:
-        RateLimitedError
-    """
-    left = await rate_limit.hit(caller)
-    if not left:
-        return
-    context.limits = tuple(
-        (f"x-ratelimit-{name}".encode(), str(value).encode())
-        for name, value in zip(("limit", "remaining", "reset"), left[:3], strict=True)
-    )
-    if left.exceeded:
-        raise RateLimitedError(left)
-
-
-def body_limits(settings: Settings) -> dict[str, int]:
-    """Return the largest body of each path, in bytes."""
-    one = settings.max_image_bytes * 4 // 3 + _FORM_BYTES
-    return {
-        "/predict": one,
-        "/feedback": one,
-        "/predict/batch": one * min(_BATCH_IMAGES, settings.max_batch),
-        f"/v2/models/{settings.model_name}/infer": settings.max_batch * _V2_BYTES + _FORM_BYTES,
-    }
 
 
 def _limited(scope: Scope, receive: Receive, limit: int) -> Receive:

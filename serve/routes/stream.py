@@ -2,26 +2,22 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 import orjson
 from fastapi import FastAPI, WebSocket, WebSocketDisconnect
 
 from serve.http import errors, request_body
-from serve.http.access_control import Keys, UnauthorisedError, count
+from serve.http.access_control import Access, UnauthorisedError
 from serve.prediction.answer import Answer
 from serve.prediction.service import Service
 from serve.routes.predict import wants_image
 from serve.telemetry.request_context import RequestContext
 
-if TYPE_CHECKING:
-    from serve.http.rate_limit import RateLimit
-
 _POLICY = 1008  # close code: not allowed
 
 
-def install(app: FastAPI, service: Service, keys: Keys, rate_limit: RateLimit | None) -> None:
+def install(app: FastAPI, service: Service, access: Access) -> None:
     """Add the route to the application."""
     origins = service.settings.cors_origins
     max_bytes = service.settings.max_image_bytes
@@ -40,7 +36,7 @@ def install(app: FastAPI, service: Service, keys: Keys, rate_limit: RateLimit | 
             return
         await socket.accept()
         try:
-            caller = await _caller(socket, keys, context)
+            caller = await _caller(socket, access, context)
             number, show = 0, wants_image(socket)
             while True:
                 message = await socket.receive()
@@ -48,8 +44,7 @@ def install(app: FastAPI, service: Service, keys: Keys, rate_limit: RateLimit | 
                     return
                 number += 1
                 try:
-                    if rate_limit:
-                        await count(rate_limit, caller, context)
+                    await access.count(caller, context)
                     text = message.get("text")
                     body, kind = (
                         (message["bytes"], "image/*")
@@ -84,15 +79,15 @@ def _from_here(context: RequestContext, origins: tuple[str, ...]) -> bool:
         return False
 
 
-async def _caller(socket: WebSocket, keys: Keys, context: RequestContext) -> str:
+async def _caller(socket: WebSocket, access: Access, context: RequestContext) -> str:
     try:
-        return keys.caller(socket.scope, context)
+        return access.caller(socket.scope, context)
     except UnauthorisedError:
         try:
             key = orjson.loads(await socket.receive_text())["api_key"]
         except (KeyError, TypeError, ValueError):
             key = ""
-        return keys.check(str(key).encode())
+        return access.check(str(key).encode())
 
 
 def _fault(service: Service, error: Exception) -> Answer:
