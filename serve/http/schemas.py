@@ -61,7 +61,7 @@ class Prediction(BaseModel):
 
 
 class ImageFault(BaseModel):
-    """Why an image of a batch has no prediction."""
+    """The error of one image of a batch."""
 
     detail: str
     status: int = Field(description="The HTTP status that `/predict` returns for this image.")
@@ -95,7 +95,7 @@ class Feedback(BaseModel):
 
 
 class Health(BaseModel):
-    """Whether the service can predict, and with the newest model."""
+    """The state of the service, and the model version that it uses."""
 
     status: Literal["healthy", "degraded"]
     model_loaded: bool

@@ -28,6 +28,7 @@ from prometheus_client.registry import Collector
 _LATENCY = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 5)
 _CONFIDENCE = (0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99, 1)
 _LIKELIHOOD = (0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 0.9, 0.95, 0.99, 1)
+_MODEL_INFO = ("model_name", "model_version", "run", "sha256")
 _METHODS = {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}
 
 _Labelled = TypeVar("_Labelled", Counter, Gauge, Histogram)
@@ -212,15 +213,14 @@ class _ModelState(Collector):
         yield GaugeMetricFamily(
             "model_degraded", "1 if the newest version may not be in service.", state.degraded
         )
-        model = state.model or {}
-        info = GaugeMetricFamily("model_info", "The model in service.", labels=tuple(model))
+        info = GaugeMetricFamily("model_info", "The model in service.", labels=_MODEL_INFO)
         created = GaugeMetricFamily(
             "model_created_timestamp_seconds",
             "Creation time of the version in service, in seconds since 1970.",
             labels=("model_version",),
         )
-        if model:
-            info.add_metric(tuple(model.values()), 1)
+        if model := state.model:
+            info.add_metric([model[label] for label in _MODEL_INFO], 1)
             created.add_metric((model["model_version"],), state.created)
         yield info
         yield created
