@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Callable
 from datetime import UTC, datetime
+from io import TextIOWrapper
 from typing import Any
 
 import orjson
@@ -36,7 +37,9 @@ class JsonFormatter(logging.Formatter):
 
 
 def configure(settings: Settings) -> None:
-    """Send all logging of this process to stdout, as JSON or as text."""
+    """Send all logging of this process to stdout in UTF-8, as JSON or as text."""
+    if isinstance(sys.stdout, TextIOWrapper):  # else in the locale's encoding
+        sys.stdout.reconfigure(encoding="utf-8", errors="backslashreplace")
     handler = logging.StreamHandler(sys.stdout)
     if _format(settings) == "json":
         handler.setFormatter(JsonFormatter())

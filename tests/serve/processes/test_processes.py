@@ -238,10 +238,12 @@ def test_a_child_that_fails_says_so_in_the_log(capfd):
     assert err == ""
 
 
-def test_it_warns_where_workers_count_alone(start):
-    service = start(API_WORKERS=2, RATE_LIMIT="5/minute")
+def test_it_warns_where_workers_count_alone_in_any_locale(start):
+    ascii_only = {"LC_ALL": "C", "PYTHONCOERCECLOCALE": 0, "PYTHONUTF8": 0}
+    service = start(API_WORKERS=2, RATE_LIMIT="5/minute", **ascii_only)
     service.ready()
-    assert "RATE_LIMIT_STORAGE" in service.output()
+    assert "RATE_LIMIT_STORAGE=redis://…" in service.output()
+    assert "Error" not in service.output()
 
 
 def test_head_is_answered_as_get_without_the_body(start):
