@@ -18,7 +18,7 @@ from rich.table import Table
 from docs.tools.recorded import show
 from pipeline.config import paths
 from pipeline.data import dataset
-from serve.decoding.normalise_file import normalise_file
+from serve.decoding.decode import normalise_file
 from serve.imaging.errors import NoDigitError
 from serve.models.predictor import Predictor
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from docs.tools.tables import ROOT
-from serve.decoding.normalise_file import normalise_file
+from serve.decoding.decode import normalise_file
 
 SCHEMA = "https://schema.getpostman.com/json/collection/v2.1.0/collection.json"
 

@@ -13,17 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, TiffImagePlugin, WebPImagePlugin
 
-from serve.decoding.headers import (
-    check_size,
-    count_scans,
-    format_of,
-    image_errors,
-    open_image,
-)
-from serve.imaging.errors import (
-    NotAnImageError,
-    UnsupportedImageError,
-)
+from serve.decoding.headers import check_size, count_scans, format_of, image_errors, open_image
+from serve.imaging.errors import NotAnImageError, UnsupportedImageError
+from serve.imaging.normalise import normalise
 from serve.imaging.placement import Grey
 
 FORMATS = ("PNG", "JPEG", "WebP", "GIF", "BMP", "TIFF")
@@ -72,6 +64,15 @@ _TURNS: dict[int, Callable[[Grey], Grey]] = {
 
 _SAME = 48  # grey levels by which the brightness of paper, or of ink, may vary
 _ALPHA = ("LA", "La", "PA", "RGBA", "RGBa")
+
+
+def normalise_file(content: bytes, *, max_pixels: int) -> Grey:
+    """Return the models' input, (28, 28) uint8, from the bytes of an image file.
+
+    Raises:
+        ImageError: as `decode`; NoDigitError if the picture is empty.
+    """
+    return normalise(decode(content, max_pixels=max_pixels))
 
 
 def decode(content: bytes, *, max_pixels: int) -> Grey:

@@ -10,8 +10,8 @@ from typing import TypeVar
 
 import numpy as np
 
+from serve.decoding.decode import normalise_file
 from serve.decoding.headers import declared_pixels, is_small_png
-from serve.decoding.normalise_file import normalise_file
 from serve.imaging.errors import ImageError, TooManyPixelsError
 from serve.imaging.png import data_uri
 from serve.models.bundle_cache import open_cache

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFilter, ImageFont
 
-from serve.decoding.normalise_file import normalise_file
+from serve.decoding.decode import normalise_file
 from serve.imaging.errors import NoDigitError
 from serve.imaging.normalise import normalise
 from serve.imaging.placement import centre_digit

@@ -222,7 +222,7 @@ def test_nothing_of_training_in_the_process(content, tmp_path):
 import sys, io, pathlib
 import numpy as np
 from PIL import Image
-from serve.decoding.normalise_file import normalise_file
+from serve.decoding.decode import normalise_file
 from serve.models.predictor import Predictor
 file = io.BytesIO()
 Image.fromarray(np.pad(np.full((160, 20), 255, np.uint8), 60)).save(file, "TIFF")
