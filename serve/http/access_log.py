@@ -19,9 +19,8 @@ logger = logging.getLogger(__name__)
 # Health probes and Prometheus scrapes are neither logged nor counted.
 _QUIET = {"/metrics", "/health", "/health/live", "/health/ready"}
 _QUIET |= {"/v2/health/live", "/v2/health/ready"}
-# Paths without a route template.
-_PLAIN = {"/openapi.json"}
-_FOLDERS = ("/static", "/api/docs/assets")
+# What is answered without a route of FastAPI.
+_FOLDERS = ("/openapi.json", "/static", "/api/docs/assets")
 _NO_SNIFFING = (b"x-content-type-options", b"nosniff")
 
 
@@ -92,7 +91,5 @@ def _endpoint(scope: Scope) -> str:
     route = scope.get("route")
     if route:
         return str(route.path)
-    path: str = scope["path"]
-    if path in _PLAIN:
-        return path
-    return next((folder for folder in _FOLDERS if path.startswith(folder)), "unmatched")
+    folders = (folder for folder in _FOLDERS if scope["path"].startswith(folder))
+    return next(folders, "unmatched")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple
@@ -49,14 +49,6 @@ class Entry(NamedTuple):
     given_at: str = ""  # when it was stored: UTC, ISO 8601
 
 
-class _State(NamedTuple):
-    """State of a database file, to detect writes; `log`: its write-ahead log exists."""
-
-    changed: int
-    size: int
-    log: bool
-
-
 class FeedbackStore:
     """A table in a SQLite file: one row per request, on the disk once `add` returns."""
 
@@ -90,8 +82,9 @@ class FeedbackStore:
         """
         for _ in range(_TRIES):
             before = self._state()
+            has_log = before[0]
             # Without a log no process has it open; SQLite would create one and leave it behind.
-            mode = "mode=ro" if before.log else "immutable=1"
+            mode = "mode=ro" if has_log else "immutable=1"
             uri = f"{self._path.absolute().as_uri()}?{mode}"
             try:
                 with closing(sqlite3.connect(uri, uri=True, timeout=20)) as connection:
@@ -100,26 +93,23 @@ class FeedbackStore:
                 if self._state() == before:
                     raise
             else:
-                if before.log or self._state() == before:
+                if has_log or self._state() == before:
                     return found
         raise sqlite3.OperationalError(f"{self._path} changes without a pause")
 
-    def _state(self) -> _State:
+    def _state(self) -> tuple[bool, int, int]:
+        """Return whether the file has a write-ahead log, and what changes with each write."""
         found = self._path.stat()
         log = self._path.with_name(f"{self._path.name}-wal")
-        return _State(found.st_mtime_ns, found.st_size, log.exists())
+        return (log.exists(), found.st_mtime_ns, found.st_size)
 
-    @contextmanager
-    def _connected(self) -> Iterator[sqlite3.Connection]:
+    def _connected(self) -> closing[sqlite3.Connection]:
         self._path.parent.mkdir(parents=True, exist_ok=True)
         connection = sqlite3.connect(self._path, timeout=20)
-        try:
-            connection.execute("PRAGMA journal_mode = WAL")
-            connection.execute("PRAGMA synchronous = FULL")
-            connection.execute(_TABLE)
-            yield connection
-        finally:
-            connection.close()
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("PRAGMA synchronous = FULL")
+        connection.execute(_TABLE)
+        return closing(connection)
 
 
 def _select(connection: sqlite3.Connection, clause: str, *values: str) -> Iterator[Entry]:

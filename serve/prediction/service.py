@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from functools import partial
 from time import perf_counter
 from typing import TypeVar
@@ -19,7 +18,7 @@ from serve.models.loaded import LoadedModels, Model
 from serve.prediction.answer import Answer, Image, build_answer, infer
 from serve.prediction.feedback_store import FeedbackStore
 from serve.prediction.recent_answers import ANSWER_SIZE, RecentAnswers, Seen
-from serve.prediction.work_queue import MAX_ITEMS, BusyError, Check, WorkQueues
+from serve.prediction.work_queue import MAX_ITEMS, Check, WorkQueues
 from serve.settings import Settings
 from serve.telemetry.metrics import Metrics, State
 from serve.telemetry.tracing import Tracing
@@ -39,8 +38,6 @@ PIXELS_PER_TENSOR_BYTE = 4
 SMALL_BODY_BYTES = 64 * 2**10
 SMALL_PNG_PIXELS = 4096
 
-MAX_WINDOWS = 2  # that are built or sent at the same time
-
 
 class Service:
     """One worker's models, feedback, recent answers and work queues; the routes share it."""
@@ -52,7 +49,6 @@ class Service:
         self.feedback = FeedbackStore(settings.state_dir / "feedback.db")
         self.tracing = tracing
         self.stopping = False
-        self._windows = 0
         self._threshold = np.float32(settings.confidence_threshold)
         metrics.describe_model(self._state)
 
@@ -228,33 +224,16 @@ class Service:
             answer["digit_likelihood"],
         )
 
-    @contextmanager
-    def window_slot(self) -> Iterator[None]:
-        """Hold a slot while a window is built and sent; a slow client may hold it for long.
-
-        Raises:
-            BusyError: all slots are held.
-        """
-        if self._windows == MAX_WINDOWS:
-            raise BusyError
-        self._windows += 1
-        try:
-            yield
-        finally:
-            self._windows -= 1
-
     async def window(self, most: int) -> bytes:
         """Return the latest `most` answers of all workers, as a `Window` in an `.npz`.
 
         Raises:
             BusyError: too much is waiting already.
         """
-
-        def work() -> bytes:
-            return self.recent.window(most).npz()
-
         size = most * ANSWER_SIZE
-        return await self._queues.run(self._queues.bodies, work, size, MIN_PICTURE_PIXELS, None)
+        return await self._queues.run(
+            self._queues.bodies, lambda: self.recent.window(most).npz(), size, MIN_PICTURE_PIXELS
+        )
 
     def _state(self) -> State:
         """Return the state of the model in service for `/metrics`."""

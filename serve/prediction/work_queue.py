@@ -80,7 +80,7 @@ class WorkQueues:
         work: Callable[[], Result],
         size: int,
         pixels: int,
-        check: Check | None,
+        check: Check | None = None,
     ) -> Result:
         """Do the work, which holds `size` bytes and costs `pixels`, in one of the queues.
 

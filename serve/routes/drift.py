@@ -15,10 +15,12 @@ from serve.http.direct_route import errors
 from serve.models.drift_reference import FILE
 from serve.models.loaded import NoReferenceError
 from serve.prediction.service import Service
+from serve.prediction.work_queue import BusyError
 
 _NPZ = "application/x-npz"  # arrays of NumPy
 _DESCRIBED = {"content": {_NPZ: {"schema": {"type": "string", "format": "binary"}}}}
 MAX_IMAGES = 2000  # images: 2 MB
+_MAX_WINDOWS = 2  # built or sent at the same time
 _CHUNK_BYTES = 64 * 2**10  # bytes
 _TIMEOUT_SECONDS = 30  # for a client to read a window
 _NOT_KEPT = {"Cache-Control": "no-store"}  # images of users
@@ -30,14 +32,16 @@ class _Window(Response):
     It is sent in chunks, because the server buffers what a client has not read yet.
     """
 
-    def __init__(self, service: Service, images: int) -> None:
+    def __init__(self, service: Service, images: int, slots: asyncio.Semaphore) -> None:
         super().__init__(None, headers=_NOT_KEPT, media_type=_NPZ)
         del self.headers["content-length"]
-        self._service, self._images = service, images
+        self._service, self._images, self._slots = service, images, slots
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Create the window and send it."""
-        with self._service.window_slot():
+        if self._slots.locked():
+            raise BusyError
+        async with self._slots:
             content = await self._service.window(self._images)
             self.headers["content-length"] = str(len(content))
             head = {"status": self.status_code, "headers": self.raw_headers}
@@ -55,6 +59,7 @@ class _Window(Response):
 
 def install(app: FastAPI, service: Service) -> None:
     """Add the routes to the application."""
+    slots = asyncio.Semaphore(_MAX_WINDOWS)
 
     @app.get(
         "/api/window",
@@ -67,7 +72,7 @@ def install(app: FastAPI, service: Service) -> None:
         ] = 1000,
     ) -> Response:
         """Recent 28x28 images with their predictions, of all workers, as NumPy arrays."""
-        return _Window(service, images)
+        return _Window(service, images, slots)
 
     @app.get(
         "/api/reference",

@@ -98,7 +98,7 @@ def test_a_file_that_never_rests_is_given_up(tmp_path, monkeypatch):
     feedback = FeedbackStore(tmp_path / "feedback.db")
     feedback.add(entry())
     state, ticks = feedback._state(), itertools.count()
-    monkeypatch.setattr(feedback, "_state", lambda: state._replace(changed=next(ticks)))
+    monkeypatch.setattr(feedback, "_state", lambda: (*state[:2], next(ticks)))
     with pytest.raises(sqlite3.OperationalError, match="changes without a pause"):
         feedback.entries()
 
