@@ -18,12 +18,7 @@ from serve.telemetry.request_context import RequestContext
 def install(app: FastAPI, service: Service) -> None:
     """Add the route to the application."""
 
-    @post(
-        app,
-        "/feedback",
-        {"application/json": reference(FeedbackRequest)},
-        Feedback,
-    )
+    @post(app, "/feedback", {"application/json": reference(FeedbackRequest)}, Feedback)
     async def give_feedback(request: Request) -> Response:
         """Store the true digit of an earlier prediction, or of the image in this request."""
         # The Content-Type is mandatory: scripts of other origins then need a CORS preflight.

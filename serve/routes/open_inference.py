@@ -70,12 +70,7 @@ def install(app: FastAPI, service: Service) -> None:
         content = {"name": name, "ready": service.ready}
         return JSONResponse(content, 200 if service.ready else 503)
 
-    @post(
-        app,
-        f"{model_path}/infer",
-        {"application/json": reference(InferRequest)},
-        InferResponse,
-    )
+    @post(app, f"{model_path}/infer", {"application/json": reference(InferRequest)}, InferResponse)
     async def infer(request: Request) -> Response:
         """Predict the digits in images of 28x28 pixels from 0 to 255, flat or nested."""
         context = RequestContext.of(request.scope)
@@ -113,8 +108,13 @@ def _images(tensor: Tensor, most: int) -> list[NDArray[np.uint8]]:
         )
     if not (pixels.min() >= 0 and pixels.max() <= 255):
         raise request_body.InvalidError("inputs.0.data: must be numbers from 0 to 255")
-    images = np.rint(pixels).astype(np.uint8).reshape(count, SIDE, SIDE)
-    return [_normalised(image, place) for place, image in enumerate(images)]
+    images = []
+    for image in np.rint(pixels).astype(np.uint8).reshape(count, SIDE, SIDE):
+        try:
+            images.append(normalise(image))
+        except NoDigitError as error:
+            raise NoDigitError(f"inputs.0.data: image {len(images)}: {error}") from error
+    return images
 
 
 def _numbers(data: list[Any]) -> NDArray[np.float64]:
@@ -137,26 +137,13 @@ def _numbers(data: list[Any]) -> NDArray[np.float64]:
         raise request_body.InvalidError("inputs.0.data: must be numbers from 0 to 255") from error
 
 
-def _normalised(image: NDArray[np.uint8], place: int) -> NDArray[np.uint8]:
-    try:
-        return normalise(image)
-    except NoDigitError as error:
-        raise NoDigitError(f"inputs.0.data: image {place}: {error}") from error
-
-
 def _outputs(asked: InferRequest, answers: list[Answer]) -> list[dict[str, Any]]:
     wanted = [output.name for output in asked.outputs or ()] or ["probabilities", "prediction"]
-    probabilities = np.array([answer["probabilities"] for answer in answers])
+    n = len(answers)
+    probabilities = np.array([answer["probabilities"] for answer in answers]).reshape(-1)
+    digits = [answer["prediction"] for answer in answers]
     found: dict[str, dict[str, Any]] = {
-        "probabilities": {
-            "datatype": "FP32",
-            "shape": list(probabilities.shape),
-            "data": probabilities.reshape(-1),
-        },
-        "prediction": {
-            "datatype": "INT64",
-            "shape": [len(answers)],
-            "data": [answer["prediction"] for answer in answers],
-        },
+        "probabilities": {"datatype": "FP32", "shape": [n, 10], "data": probabilities},
+        "prediction": {"datatype": "INT64", "shape": [n], "data": digits},
     }
     return [{"name": name, **found[name]} for name in wanted]

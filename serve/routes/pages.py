@@ -6,7 +6,6 @@ from pathlib import Path
 
 from fastapi import FastAPI
 from fastapi.openapi.docs import get_redoc_html, get_swagger_ui_html
-from starlette.exceptions import HTTPException
 from starlette.responses import FileResponse, HTMLResponse, Response
 from starlette.staticfiles import StaticFiles
 
@@ -32,8 +31,6 @@ def install(app: FastAPI) -> None:
     @app.get("/", include_in_schema=False)
     async def page() -> Response:
         """Draw, drop, paste or upload a digit."""
-        if not (_STATIC / "index.html").exists():
-            raise HTTPException(404, "there is no page here; see /api/docs")
         return _guarded(FileResponse(_STATIC / "index.html"), _PAGE_POLICY)
 
     @app.get("/api/docs", include_in_schema=False)
@@ -61,8 +58,7 @@ def install(app: FastAPI) -> None:
         return _guarded(page, _DOCS_POLICY)
 
     app.mount(_ASSETS, StaticFiles(packages=[("fastapi_offline", "static")]))
-    if _STATIC.is_dir():
-        app.mount("/static", StaticFiles(directory=_STATIC))
+    app.mount("/static", StaticFiles(directory=_STATIC))
 
 
 def _guarded(response: HTMLResponse | FileResponse, policy: str) -> Response:

@@ -6,7 +6,7 @@ Processes share by prometheus_client's multiprocess mode.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import cache, partial
 from math import isnan
 from pathlib import Path
@@ -203,9 +203,6 @@ class _ModelState(Collector):
 
     def __init__(self, state: Callable[[], State]) -> None:
         self._state = state
-
-    def describe(self) -> Iterable[Metric]:
-        return []
 
     def collect(self) -> Iterator[Metric]:
         state = self._state()
