@@ -12,7 +12,7 @@ import re
 import sys
 import threading
 import zlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from concurrent.futures import Future, wait
 from functools import partial
 from importlib import resources
@@ -42,9 +42,6 @@ _KERAS = {
     "t10k-labels-idx1-ubyte": "y_test",
 }
 
-Source = Callable[[str, Path], None]
-"""Writes the decompressed file of a name to a path."""
-
 
 class MirrorError(Exception):
     """A mirror is of no use; says why in a few words."""
@@ -67,17 +64,17 @@ def complete(folder: Path, files: Mapping[str, str], mirrors: Iterable[str]) -> 
     tried = []
     for place in mirrors:
         if not wanted:
-            return
+            break
         failed = _fetch(folder, {name: files[name] for name in wanted}, place)
         wanted = list(failed)
         if failed:
             reason, *others = dict.fromkeys(failed.values())
-            if others:
-                reason += f" (and {len(failed) - 1} more of these files failed)"
-            tried.append(without_password(f"  {place}: {reason}"))
-            log.info("%s", tried[-1].strip())
+            more = f" (and {len(failed) - 1} more of these files failed)" if others else ""
+            tried.append(without_password(f"{place}: {reason}{more}"))
     if wanted:
-        raise MirrorError("\n".join([f"could not get {', '.join(wanted)}; tried", *tried]))
+        raise MirrorError("\n  ".join([f"could not get {', '.join(wanted)}; tried", *tried]))
+    for line in tried:
+        log.info("%s", line)
 
 
 def without_password(text: str) -> str:
@@ -96,15 +93,22 @@ def _fetch(folder: Path, files: Mapping[str, str], place: str) -> dict[str, str]
     pooch.get_logger().setLevel(logging.WARNING)  # else it prints addresses with passwords
     retries = RETRIES if place.startswith(_WEB) else 0
     mirror = pooch.create(folder, place, registry=dict(files), retry_if_failed=retries)
-    source = _keras(place) if place.endswith(".npz") else partial(_unzipped, place)
+    read = partial(_keras_file, {}) if place.endswith(".npz") else _file
+
+    def write(name: str, url: str, file: str, mirror: object) -> None:
+        """Be a downloader of pooch, which then checks the hash of `file` and gives it its name."""
+        Path(file).write_bytes(read(place, name))
+
     failed: dict[str, str] = {}
     names = list(files)
     for number, name in enumerate(names):
         try:
-            file = mirror.fetch(name, downloader=partial(_write, source, name))
+            file = mirror.fetch(name, downloader=partial(write, name))
         except FileError as error:
             failed[name] = str(error)
-        except (MirrorError, requests.RequestException) as error:
+        except MirrorError as error:
+            return failed | dict.fromkeys(names[number:], str(error))
+        except requests.RequestException as error:
             return failed | dict.fromkeys(names[number:], _cause(error))
         except ValueError as error:  # pooch found another hash
             failed[name] = str(error).partition(". Deleted")[0]
@@ -114,54 +118,41 @@ def _fetch(folder: Path, files: Mapping[str, str], place: str) -> dict[str, str]
     return failed
 
 
-def _write(source: Source, name: str, url: str, file: str, mirror: object) -> None:
-    """Be a downloader of pooch, which then checks the hash of `file` and gives it its name."""
-    source(name, Path(file))
-
-
-def _unzipped(place: str, name: str, file: Path) -> None:
-    """Write the compressed file, decompressed, or the plain one where there is no good one."""
+def _file(place: str, name: str) -> bytes:
+    """Return the file decompressed, or the plain one where there is no compressed one."""
     try:
-        _copy(place, f"{name}.gz", file)
-        try:
-            content = gzip.decompress(file.read_bytes())
-        except (OSError, EOFError, zlib.error) as error:
-            raise FileError(f"{name}.gz: {error}") from None
-        file.write_bytes(content)
-    except FileError as compressed:
-        try:
-            _copy(place, name, file)
-        except FileError as plain:
-            raise FileError(f"{compressed}; {plain}") from None
+        compressed = _read(place, f"{name}.gz")
+    except FileError:
+        return _read(place, name)
+    try:
+        return gzip.decompress(compressed)
+    except (OSError, EOFError, zlib.error) as error:
+        raise FileError(f"{name}.gz: {error}") from None
 
 
-def _keras(place: str) -> Source:
-    """Return a source that writes the arrays of Keras' `mnist.npz` as the published files."""
+def _keras_file(files: dict[str, bytes], place: str, name: str) -> bytes:
+    """Return the published file of an array in Keras' `mnist.npz`, which is read once to `files`.
+
+    Raises:
+        MirrorError: the archive is missing or is another one.
+    """
     archive = re.split(r"[/:]", place)[-1]
-    files: dict[str, bytes] = {}
-
-    def write(name: str, file: Path) -> None:
-        try:
-            if not files:
-                _copy(place.removesuffix(archive), archive, file)
-                with np.load(io.BytesIO(file.read_bytes()), allow_pickle=False) as arrays:
-                    files.update({n: write_idx(arrays[array]) for n, array in _KERAS.items()})
-        except FileError as error:
-            raise MirrorError(str(error)) from None
-        except (ValueError, TypeError, KeyError, EOFError, BadZipFile, zlib.error) as error:
-            raise MirrorError(f"not Keras' mnist.npz: {error}") from None
-        if name not in files:
-            raise FileError(f"no {name} in it")
-        file.write_bytes(files[name])
-
-    return write
+    try:
+        if not files:
+            content = _read(place.removesuffix(archive), archive)
+            with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
+                files |= {n: write_idx(arrays[array]) for n, array in _KERAS.items()}
+        return files[name]
+    except FileError as error:
+        raise MirrorError(str(error)) from None
+    except (ValueError, TypeError, KeyError, EOFError, BadZipFile, zlib.error) as error:
+        raise MirrorError(f"not Keras' mnist.npz: {error}") from None
 
 
-def _copy(place: str, name: str, file: Path) -> None:
-    """Write the file of a mirror to `file`, as it is there."""
+def _read(place: str, name: str) -> bytes:
+    """Return the file of a mirror as it is there."""
     if place.startswith(_WEB):
-        _download(f"{place.rstrip('/')}/{name}", file)
-        return
+        return _download(f"{place.rstrip('/')}/{name}")
     try:
         if place.startswith("package:"):
             folder = resources.files(place.removeprefix("package:"))
@@ -169,45 +160,29 @@ def _copy(place: str, name: str, file: Path) -> None:
             folder = environment.root() / Path(place.removeprefix("file://")).expanduser()
         if not folder.is_dir():
             raise MirrorError("no such folder")
-        content = (folder / name).read_bytes()
+        return (folder / name).read_bytes()
     except ModuleNotFoundError:
         raise MirrorError("no such package is installed") from None
     except OSError as error:
         raise FileError(f"{name}: {error.strerror}") from None
-    file.write_bytes(content)
 
 
-def _download(url: str, file: Path) -> None:
-    """Write what is at the URL to `file`; of the errors, pooch tries those of requests again."""
+def _download(url: str) -> bytes:
+    """Return what is at the URL, unless no byte comes; of the errors, pooch retries requests'.
+
+    The timeout of requests does not cover the name look-up, and begins anew for each address of
+    the host: storage.googleapis.com has sixteen. So a thread downloads, and is left to itself.
+    """
     get = pooch.HTTPDownloader(
         progressbar=sys.stderr.isatty(),
         timeout=2 * SILENT_SECONDS,
         headers={"Accept-Encoding": "identity"},
     )
-    try:
-        _watched(partial(get, url, str(file), None), file)
-    except (requests.ConnectionError, requests.Timeout, requests.exceptions.ChunkedEncodingError):
-        raise
-    except requests.HTTPError as error:
-        error.response.close()
-        if error.response.status_code in (requests.codes.too_many_requests, *range(500, 600)):
-            raise
-        raise FileError(f"{url.rpartition('/')[2]}: {_cause(error)}") from None
-    except requests.RequestException as error:
-        raise MirrorError(str(error)) from None
-
-
-def _watched(get: Callable[[], None], file: Path) -> None:
-    """Run `get`, which writes to `file`, and leave it to itself if no byte comes.
-
-    The timeout of requests does not cover the name look-up, and begins anew for each address of
-    the host: storage.googleapis.com has sixteen.
-    """
-    answer: Future[None] = Future()
+    content, answer = io.BytesIO(), Future[None]()
 
     def run() -> None:
         try:
-            get()
+            get(url, content, None)
             answer.set_result(None)
         except Exception as error:
             answer.set_exception(error)
@@ -215,16 +190,23 @@ def _watched(get: Callable[[], None], file: Path) -> None:
     threading.Thread(target=run, daemon=True).start()
     size = 0
     while not wait([answer], SILENT_SECONDS).done:
-        before, size = size, file.stat().st_size
+        before, size = size, content.tell()
         if size == before:
             raise MirrorError(f"no byte within {SILENT_SECONDS:g} s")
-    answer.result()
+    try:
+        answer.result()
+    except requests.HTTPError as error:
+        error.response.close()
+        if error.response.status_code in (requests.codes.too_many_requests, *range(500, 600)):
+            raise
+        raise FileError(f"{url.rpartition('/')[2]}: {_cause(error)}") from None
+    return content.getvalue()
 
 
 def _cause(error: BaseException) -> str:
-    """Return the reason in a few words: requests' messages hold those of all layers below."""
+    """Return the reason in a few words: that of the innermost error, such as a failed look-up."""
     if isinstance(error, requests.HTTPError):
         return f"HTTP {error.response.status_code} {error.response.reason}"
-    while isinstance(error, OSError) and error.__context__:
-        error = error.__context__
+    while inner := error.__cause__ or error.__context__:
+        error = inner
     return str(getattr(error, "strerror", None) or error)
