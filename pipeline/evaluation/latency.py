@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import logging
 import time
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 from filelock import FileLock
@@ -14,8 +12,6 @@ from filelock import FileLock
 from pipeline.config import paths
 from pipeline.data.dataset import Images
 from pipeline.storage.files import write_json
-
-logger = logging.getLogger(__name__)
 
 
 def latency(
@@ -47,12 +43,8 @@ def record(run: int, **timings: float) -> None:
 
 
 def read() -> dict[str, dict[str, float]]:
-    """Return the timings by run; {} if the file is missing or corrupt, as no stage needs them."""
-    try:
-        content: Any = json.loads(paths.TIMINGS.read_bytes())
-        return {str(int(run)): dict(timings) for run, timings in content.items()}
-    except FileNotFoundError:
-        return {}
-    except (OSError, ValueError, TypeError, AttributeError) as error:
-        logger.warning("%s is corrupt and will be replaced: %s", paths.TIMINGS, error)
-        return {}
+    """Return the timings by run; {} before the first run."""
+    timings: dict[str, dict[str, float]] = {}
+    if paths.TIMINGS.exists():
+        timings = json.loads(paths.TIMINGS.read_bytes())
+    return timings

@@ -30,28 +30,15 @@ def read(databases: Sequence[Path]) -> list[Entry]:
 
 def _entries(database: Path) -> list[Entry]:
     try:
-        return [_typed(entry) for entry in FeedbackStore(database).entries()]
+        return FeedbackStore(database).entries()
     except FileNotFoundError:
         raise PipelineError(
             f"{database} is missing: name the files STATE_DIR/feedback.db of the service "
             "(.state/feedback.db here); the service makes one with the first feedback"
         ) from None
-    except (sqlite3.DatabaseError, TypeError, ValueError, OSError) as error:
+    except (sqlite3.DatabaseError, ValueError, OSError) as error:
         message = f"{database} cannot be read as feedback of the service: {error}"
         raise PipelineError(message) from error
-
-
-def _typed(entry: Entry) -> Entry:
-    """Return the entry if its columns have the service's types: SQLite stores any type anywhere.
-
-    Raises:
-        TypeError: a column has another type.
-    """
-    texts = (entry.request_id, entry.model_version, entry.given_at)
-    numbers = (entry.label, entry.prediction)
-    if all(isinstance(text, str) for text in texts) and all(isinstance(n, int) for n in numbers):
-        return entry
-    raise TypeError(f"a row of request {entry.request_id!r} has columns of other types")
 
 
 @dataclass(frozen=True)

@@ -96,23 +96,3 @@ def test_another_file_is_refused_by_name(tmp_path, content):
         databases.read([tmp_path / "other.db"])
     with pytest.raises(PipelineError, match="cannot be read as feedback"):
         databases.read([tmp_path])
-
-
-@pytest.mark.parametrize(
-    ("image", "given_at"),
-    [("x'0102'", "'2026'"), ("zeroblob(784)", "NULL"), ("zeroblob(784)", "7")],
-    ids=["image of another size", "no time", "time as a number"],
-)
-def test_rows_of_other_types_are_refused(tmp_path, image, given_at):
-    """There are two rows, because times are compared between rows."""
-    with sqlite3.connect(tmp_path / "odd.db") as connection:
-        connection.execute(
-            "CREATE TABLE feedback (request_id, label, prediction, model_version, image, given_at)"
-        )
-        for row in (
-            "'a', 1, 1, '1', zeroblob(784), '2026'",
-            f"'b', 1, 1, '1', {image}, {given_at}",
-        ):
-            connection.execute(f"INSERT INTO feedback VALUES ({row})")  # noqa: S608 - both are ours
-    with pytest.raises(PipelineError, match=r"odd\.db cannot be read as feedback"):
-        databases.read([tmp_path / "odd.db"])
