@@ -145,8 +145,7 @@ def show(groups: Sequence[Group]) -> None:
     best = {group[0].label for group in groups}
     styles = ["bold green" if candidate.label in best else "" for candidate in everyone]
     names = [f"{candidate.label} {candidate.name}" for candidate in everyone]
-    room = tables.room()
-    tables.show_named(names, tables.fitting(names, columns, room), styles, room)
+    tables.show_named(names, columns, styles)
 
 
 if __name__ == "__main__":

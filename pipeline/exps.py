@@ -46,12 +46,9 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--all", action="store_true", help="list the experiments of all commits")
     everywhere: bool = parser.parse_args(arguments).all
     rows = [row for commit in shown(everywhere) for row in rows_of(commit)]
-    room = tables.room()
     columns = columns_of(rows, datetime.now())
     names = ["  " * row.depth + row.name for row in rows]
-    kept = tables.fitting(names, columns, room)
-    tables.show_named(names, kept, styles(rows), room)
-    if left_out := len(columns) - len(kept):
+    if left_out := tables.show_named(names, columns, styles(rows)):
         settings = "setting differs" if left_out == 1 else "settings differ"
         logger.info("\n%d more %s; `dvc exp show` has them all.", left_out, settings)
     if not any(row.depth for row in rows):

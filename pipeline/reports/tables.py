@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -92,45 +91,22 @@ class Column:
         return max(map(len, (self.title, *self.cells))) + _GAP
 
 
-def fitting(names: Sequence[str], columns: Sequence[Column], room: int) -> list[Column]:
-    """Return the columns that have room beside the names, which may be folded."""
-    kept = list(columns)
-    least = min(_NAME, _longest(names))
-    while sum(column.width for column in kept) > room - least and any(c.spare for c in kept):
+def show_named(names: Sequence[str], columns: Sequence[Column], styles: Sequence[str]) -> int:
+    """Print a row per name; return how many columns were left out for lack of room.
+
+    A long name is folded into more lines, never cut off.
+    """
+    width, kept = room(), list(columns)
+    least = min(_NAME, max(map(len, names)))
+    while sum(column.width for column in kept) > width - least and any(c.spare for c in kept):
         kept.remove(max(kept, key=lambda column: column.spare))
-    return kept
-
-
-def show_named(
-    names: Sequence[str], columns: Sequence[Column], styles: Sequence[str], room: int
-) -> None:
-    """Print a row per name; a long name is folded into more lines, never cut off."""
-    used = sum(column.width for column in columns)
-    least = min(_NAME, _longest(names))
-    width = min(_longest(names), max(room - used, least))
-    result = _empty(("name", *(column.title for column in columns)))
-    folded = [fold(name, width) for name in names]
-    for *texts, style in zip(folded, *(column.cells for column in columns), styles, strict=True):
+    result = _empty(("name", *(column.title for column in kept)))
+    result.columns[0].no_wrap, result.columns[0].overflow = False, "fold"
+    for *texts, style in zip(names, *(column.cells for column in kept), styles, strict=True):
         result.add_row(*map(Text, texts), style=style)
-    Console(highlight=False, width=max(room, used + width)).print(result)
-
-
-def fold(name: str, width: int) -> str:
-    """Return the name in lines of at most `width`, broken after hyphens; each keeps its indent."""
-    bare = name.lstrip()
-    indent = " " * (len(name) - len(bare))
-    width -= len(indent)
-    pieces = re.findall(rf"[^-]{{0,{width - 1}}}-|[^-]{{1,{width}}}", bare)
-    lines = [""]
-    for piece in pieces:
-        if len(lines[-1]) + len(piece) > width:
-            lines.append("")
-        lines[-1] += piece
-    return "\n".join(indent + line for line in lines)
-
-
-def _longest(names: Sequence[str]) -> int:
-    return max(map(len, names))
+    width = max(width, least + sum(column.width for column in kept))
+    Console(highlight=False, width=width).print(result)
+    return len(columns) - len(kept)
 
 
 def _empty(titles: Iterable[str]) -> Table:

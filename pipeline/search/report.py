@@ -28,7 +28,7 @@ def show(plan: Plan, ranked: list[FrozenTrial]) -> None:
     print(f"\n{len(best)} best of {len(ranked)} completed trials")
     styles = ["bold green", *[""] * (len(best) - 1)]
     # On a narrow terminal the lines wrap, so that every number is shown.
-    tables.show_named([f"trial {trial.number}" for trial in best], columns, styles, tables.room())
+    tables.show_named([f"trial {trial.number}" for trial in best], columns, styles)
 
 
 def write(folder: Path, plan: Plan, study: Study) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 from rich.console import Console
 
 from pipeline.jobs.progress import Display
-from pipeline.reports.tables import Column, hundredths, room, show_named
+from pipeline.reports.tables import Column, hundredths, show_named
 from pipeline.sweep import job as jobs
 from pipeline.sweep.job import State
 from pipeline.sweep.mlflow_record import Outcomes
@@ -104,7 +104,7 @@ def show_results(found: Outcomes, folder: Path) -> None:
             Column("loss", [f"{state.val_loss:.4f}" for state in done]),
             Column("time", ["before" if s.reused else _duration(s.seconds) for s in done]),
         ]
-        show_named(names, columns, ["bold green", *[""] * (len(done) - 1)], room())
+        show_named(names, columns, ["bold green", *[""] * (len(done) - 1)])
     console = Console(highlight=False, soft_wrap=True)
     for job, state in found:
         if not state or state.state != "done":
