@@ -1,4 +1,7 @@
-"""Tables that the code, `conf/` and the committed reports decide: equal on every machine."""
+"""Tables that the code, `conf/` and the committed reports decide: equal on every machine.
+
+`python -m docs.tools.derived` prints the comparison of the runs in the working folder.
+"""
 
 from __future__ import annotations
 
@@ -46,7 +49,7 @@ def metrics() -> Table:
 
 def _families(collector: Any) -> Iterator[list[str]]:  # noqa: ANN401  duck-typed by its library
     wrapped = isinstance(collector, MetricWrapperBase)
-    for family in collector.describe() or collector.collect():
+    for family in collector.describe() if wrapped else collector.collect():
         labels = (collector if wrapped else family)._labelnames
         name = f"{family.name}_total" if family.type == "counter" else family.name
         listed = ", ".join(f"`{label}`" for label in labels)
@@ -58,9 +61,13 @@ def runs() -> Table:
 
     A rebuild on another processor has other values until it is committed too.
     """
-    comparison = json.loads(git.content("show", f"HEAD:{paths.COMPARISON}"))
+    return compared(git.content("show", f"HEAD:{paths.COMPARISON}"))
+
+
+def compared(comparison: bytes) -> Table:
+    """Return the table of a `comparison.json`."""
     columns = [title.replace("\n", " ") for title in comparison_table.COLUMNS]
-    rows = list(comparison_table.rows(comparison).values())
+    rows = list(comparison_table.rows(json.loads(comparison)).values())
     return Table("dvc repro", "", columns, rows)
 
 
@@ -92,3 +99,6 @@ TABLES: dict[str, Callable[[], Table]] = {
     "gates": lambda: limits("conf/register.yaml", "gate", "limit"),
     "retrain": lambda: limits("conf/retrain.yaml", "limit", "value"),
 }
+
+if __name__ == "__main__":
+    print(compared(paths.COMPARISON.read_bytes()).markdown())

@@ -93,7 +93,7 @@ def mistakes(images: Images, captions: Sequence[str]) -> Figure:
 
 @matplotlib.rc_context(theme.STYLE)
 def learning_curves(candidates: Sequence[Candidate], *metrics: str) -> Figure:
-    """Draw a panel per metric (`accuracy`, `loss`): validation by epoch, labelled at its end.
+    """Draw a panel per metric (`accuracy`, `loss`): validation by epoch.
 
     Of no more than `FEW` candidates the training curves are drawn too, dashed.
     """
@@ -102,21 +102,18 @@ def learning_curves(candidates: Sequence[Candidate], *metrics: str) -> Figure:
     for axes, metric in zip(panels, metrics, strict=True):
         for candidate in candidates:
             curves, style = candidate.result.curves, theme.line_style(candidate.place)
+            label = f"{candidate.label}, validation" if len(candidates) <= FEW else candidate.label
+            axes.plot(curves["step"], curves[f"val_{metric}"], "o-", ms=3, label=label, **style)
             if len(candidates) <= FEW:
-                axes.plot(curves["step"], curves[f"train_{metric}"], "--", lw=1, **style)
-            axes.plot(curves["step"], curves[f"val_{metric}"], lw=1.6, **style)
-            axes.plot(curves["step"][-1], curves[f"val_{metric}"][-1], "o", ms=5, mew=0, **style)
+                label = f"{candidate.label}, training"
+                axes.plot(curves["step"], curves[f"train_{metric}"], "--", label=label, **style)
         axes.set(title=metric, xlabel="epoch")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8))
-        if len(candidates) <= FEW:
-            for line, name in (("-", "validation"), ("--", "training")):
-                axes.plot([], [], line, color=theme.MUTED, lw=1, label=name)
-            axes.legend(labelcolor=theme.INK)
         if metric == "accuracy":
             _scale_accuracy(axes, [c.result.curves for c in candidates])
         else:
             _scale_loss(axes)
-        _label_ends(axes, candidates, f"val_{metric}")
+        axes.legend(labelcolor=theme.INK, ncols=1 + len(candidates) // 7)
     return figure
 
 
@@ -134,40 +131,6 @@ def _scale_loss(axes: Axes) -> None:
     axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axes.yaxis.set_major_formatter("{x:g}")
     axes.yaxis.set_minor_formatter(NullFormatter())
-
-
-def _label_ends(axes: Axes, candidates: Sequence[Candidate], name: str) -> None:
-    """Write each label beside the end of its curve, apart from those of curves as long."""
-    to_axes = axes.transData + axes.transAxes.inverted()
-    by_length: dict[float, list[Candidate]] = {}
-    for candidate in candidates:
-        by_length.setdefault(candidate.result.curves["step"][-1], []).append(candidate)
-    for epoch, some in by_length.items():
-        ends = [to_axes.transform((epoch, c.result.curves[name][-1])) for c in some]
-        heights = _apart([height for _, height in ends])
-        for candidate, end, height in zip(some, ends, heights, strict=True):
-            style = theme.line_style(candidate.place)
-            axes.annotate(
-                candidate.label,
-                tuple(end),
-                (end[0] + 0.06, height),
-                "axes fraction",
-                va="center",
-                weight="bold",
-                color=style["color"],
-                bbox={"pad": 0.5, "lw": 0, "color": theme.SURFACE, "alpha": 0.8},
-                arrowprops={"arrowstyle": "-", "lw": 0.6, "shrinkA": 1, "shrinkB": 3, **style},
-                annotation_clip=False,
-            )
-
-
-def _apart(wanted: Sequence[float], gap: float = 0.055, top: float = 1.0) -> list[float]:
-    """Return heights in the order of the wanted ones, a gap between each two, none over `top`."""
-    order, steps = np.argsort(wanted, kind="stable"), gap * np.arange(len(wanted))
-    raised = np.maximum.accumulate(np.array(wanted)[order] - steps) + steps
-    heights = np.empty(len(wanted))
-    heights[order] = np.minimum(raised, top - steps[::-1])
-    return [float(height) for height in heights]
 
 
 @matplotlib.rc_context(theme.STYLE)
