@@ -136,8 +136,8 @@ def _file(body: bytes, content_type: str) -> bytes:
         parts.append(part)
 
     in_memory = {"MAX_MEMORY_FILE_SIZE": math.inf}
-    parser = FormParser("multipart/form-data", add, add, boundary=boundary, config=in_memory)
     try:
+        parser = FormParser("multipart/form-data", add, add, boundary=boundary, config=in_memory)
         parser.write(body)
         parser.finalize()
     except FormParserError as error:
