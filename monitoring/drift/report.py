@@ -8,7 +8,6 @@ from typing import Any
 
 import matplotlib
 import numpy as np
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
@@ -51,16 +50,9 @@ def write(folder: Path, response: Response, window: Reference, findings: Finding
         plots["features"] = theme.svg(_feature_plot(window, response.reference))
     if findings.enough:
         plots["tests"] = theme.svg(_p_value_plot(findings))
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    html = environment.get_template("report.html.j2").render(
-        summary, colours=theme.css(), plots=plots, examples=_examples(response.predictions)
-    )
+    template = theme.templates(Path(__file__).parent).get_template("report.html.j2")
+    images = _examples(response.predictions)
+    html = template.render(summary, colours=theme.css(), plots=plots, examples=images)
     with replacing(folder / "index.html") as temporary:
         temporary.write_text(html, encoding="utf-8")
 

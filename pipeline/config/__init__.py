@@ -27,10 +27,9 @@ from pipeline.config.schema import (
 )
 from pipeline.config.startup import start_program
 
+# Names that other modules import from here.
 __all__ = [
     "CLASSES",
-    "CONF",
-    "PARAMS",
     "SIDE",
     "Augmentation",
     "Config",
@@ -40,13 +39,7 @@ __all__ = [
     "Model",
     "PipelineError",
     "Schedule",
-    "arguments",
     "checked",
-    "flat",
-    "register_schema",
-    "resolved",
-    "settings",
-    "stage",
 ]
 
 CONF = Path(__file__).parents[2] / "conf"

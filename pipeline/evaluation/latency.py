@@ -36,15 +36,7 @@ def record(run: int, **timings: float) -> None:
     """Add timings of one run to `paths.TIMINGS`; parallel stages lose none."""
     paths.TIMINGS.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(paths.TIMINGS.with_name(f".{paths.TIMINGS.name}.lock")):
-        runs = read()
+        runs = json.loads(paths.TIMINGS.read_bytes()) if paths.TIMINGS.exists() else {}
         rounded = {name: round(value, 4) for name, value in timings.items()}
         runs[str(run)] = runs.get(str(run), {}) | rounded
         write_json(paths.TIMINGS, dict(sorted(runs.items(), key=lambda item: int(item[0]))))
-
-
-def read() -> dict[str, dict[str, float]]:
-    """Return the timings by run; {} before the first run."""
-    timings: dict[str, dict[str, float]] = {}
-    if paths.TIMINGS.exists():
-        timings = json.loads(paths.TIMINGS.read_bytes())
-    return timings

@@ -85,7 +85,7 @@ def _read(run: int, data: str, root: Path) -> Result:
     except FileNotFoundError as error:
         raise PipelineError(f"run {run}: {error.filename} is missing: {remedy}") from None
     if metrics["sha256"] != model["sha256"]:
-        raise PipelineError(f"run {run} was trained anew after it was evaluated: {evaluate}")
+        raise PipelineError(f"run {run} was trained again after it was evaluated: {evaluate}")
     if model["data"]["name"] != data:
         raise PipelineError(f"run {run} was trained on {model['data']['name']}: {train}")
     return Result(metrics, model, curves, probabilities, labels, mistakes, plots)

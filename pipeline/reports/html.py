@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -21,15 +20,8 @@ from pipeline.reports.pairwise import Candidate, Group, PairwiseTest
 
 
 def fill(name: str, content: Mapping[str, Any]) -> str:
-    """Return the template `name` filled in; HTML is escaped, a missing variable is an error."""
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent / "templates"),
-        autoescape=select_autoescape(("html.j2",)),
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
+    """Return the template `name` filled in."""
+    environment = theme.templates(Path(__file__).parent / "templates")
     environment.filters.update(
         hundredths=tables.hundredths,
         size=tables.size,

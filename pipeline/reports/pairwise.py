@@ -116,32 +116,28 @@ def compare_pairs(groups: Iterable[Group]) -> list[PairwiseTest]:
 
 def verdict(test: PairwiseTest) -> tuple[str, str]:
     """Return the test in words: the finding and its grounds."""
-    finding, grounds = _verdict(test)
-    return finding[0].upper() + finding[1:], grounds[0].upper() + grounds[1:]
-
-
-def _verdict(test: PairwiseTest) -> tuple[str, str]:
     first, second = test.best.label, test.other.label
-    if np.array_equal(test.best.result.answers, test.other.result.answers):
-        same = test.best.result.model["sha256"] == test.other.result.model["sha256"]
-        grounds = "they are the same file" if same else "though they are different models"
-        return f"{first} and {second} give the same answer to every test image", grounds
-    won, lost = test.found.only_first, test.found.only_second
-    if won == lost == 0:
-        grounds = "they read some of them as different digits, which does not say which is better"
-        return f"{first} and {second} misread the same test images", grounds
+    won, lost, p = test.found.only_first, test.found.only_second, tables.equals(test.p)
     grounds = (
         f"{first} misreads {_images(lost)} that {second} reads right, "
         f"{second} misreads {_images(won)} that {first} reads right: "
     )
-    p = tables.equals(test.p)
-    if not test.significant:
+    if np.array_equal(test.best.result.answers, test.other.result.answers):
+        same = test.best.result.model["sha256"] == test.other.result.model["sha256"]
+        finding = f"{first} and {second} give the same answer to every test image"
+        grounds = "they are the same file" if same else "though they are different models"
+    elif won == lost == 0:
+        finding = f"{first} and {second} misread the same test images"
+        grounds = "they read some of them as different digits, which does not say which is better"
+    elif not test.significant:
         finding = f"no significant difference between {first} and {second}"
-        return finding, f"{grounds}with p {p} that could well be chance"
-    finding = f"{first} reads better than {second}"
-    if won < lost:
-        finding = f"{second} reads better than {first}, although worse on validation images"
-    return finding, f"{grounds}with p {p} the difference is unlikely to be chance"
+        grounds += f"with p {p} that could well be chance"
+    else:
+        finding = f"{first} reads better than {second}"
+        if won < lost:
+            finding = f"{second} reads better than {first}, although worse on validation images"
+        grounds += f"with p {p} the difference is unlikely to be chance"
+    return finding[0].upper() + finding[1:], grounds[0].upper() + grounds[1:]
 
 
 def _images(number: int) -> str:

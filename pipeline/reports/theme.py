@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
 from matplotlib.figure import Figure
 
 from pipeline.storage.files import replacing
@@ -118,3 +119,15 @@ def svg(figure: Figure) -> str:
         drawing = drawing.replace(day, f"var(--{name})")
     drawing = re.sub(r"'DejaVu Sans'[^;\"]*", "system-ui, sans-serif", drawing)
     return drawing.replace("<defs>", f"<style>{css()}</style><defs>", 1)
+
+
+def templates(folder: Path) -> Environment:
+    """Return the templates of a folder; HTML is escaped, a missing variable is an error."""
+    return Environment(
+        loader=FileSystemLoader(folder),
+        autoescape=select_autoescape(("html.j2",)),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )

@@ -7,7 +7,6 @@ import pytest
 from pipeline import train
 from pipeline.config import paths
 from pipeline.data import dataset
-from pipeline.evaluation import latency
 from pipeline.storage import files
 from serve.models.predictor import Predictor
 
@@ -42,7 +41,7 @@ def test_no_output_holds_a_date_a_time_or_a_path(built):
 
 
 def test_its_time_is_kept_apart(built):
-    assert latency.read()["3"]["train_seconds"] > 0
+    assert json.loads(paths.TIMINGS.read_bytes())["3"]["train_seconds"] > 0
 
 
 def test_the_checkpoint_is_gone_when_the_model_is_there(built):

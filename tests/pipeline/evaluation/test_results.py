@@ -59,7 +59,7 @@ def test_an_evaluation_of_an_older_model_is_refused(evaluated):
     evaluated(1)
     path = paths.model(1) / "model.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"sha256": "0" * 64}))
-    with pytest.raises(PipelineError, match=r"anew.*pipeline\.evaluate run=1"):
+    with pytest.raises(PipelineError, match=r"after it was evaluated.*pipeline\.evaluate run=1"):
         results.read([1], "mnist")
 
 
