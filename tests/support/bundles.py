@@ -8,6 +8,9 @@ import json
 import numpy as np
 from PIL import Image
 
+from serve.models import bundle_digest
+from serve.models.bundle_cache import name_release
+
 PNG = {"content-type": "image/png"}
 
 
@@ -32,6 +35,14 @@ def write_bundle(folder, content, run=3, temperature=1.0, likelihood=None, thres
     (folder / "model.json").write_text(json.dumps(description))
     (folder / "README.md").write_text("a model")
     return folder
+
+
+def bring(cache, bundle, version):
+    """Puts a bundle into a cache; the release."""
+    release = name_release(version, bundle_digest.model_digest(bundle))
+    with cache.lock():
+        cache.add(release, bundle, made=0)
+    return release
 
 
 def picture(side=28, file_format="PNG", ink=0, paper=255):

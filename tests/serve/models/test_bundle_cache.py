@@ -4,24 +4,12 @@ import shutil
 from pathlib import Path
 
 import pytest
-from support.bundles import write_bundle
+from support.bundles import bring, write_bundle
 
-from serve.models import bundle_cache, bundle_digest, registry_sync
+from serve.models import bundle_cache, registry_sync
 from serve.models.bundle_cache import BundleCache, Pointer
-from serve.models.loaded import LoadedModels, NoModelError, UnknownVersionError
+from serve.models.loaded import LoadedModels
 from serve.models.predictor import BundleError
-
-
-@pytest.fixture
-def cache(tmp_path):
-    return BundleCache(tmp_path / "models", "somewhere")
-
-
-def bring(cache, bundle, version):
-    release = bundle_cache.name_release(version, bundle_digest.model_digest(bundle))
-    with cache.lock():
-        cache.add(release, bundle, made=0)
-    return release
 
 
 def test_the_pointer_moves_and_older_versions_go(cache, made):
@@ -143,49 +131,7 @@ def test_all_is_on_the_disk_before_the_pointer_names_it(cache, made, monkeypatch
     ]
 
 
-def test_models_follow_the_pointer_and_keep_the_previous(cache, made):
-    models = LoadedModels(cache)
-    models.refresh()
-    with pytest.raises(NoModelError):
-        models.choose(None)
-    bring(cache, made[3], "1")
-    models.refresh()
-    assert models.choose(None).version == "1"
-    bring(cache, made[8], "2")
-    first = models.current
-    models.refresh()
-    assert models.choose(None).version == "2"
-    assert models.choose("1") is models.previous is first
-    assert [model.version for model in models.loaded] == ["2", "1"]
-    with pytest.raises(UnknownVersionError, match="loaded: 2, 1"):
-        models.choose("3")
-
-
-def test_models_keep_what_they_have_if_the_next_is_spoilt_meanwhile(cache, made):
-    models = LoadedModels(cache)
-    bring(cache, made[3], "1")
-    models.refresh()
-    two = bring(cache, made[8], "2")
-    (cache.path(two) / "model.tflite").write_bytes(b"spoilt")
-    models.refresh()
-    assert models.choose(None).version == "1"
-    assert models.failure == "version 2 cannot be loaded"
-    bring(cache, made[8], "2")
-    models.refresh()
-    assert models.choose(None).version == "2"
-    assert models.failure == ""
-
-
-def test_models_do_without_a_previous_that_is_spoilt(cache, made):
-    one = bring(cache, made[3], "1")
-    bring(cache, made[8], "2")
-    (cache.path(one) / "model.tflite").write_bytes(b"spoilt")
-    models = LoadedModels(cache)
-    models.refresh()
-    assert [model.version for model in models.loaded] == ["2"]
-
-
-def test_a_spoilt_copy_of_a_folder_is_brought_again(settings, made):
+def test_a_corrupt_copy_of_a_folder_is_brought_again(settings, made):
     given, outcomes = settings(model_uri=str(made[3])), []
     registry_sync.sync_folder(given, outcomes.append)
     cache = bundle_cache.open_cache(given)
@@ -207,7 +153,7 @@ def test_a_folder_is_brought_once_and_its_last_good_bundle_stays(settings, made,
     for _ in range(2):
         registry_sync.sync_folder(given, outcomes.append)
     assert outcomes == ["success"]
-    (tmp_path / "bundle" / "model.tflite").write_bytes(b"spoilt")
+    (tmp_path / "bundle" / "model.tflite").write_bytes(b"corrupt")
     description = json.loads((tmp_path / "bundle" / "model.json").read_text())
     description["temperature"] = 2
     (tmp_path / "bundle" / "model.json").write_text(json.dumps(description))

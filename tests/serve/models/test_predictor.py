@@ -4,7 +4,6 @@ import json
 import subprocess
 import sys
 import threading
-import time
 
 import numpy as np
 import pytest
@@ -94,16 +93,6 @@ def test_single_images_keep_their_memory_when_batches_come_between(content, monk
         model(BANDS[:1])
         model(BANDS)
     assert len(laid_out) == 2
-
-
-def test_warm_from_the_start(content):
-    model = LogitModel(content)
-    times = []
-    for _ in range(200):
-        started = time.thread_time()
-        model(BANDS[:1])
-        times.append(time.thread_time() - started)
-    assert times[0] < 20 * np.median(times)
 
 
 def test_an_answer_outlives_the_next(content):

@@ -78,11 +78,16 @@ def test_it_follows_the_alias_and_keeps_the_previous(registry, pulling, made):
     assert outcomes == ["success"] * 3
 
 
-def test_a_version_is_brought_once_and_the_puller_is_done(registry, pulling, made):
+@pytest.mark.parametrize(
+    ("uri", "seconds"),
+    [("models:/mnist-classifier/1", 30), ("models:/mnist-classifier@champion", 0)],
+)
+def test_what_cannot_move_or_is_not_followed_is_brought_once(registry, pulling, made, uri, seconds):
     version = registry.register(made[8])
-    pull, outcomes, cache = pulling(f"models:/mnist-classifier/{version}")
-    pull.run(wait=lambda seconds: pytest.fail("nothing can move"))
-    assert cache.pointer().current.version == version
+    registry.promote(version)
+    pull, outcomes, cache = pulling(uri, model_poll_seconds=seconds)
+    pull.run(wait=lambda seconds: pytest.fail("must not wait"))
+    assert cache.pointer().current.version == version == "1"
     assert outcomes == ["success"]
 
 
@@ -97,14 +102,7 @@ def test_what_drift_is_measured_against_comes_along(registry, pulling, made, tmp
     assert brought.read_bytes() == b"what was seen"
 
 
-def test_the_alias_is_not_followed_if_nobody_wants_that(registry, pulling, made):
-    registry.promote(registry.register(made[8]))
-    pull, outcomes, _ = pulling(model_poll_seconds=0)
-    pull.run(wait=lambda seconds: pytest.fail("must not wait"))
-    assert outcomes == ["success"]
-
-
-def test_a_spoilt_version_is_refused_and_the_old_one_stays(registry, pulling, made, tmp_path):
+def test_a_corrupt_version_is_refused_and_the_old_one_stays(registry, pulling, made, tmp_path):
     pull, outcomes, cache = pulling()
     good = registry.register(made[3])
     registry.promote(good)
@@ -114,18 +112,18 @@ def test_a_spoilt_version_is_refused_and_the_old_one_stays(registry, pulling, ma
     content = bytearray((bad / "model.tflite").read_bytes())
     content[len(content) // 2] ^= 1
     (bad / "model.tflite").write_bytes(content)
-    spoilt = registry.register(bad)
-    registry.promote(spoilt)
+    corrupt = registry.register(bad)
+    registry.promote(corrupt)
     assert not pull.pull()
     assert cache.pointer().current.version == good
-    assert cache.failure() == f"version {spoilt} of the registry is no valid bundle"
+    assert cache.failure() == f"version {corrupt} of the registry is no valid bundle"
     registry.promote(good)
     assert pull.pull()
     assert cache.failure() == ""
     assert outcomes == ["success", "bundle_invalid"]
 
 
-def test_a_spoilt_copy_is_brought_again(registry, pulling, made):
+def test_a_corrupt_copy_is_brought_again(registry, pulling, made):
     pull, outcomes, cache = pulling()
     one, two = (registry.register(made[digit]) for digit in (3, 8))
 
@@ -147,24 +145,18 @@ def test_a_spoilt_copy_is_brought_again(registry, pulling, made):
     assert outcomes == ["success"] * 4
 
 
-def test_another_bundle_than_was_registered_is_refused(registry, pulling, made):
+@pytest.mark.parametrize("tag", ["bundle.digest", "bundle.likelihood"])
+def test_another_bundle_than_was_registered_is_refused(registry, pulling, made, tag):
     pull, outcomes, cache = pulling()
-    registry.promote(registry.register(made[8], **{"bundle.digest": model_digest(made[3])}))
+    right = {
+        "bundle.digest": model_digest(made[3]),
+        "bundle.likelihood": likelihood_digest(made[3]),
+    }
+    registry.promote(registry.register(made[3], **right | {tag: "other"}))
     assert not pull.pull()
-    assert outcomes == ["bundle_invalid"]
     assert cache.pointer() is None
-
-
-def test_a_likelihood_is_told_apart_from_the_model_that_it_is_beside(registry, pulling, made):
-    """By a tag that services of before there was one do not know."""
-    pull, outcomes, cache = pulling()
-    model = {"bundle.digest": model_digest(made[3])}
-    registry.promote(registry.register(made[3], **model, **{"bundle.likelihood": "other"}))
-    assert not pull.pull()
-    right = registry.register(made[3], **model, **{"bundle.likelihood": likelihood_digest(made[3])})
-    registry.promote(right)
+    registry.promote(registry.register(made[3], **right))
     assert pull.pull()
-    assert cache.pointer().current.version == right
     assert outcomes == ["bundle_invalid", "success"]
 
 
@@ -201,7 +193,23 @@ def test_what_is_not_in_the_registry_is_named_and_waited_for(pulling, caplog, ur
     assert caplog.messages == [reason]
 
 
-def test_a_server_that_is_no_registry_is_not_one_without_the_alias(settings):
+@pytest.fixture
+def reason(settings):
+    """Pulls from a registry that fails; why, as `/health` says it."""
+
+    def pull(tracking_uri):
+        given = settings(
+            model_uri="models:/mnist-classifier@champion", mlflow_tracking_uri=tracking_uri
+        )
+        outcomes = []
+        assert not RegistrySync(given, outcomes.append).pull()
+        assert outcomes == ["registry_unavailable"]
+        return bundle_cache.open_cache(given).failure()
+
+    return pull
+
+
+def test_a_server_that_is_no_registry_is_not_one_without_the_alias(reason):
     class NotFound(BaseHTTPRequestHandler):
         def do_GET(self):
             self.send_error(404)
@@ -211,37 +219,22 @@ def test_a_server_that_is_no_registry_is_not_one_without_the_alias(settings):
 
     with HTTPServer(("127.0.0.1", 0), NotFound) as server:
         threading.Thread(target=server.handle_request, daemon=True).start()
-        given = settings(
-            model_uri="models:/mnist-classifier@champion",
-            mlflow_tracking_uri=f"http://127.0.0.1:{server.server_port}",
-        )
-        assert not RegistrySync(given, [].append).pull()
-    assert bundle_cache.open_cache(given).failure() == "the registry cannot be read"
+        said = reason(f"http://127.0.0.1:{server.server_port}")
+    assert said == "the registry cannot be read"
 
 
-def test_a_database_that_is_not_there_is_not_made(settings, tmp_path):
-    given = settings(
-        model_uri="models:/mnist-classifier@champion",
-        mlflow_tracking_uri=f"sqlite:///{tmp_path}/none.db",
-    )
-    outcomes = []
-    assert not RegistrySync(given, outcomes.append).pull()
-    assert outcomes == ["registry_unavailable"]
+def test_a_database_that_is_not_there_is_not_made(reason, tmp_path):
+    assert reason(f"sqlite:///{tmp_path}/none.db") == "the registry cannot be read"
     assert not (tmp_path / "none.db").exists()
 
 
 @pytest.mark.parametrize("password", ["hunter2", "hun/ter2", "hun@ter2"])
 @pytest.mark.parametrize("address", ["http://bob:{}@127.0.0.1:9", "nonsense://bob:{}@127.0.0.1/db"])
 def test_no_message_holds_the_password_of_the_registry(
-    settings, monkeypatch, caplog, address, password
+    reason, monkeypatch, caplog, address, password
 ):
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
-    given = settings(
-        model_uri="models:/mnist-classifier@champion",
-        mlflow_tracking_uri=address.format(password),
-    )
-    assert not RegistrySync(given, [].append).pull()
-    said = caplog.text + bundle_cache.open_cache(given).failure()
+    said = reason(address.format(password)) + caplog.text
     assert "the registry cannot be read" in said
     assert "ter2" not in said
     assert "bob" not in said
@@ -254,14 +247,8 @@ def test_an_address_in_a_message_keeps_all_but_who_asks():
     assert told == "no http://***@host/x nor sqlite:////home/a@b/mlflow.db"
 
 
-def test_a_database_without_its_driver_is_a_line(settings, caplog):
-    given = settings(
-        model_uri="models:/mnist-classifier@champion",
-        mlflow_tracking_uri="mssql+pymssql://bob:hunter2@127.0.0.1/db",
-    )
-    outcomes = []
-    assert not RegistrySync(given, outcomes.append).pull()
-    assert outcomes == ["registry_unavailable"]
+def test_a_database_without_its_driver_is_a_line(reason, caplog):
+    reason("mssql+pymssql://bob:hunter2@127.0.0.1/db")
     assert caplog.messages == ["the registry cannot be read: No module named 'pymssql'"]
 
 
