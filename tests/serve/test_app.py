@@ -125,7 +125,7 @@ def test_a_caller_may_choose_the_id_if_there_is_room_for_a_number_after_it(api):
     for given in ("Root=1-67891233-abcdef", "00-" + "f" * 32 + "-" + "a" * 16 + "-01", "x" * 56):
         answer = api.get("/api/info", headers={"x-request-id": given})
         assert answer.headers["x-request-id"] == given
-    for given in ("x" * 57, "a b", "<b>", '"'):
+    for given in ("", "x" * 57, "a b", "a\tb", "<script>", '"'):
         answer = api.get("/api/info", headers={"x-request-id": given})
         assert len(answer.headers["x-request-id"]) == 24
     batch = {"images": [text(picture())] * 2}
@@ -219,16 +219,6 @@ def test_documentation_needs_no_other_host(api, path):
         found = api.get(address)
         assert found.status_code == 200
         assert found.headers["x-content-type-options"] == "nosniff"
-
-
-def test_every_route_is_described_with_its_errors(api):
-    paths = api.get("/openapi.json").json()["paths"]
-    assert {"/predict", "/predict/batch", "/feedback", "/health", "/metrics"} <= set(paths)
-    predict = paths["/predict"]["post"]
-    assert set(predict["requestBody"]["content"]) >= {"application/json", "image/png"}
-    assert set(predict["responses"]) >= {"200", "400", "413", "415", "422", "429", "503"}
-    error = predict["responses"]["400"]["content"]["application/json"]["schema"]
-    assert error == {"$ref": "#/components/schemas/Error"}
 
 
 def test_errors_of_the_framework_look_the_same(api):

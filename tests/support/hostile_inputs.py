@@ -43,35 +43,20 @@ def bombs():
         bomb = b"a\0\0" + (b"\0\0\0" if kind == b"iTXt" else b"") + zlib.compress(b"a" * 30_000_000)
         yield f"png-{kind.decode()}-bomb", png(28, 28, extra=png_chunk(kind, bomb))
     yield "png-wrong-checksum", png(28, 28, extra=png_chunk(b"gAMA", b"\0" * 4, 1))
-    yield (
-        "png-endless-chunk",
-        b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 2**31) + b"IHDR" + b"\0" * 99,
-    )
+    yield "png-endless-chunk", b"\x89PNG\r\n\x1a\n\x80\0\0\0IHDR" + b"\0" * 99
     for file_format, limit in (("GIF", 6000), ("WEBP", 6000), ("JPEG", 6000), ("TIFF", 6000)):
         file = io.BytesIO()
         options = {"compression": "tiff_deflate"} if file_format == "TIFF" else {}
         Image.new("L", (limit, limit)).save(file, file_format, **options)
         yield f"{file_format}-36-megapixels", file.getvalue()
-    yield (
-        "bmp-declares-much",
-        b"BM"
-        + struct.pack("<IHHIIiiHHIIiiII", 99, 0, 0, 54, 40, 2**30, 2**30, 1, 24, 0, 0, 0, 0, 0, 0),
-    )
-    yield (
-        "gif-declares-much",
-        b"GIF89a"
-        + struct.pack("<HH", 65535, 65535)
-        + b"\xf7\0\0"
-        + b"\0" * 768
-        + b",\0\0\0\0"
-        + struct.pack("<HH", 65535, 65535)
-        + b"\0\x08\0;",
-    )
-    yield "tiff-endless", b"II*\0\x08\0\0\0" + struct.pack("<H", 65535) + b"\xff" * 500
-    yield (
-        "tiff-loops",
-        b"II*\0\x08\0\0\0\x01\0" + struct.pack("<HHII", 256, 4, 1, 28) + b"\x08\0\0\0",
-    )
+    bmp = struct.pack("<IHHIIiiHHIIiiII", 99, 0, 0, 54, 40, 2**30, 2**30, 1, 24, *[0] * 6)
+    yield "bmp-declares-much", b"BM" + bmp
+    side = b"\xff" * 4
+    screen, frame = b"GIF89a" + side + b"\xf7\0\0" + bytes(768), b",\0\0\0\0" + side
+    yield "gif-declares-much", screen + frame + b"\0\x08\0;"
+    tiff = b"II*\0\x08\0\0\0"
+    yield "tiff-endless", tiff + b"\xff" * 502
+    yield "tiff-loops", tiff + struct.pack("<HHHII", 1, 256, 4, 1, 28) + b"\x08\0\0\0"
 
 
 def damaged():
@@ -202,40 +187,25 @@ def tensors():
         "deeper-than-any": {"data": [[[[[0]]]]] * 784},
         "empty-lists": {"data": [[]] * 20_000},
         "type": {"datatype": "BYTES"},
+        "nan": {"datatype": "FP32", "data": [float("nan")] * 784},
     }.items():
         yield name, json.dumps({"inputs": [{**good, **changed}]}).encode()
-    yield (
-        "nan",
-        json.dumps(
-            {"inputs": [{**good, "datatype": "FP32", "data": [float("nan")] * 784}]}
-        ).encode(),
-    )
     yield "two-inputs", json.dumps({"inputs": [good, good]}).encode()
     yield "unknown-output", json.dumps({"inputs": [good], "outputs": [{"name": "x"}]}).encode()
 
 
+KINDS = [
+    *("text/plain", "image", "/", "", "application/json", "multipart/form-data", "*/*"),
+    *("multipart/form-data; boundary=", "multipart/form-data; boundary=" + "b" * 5000),
+    *("application/x-www-form-urlencoded", "application/xml", "a" * 8000, "image/png;" * 500),
+    *('multipart/form-data; boundary="\\"', "application/json; charset=utf-7"),
+]
+
+
 def headers():
     good = picture()
-    for number, kind in enumerate(
-        [
-            "text/plain",
-            "image",
-            "/",
-            "",
-            "application/json",
-            "multipart/form-data",
-            "*/*",
-            "multipart/form-data; boundary=",
-            "multipart/form-data; boundary=" + "b" * 5000,
-            "application/x-www-form-urlencoded",
-            "application/xml",
-            "a" * 8000,
-            "image/png;" * 500,
-            'multipart/form-data; boundary="\\"',
-            "application/json; charset=utf-7",
-        ]
-    ):
-        content = b"junk" if kind in ("", "image") or "image" in kind else good
+    for number, kind in enumerate(KINDS):
+        content = b"junk" if kind == "" or "image" in kind else good
         yield f"type-{number}", "/predict", content, {"content-type": kind}
     for version in ("x" * 5000, "../../etc", "%00", "-1", "1e9", "1' or '1'='1"):
         name = f"version-{version[:8]}"
@@ -261,12 +231,8 @@ def pictures():
             yield f"json-{name}", "/predict", body, JSON
     for size in (8, 40):
         yield f"megabytes-{size}", "/predict", b"\x89PNG" * (size << 18), raw
-        yield (
-            f"json-megabytes-{size}",
-            "/predict",
-            b'{"image": "' + b"A" * (size << 20) + b'"}',
-            JSON,
-        )
+        body = b'{"image": "' + b"A" * (size << 20) + b'"}'
+        yield f"json-megabytes-{size}", "/predict", body, JSON
 
 
 def documents():
@@ -283,37 +249,16 @@ def documents():
 
 
 def forms():
-    for number in range(10):
-        part = (
-            b"--b\r\n" * number + b'Content-Disposition: form-data; name="file"' + b"\r\n" * number
-        )
-        yield (
-            f"form-{number}",
-            "/predict",
-            part,
-            {"content-type": "multipart/form-data; boundary=b"},
-        )
-    yield (
-        "form-many-headers",
-        "/predict",
-        b"--b\r\n" + b"A: b\r\n" * 20_000 + b"\r\nx\r\n--b--",
-        {"content-type": "multipart/form-data; boundary=b"},
-    )
-    yield (
-        "form-many-parts",
-        "/predict",
-        (
-            b'--b\r\nContent-Disposition: form-data; name="file"; filename="a"\r\n\r\nx\r\n' * 5000
-            + b"--b--"
-        ),
-        {"content-type": "multipart/form-data; boundary=b"},
-    )
-    yield (
-        "form-half-a-million-parts",
-        "/predict",
-        b"--b\r\nA:b\r\n\r\n\r\n" * 490_000 + b"--b--",
-        {"content-type": "multipart/form-data; boundary=b"},
-    )
+    kind = {"content-type": "multipart/form-data; boundary=b"}
+    head = b'Content-Disposition: form-data; name="file"'
+    bodies = {
+        **{f"{n}": b"--b\r\n" * n + head + b"\r\n" * n for n in range(10)},
+        "many-headers": b"--b\r\n" + b"A: b\r\n" * 20_000 + b"\r\nx\r\n--b--",
+        "many-parts": (b"--b\r\n" + head + b'; filename="a"\r\n\r\nx\r\n') * 5000 + b"--b--",
+        "half-a-million-parts": b"--b\r\nA:b\r\n\r\n\r\n" * 490_000 + b"--b--",
+    }
+    for name, body in bodies.items():
+        yield f"form-{name}", "/predict", body, kind
 
 
 # A corrupt file may still hold a picture of a digit, and is then read.

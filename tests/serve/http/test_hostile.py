@@ -1,7 +1,4 @@
-import time
-
 import pytest
-from support.bundles import PNG, picture
 from support.hostile_inputs import MAY_BE_READ, corpus
 
 
@@ -28,17 +25,8 @@ def memory(pid):
     return int(pss.split()[1]) / 1024
 
 
-def latency(api):
-    times = []
-    for _ in range(200):
-        started = time.perf_counter()
-        assert api.post("/predict", content=picture(), headers=PNG).status_code == 200
-        times.append(time.perf_counter() - started)
-    return sorted(times)[len(times) // 2]
-
-
 @pytest.mark.alone
-def test_the_corpus_leaves_memory_and_latency_as_they_were(start):
+def test_the_corpus_leaves_memory_as_it_was(start):
     service = start(API_WORKERS=1)
     service.ready()
     (worker,) = service.children()
@@ -51,10 +39,9 @@ def test_the_corpus_leaves_memory_and_latency_as_they_were(start):
 
         for _ in range(3):  # takes what buffers it needs, in each thread
             send_all()
-        before, quick = memory(worker), latency(api)
+        before = memory(worker)
         for _ in range(2):
             send_all()
         assert memory(worker) < before + 20
-        assert latency(api) < 3 * quick + 0.002
     assert service.children() == [worker]
     assert not [line for line in service.lines() if line["level"] == "error"]

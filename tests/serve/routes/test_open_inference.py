@@ -1,8 +1,11 @@
+import json
 import time
 import tracemalloc
+from io import BytesIO
 
 import numpy as np
 import pytest
+from PIL import Image
 from support.bundles import text
 
 from serve.http.request_body import InvalidError
@@ -56,10 +59,6 @@ def test_each_form_of_a_tensor_is_read(api, datatype, shape, nested):
 
 
 def test_the_answer_is_that_of_predict(api):
-    from io import BytesIO
-
-    from PIL import Image
-
     file = BytesIO()
     Image.fromarray(image()).save(file, "PNG")
     alone = api.post("/predict", json={"image": text(file.getvalue())}).json()
@@ -96,8 +95,6 @@ def test_outputs_may_be_chosen(api):
     ],
 )
 def test_other_tensors_are_refused(api, data, shape, datatype):
-    import json
-
     body = json.dumps(
         {"inputs": [{"name": "i", "shape": shape, "datatype": datatype, "data": data}]}
     )
