@@ -3,7 +3,6 @@
 import os
 import re
 import shutil
-import socket
 import subprocess
 import sys
 import tempfile
@@ -15,6 +14,7 @@ import httpx2
 import numpy as np
 import pytest
 import yaml
+from support.alerting import free_port
 from support.bundles import PNG, picture
 from support.manifests import IMAGES, ROOT, VERSION, succeeds, tool
 from support.mlflow_registry import NAME, Registry, await_server
@@ -157,11 +157,11 @@ def test_what_is_mounted_from_the_repository_is_there_and_cannot_be_written():
                 assert mode == "ro"
 
 
-def test_alertmanager_reads_the_address_of_whoever_is_told():
+def test_alertmanager_reads_the_address_of_the_receiver():
     configured = yaml.safe_load((ROOT / "monitoring/alertmanager/alertmanager.yml").read_text())
-    (told,) = configured["receivers"][0]["webhook_configs"]
+    (receiver,) = configured["receivers"][0]["webhook_configs"]
     (secret,) = SERVICES["alertmanager"]["secrets"]
-    assert told["url_file"] == f"/run/secrets/{secret}"
+    assert receiver["url_file"] == f"/run/secrets/{secret}"
     source = COMPOSE["secrets"][secret]["file"]
     variable, default = re.fullmatch(r"\$\{(\w+):-(.*)\}", source).groups()
     assert variable == "ALERT_WEBHOOK_FILE"
@@ -212,11 +212,6 @@ def test_feedback_is_copied_and_brought_back_as_documented(tmp_path):
     assert labels("feedback.db") == [3]
     kept.add(Entry("c", 5, 3, "1", image))
     assert labels("feedback.db") == [3, 5]
-
-
-def free_port():
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        return free.getsockname()[1]
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 import json
 import re
-import socket
 import subprocess
 import sys
 import time
@@ -13,6 +12,7 @@ import numpy as np
 import pytest
 from prometheus_client import generate_latest
 from sklearn.datasets import load_digits
+from support.alerting import free_port
 from support.bundles import write_bundle
 from support.service_process import ROOT, Process, until
 
@@ -121,8 +121,7 @@ def test_failures_are_logged_and_give_the_exit_status(service, monkeypatch, tmp_
     out = ["--out", str(tmp_path / "report")]
     assert main(["--url", service.url, *out]) == FAILED
     assert "an API key is needed" in caplog.text
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        nobody = f"http://127.0.0.1:{free.getsockname()[1]}"
+    nobody = f"http://127.0.0.1:{free_port()}"
     assert main(["--url", nobody, *out]) == FAILED
     assert nobody in caplog.text
     assert not (tmp_path / "report").exists()
@@ -133,8 +132,7 @@ def test_failures_are_logged_and_give_the_exit_status(service, monkeypatch, tmp_
 
 
 def test_repeated_checks_export_gauges(service, digits, tmp_path):
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    port = free_port()
     log = (tmp_path / "drift.log").open("wb")
     began = time.time()
     running = subprocess.Popen(

@@ -4,33 +4,29 @@ All durations are divided by 60: an alert that waits five minutes waits five sec
 RECORD=--record the results go to docs/tables/faults.json and docs/MONITORING.md (`make tables`).
 """
 
-import io
 import os
 import re
 import signal
 import time
+from collections.abc import Callable
+from functools import partial
+from typing import NamedTuple
 
 import numpy as np
 import pytest
-from PIL import Image
 from support.alerting import ALERTS, Load, Watch, corrupt_copy, free_port, within
 from support.mlflow_registry import Registry
 from support.monitored_stack import Job
 from support.service_process import ROOT, Process, until
 
+from bench.variants import file
 from docs.tools import recorded, tables
 from pipeline.config import paths
 
 CLOCK = "1/60"
 PATIENCE = 400  # seconds until an alert comes or goes; a fault takes 10 to 50 on a quiet machine
 PNG = {"content-type": "image/png"}
-COLUMNS = ["fault", "told", "held back", "all there after", "gone after"]
-
-
-def png(pixels):
-    file = io.BytesIO()
-    Image.fromarray(pixels).save(file, "PNG", compress_level=1)
-    return file.getvalue()
+COLUMNS = ["fault", "alerts", "inhibited", "all sent after", "resolved after"]
 
 
 class World:
@@ -46,7 +42,7 @@ class World:
             # of those is drift.
             self.images = np.random.default_rng(42).permutation(data["test_images"])
         self.images = self.images.reshape(-1, 28, 28)
-        self.files = [png(image) for image in self.images]
+        self.files = [file(image, compress_level=1) for image in self.images]
         self.registry = Registry(f"sqlite:///{folder}/mlflow.db", (folder / "artifacts").as_uri())
         self.good = self.registry.register(bundle)
         self.bad = self.registry.register(corrupt_copy(bundle, folder / "corrupt"))
@@ -77,7 +73,7 @@ class World:
         return api.post("/predict", content=file, headers=PNG)
 
     def feedback(self, api, response, wrong=0):
-        """Tells that the answer was right, or by how much it was wrong."""
+        """Say that the answer was right, or by how much it was wrong."""
         answer = response.json()
         label = (answer["prediction"] + wrong) % 10
         given = {"request_id": answer["request_id"], "label": label}
@@ -88,6 +84,10 @@ class World:
         if number % 10 or response.status_code != 200:
             return [response]
         return [response, self.feedback(api, response)]
+
+    def sends(self, send, afterwards):
+        self.load.send = send
+        return lambda: setattr(self.load, "send", afterwards)
 
     def close(self):
         self.watch.close()
@@ -105,119 +105,94 @@ def world(tmp_path_factory):
         world.close()
 
 
-class Killed:
-    """The service and its workers, with SIGKILL."""
-
-    name = "service and workers killed"
-    told = ("ServiceDown",)
-    held_back = ("ReplicaDown",)
-
-    def begin(self, world):
-        children = world.service.children()
-        for pid in (world.service.process.pid, *children):
-            os.kill(pid, signal.SIGKILL)
-        world.service.process.wait()
-
-    def end(self, world):
-        world.start()
+# Each fault is a function that begins it and returns one that ends it.
 
 
-class Slow:
-    """A network that holds up each picture for half a second, after the head of its request."""
-
-    name = "uploads of four clients held up for half a second"
-    told = ("LatencyHigh",)
-    held_back = ()
-
-    def begin(self, world):
-        def send(api, number):
-            file = world.files[number % len(world.files)]
-
-            def late():
-                time.sleep(0.5)
-                yield file
-
-            headers = {**PNG, "content-length": str(len(file))}
-            return [api.post("/predict", content=late(), headers=headers)]
-
-        self.load = Load(world.service.url, send, clients=4)
-        self.load.__enter__()
-
-    def end(self, world):
-        self.load.__exit__()
-        assert set(self.load.statuses) == {("/predict", 200)}
+def killed(world):
+    """SIGKILL for the service and its workers."""
+    for pid in (world.service.process.pid, *world.service.children()):
+        os.kill(pid, signal.SIGKILL)
+    world.service.process.wait()
+    return world.start
 
 
-class Corrupted:
-    """A version of the registry with a bit turned gets the alias."""
+def slow(world):
+    """A network that delays each picture for half a second, after the head of its request."""
 
-    name = "a spoilt version promoted"
-    told = ("ModelReloadFailed",)
-    held_back = ("ModelDegraded",)
+    def send(api, number):
+        content = world.files[number % len(world.files)]
 
-    def begin(self, world):
-        world.registry.promote(world.bad)
+        def late():
+            time.sleep(0.5)
+            yield content
 
-    def end(self, world):
-        world.registry.promote(world.good)
+        headers = {**PNG, "content-length": str(len(content))}
+        return [api.post("/predict", content=late(), headers=headers)]
+
+    load = Load(world.service.url, send, clients=4)
+    load.__enter__()
+
+    def end():
+        load.__exit__()
+        assert set(load.statuses) == {("/predict", 200)}
+
+    return end
 
 
-class Inverted:
+def corrupted(world):
+    """A version of the registry with one bit flipped gets the alias."""
+    world.registry.promote(world.bad)
+    return lambda: world.registry.promote(world.good)
+
+
+def inverted(world):
     """A client inverts the digit's 20x20 box and not the margin of four pixels around it.
 
     An image that is inverted as a whole is no fault: the service sees that and turns it back.
     """
+    wrong = world.images.copy()
+    wrong[:, 4:-4, 4:-4] = 255 - wrong[:, 4:-4, 4:-4]
 
-    name = "digits inverted within their margin"
-    told = ("LowConfidence", "NotADigit", "ClassMixShifted", "DriftDetected")
-    held_back = ()
+    def send(api, number):
+        tensor = {"name": "image", "datatype": "UINT8", "shape": [1, 784]}
+        tensor["data"] = wrong[number % len(wrong)].reshape(1, -1).tolist()
+        return [api.post("/v2/models/mnist-classifier/infer", json={"inputs": [tensor]})]
 
-    def begin(self, world):
-        wrong = world.images.copy()
-        wrong[:, 4:-4, 4:-4] = 255 - wrong[:, 4:-4, 4:-4]
-
-        def send(api, number):
-            data = wrong[number % len(wrong)].reshape(1, -1)
-            tensor = {"name": "image", "datatype": "UINT8", "shape": [1, 784]}
-            tensor["data"] = data.tolist()
-            body = {"inputs": [tensor]}
-            return [api.post("/v2/models/mnist-classifier/infer", json=body)]
-
-        world.load.send = send
-
-    def end(self, world):
-        world.load.send = world.usual
+    return world.sends(send, afterwards=world.usual)
 
 
-class Mislabelled:
-    """Whoever gives feedback says another digit."""
+def mislabelled(world):
+    """Half of the feedback names another digit; afterwards all of it is right."""
 
-    name = "half of the feedback wrong"
-    told = ("FeedbackAccuracyLow",)
-    held_back = ()
+    def send(api, number, by=2):
+        response = world.predicted(api, number)
+        return [response, world.feedback(api, response, wrong=number % by)]
 
-    def begin(self, world):
-        def send(api, number):
-            response = world.predicted(api, number)
-            return [response, world.feedback(api, response, wrong=number % 2)]
-
-        world.load.send = send
-
-    def end(self, world):
-        def send(api, number):
-            response = world.predicted(api, number)
-            return [response, world.feedback(api, response)]
-
-        world.load.send = send
+    return world.sends(send, afterwards=partial(send, by=1))
 
 
-FAULTS = (Killed, Slow, Corrupted, Inverted, Mislabelled)
+class Fault(NamedTuple):
+    """A fault by its name in the table, with the alerts that are sent and those inhibited."""
+
+    name: str
+    begin: Callable
+    sent: tuple[str, ...]
+    inhibited: tuple[str, ...] = ()
+
+    def row(self, *seconds):
+        """A line of the table."""
+        alerts = ", ".join(self.sent), ", ".join(self.inhibited)
+        return [self.name, *alerts, *(f"{found:.0f} s" for found in seconds)]
 
 
-def row(kind, *seconds):
-    """A line of the table."""
-    after = (f"{found:.0f} s" for found in seconds)
-    return [kind.name, ", ".join(kind.told), ", ".join(kind.held_back), *after]
+DRIFT = ("LowConfidence", "NotADigit", "ClassMixShifted", "DriftDetected")
+FAULTS = (
+    Fault("service and workers killed", killed, ("ServiceDown",), ("ReplicaDown",)),
+    Fault("uploads of four clients delayed by half a second", slow, ("LatencyHigh",)),
+    Fault("a corrupt version promoted", corrupted, ("ModelReloadFailed",), ("ModelDegraded",)),
+    Fault("digits inverted within their margin", inverted, DRIFT),
+    Fault("half of the feedback wrong", mislabelled, ("FeedbackAccuracyLow",)),
+)
 
 
 @pytest.fixture(scope="module")
@@ -233,18 +208,17 @@ def rows():
 def test_the_table_has_these_faults_and_alerts():
     table = tables.read("faults")
     assert table.columns == COLUMNS
-    assert [line[:3] for line in table.rows] == [row(kind) for kind in FAULTS]
+    assert [line[:3] for line in table.rows] == [fault.row() for fault in FAULTS]
 
 
 @pytest.mark.alone
 @pytest.mark.slow
 @pytest.mark.system("prometheus", "prometheus")
 @pytest.mark.system("prometheus-alertmanager", "prometheus-alertmanager")
-@pytest.mark.parametrize("kind", FAULTS)
-def test_a_fault_makes_its_alerts_and_no_others_and_they_end_with_it(world, rows, kind):
-    fault, watch = kind(), world.watch
-    means = {*fault.told}
-    expected = means | {*fault.held_back}
+@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.begin.__name__)
+def test_a_fault_makes_its_alerts_and_no_others_and_they_end_with_it(world, rows, fault):
+    watch = world.watch
+    expected = {*fault.sent, *fault.inhibited}
     until(lambda: watch.value('sum(rate(predictions_total{job="digits"}[1m]))'))
     within(lambda: not watch.firing(), PATIENCE, watch.firing)
     # An alert that fires again before its end was sent would be sent with the next repetition only.
@@ -256,24 +230,24 @@ def test_a_fault_makes_its_alerts_and_no_others_and_they_end_with_it(world, rows
 
     def seen():
         log = world.service.output()[-2000:]
-        return f"firing {watch.firing()}, told {sent('firing')}, over {sent('resolved')}, {log}"
+        return f"firing {watch.firing()}, {sent('firing')}, resolved {sent('resolved')}, {log}"
 
-    fault.begin(world)
+    end = fault.begin(world)
     try:
-        within(lambda: means <= sent("firing"), PATIENCE, seen)
+        within(lambda: {*fault.sent} <= sent("firing"), PATIENCE, seen)
         within(lambda: watch.firing() == expected, PATIENCE, seen)
     finally:
         came = time.time() - began
-        fault.end(world)
-    within(lambda: means <= sent("resolved"), PATIENCE, seen)
+        end()
+    within(lambda: {*fault.sent} <= sent("resolved"), PATIENCE, seen)
     within(lambda: not watch.firing(), PATIENCE, seen)
     lasted = time.time() - began
-    rows.append(row(kind, came, lasted))
+    rows.append(fault.row(came, lasted))
     print(rows[-1])
     assert watch.firing(lasted) == expected
-    assert sent("firing") == means
+    assert sent("firing") == {*fault.sent}
     # The end of an inhibited alert may be sent, if the inhibiting alert ends at the same time.
-    assert means <= sent("resolved") <= expected
+    assert {*fault.sent} <= sent("resolved") <= expected
     for message in watch.webhook.messages:
         check(message)
 

@@ -9,6 +9,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import numpy as np
 import pytest
+from support.alerting import free_port
 
 from monitoring.drift import service_client
 from monitoring.drift.service_client import ReplicasError, fetch
@@ -107,11 +108,6 @@ def serve():
         each.stop()
 
 
-def nobody():
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        return f"http://127.0.0.1:{free.getsockname()[1]}"
-
-
 def test_answers_of_all_are_put_in_order_and_the_latest_kept(serve):
     one, other = serve(times=[1, 4, 6, 8], ink=1), serve(times=[2, 3, 5, 9], ink=2)
     response = fetch([one.url, other.url + "/"], "", 4, 0)
@@ -143,7 +139,7 @@ def test_most_decide_on_the_version(serve):
 
 
 def test_one_that_does_not_answer_is_left_out_with_a_warning(serve, caplog):
-    url = nobody()
+    url = f"http://127.0.0.1:{free_port()}"
     response = fetch([url, serve().url], "", 10, 0)
     assert len(response.predictions.times) == 4
     (said,) = caplog.messages

@@ -113,22 +113,24 @@ class Webhook:
 class Program:
     """A Prometheus or Alertmanager process on a free port."""
 
-    def __init__(self, folder, *command):
-        self.port = free_port()
+    def __init__(self, folder, *command, port=None):
+        self.port = port or free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.log = folder / f"{command[0]}.log"
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(
                 [*command, f"--web.listen-address=127.0.0.1:{self.port}"], stdout=log, stderr=log
             )
-        until(lambda: self._answers() or self.process.poll() is not None)
-        assert self.process.poll() is None, self.log.read_text()
+        until(self._answers, self)
 
     def _answers(self):
         try:
             return self.get("/-/ready").status_code == 200
         except httpx2.TransportError:
             return False
+
+    def output(self):
+        return self.log.read_text(errors="replace")
 
     def get(self, path, **parameters):
         return httpx2.get(f"{self.url}{path}", params=parameters, trust_env=False, timeout=60)

@@ -6,7 +6,6 @@ its notifications.
 
 import os
 import shutil
-import socket
 import subprocess
 import sys
 import time
@@ -16,7 +15,7 @@ from urllib.parse import urlsplit
 import httpx2
 import numpy as np
 
-from support.alerting import alertmanager, corrupt_copy
+from support.alerting import alertmanager, corrupt_copy, free_port
 from support.bundles import PNG
 from support.mlflow_registry import Registry
 from support.prometheus import Prometheus
@@ -35,9 +34,8 @@ class Job:
     """A module of `monitoring` that runs as a process and is scraped by Prometheus."""
 
     def __init__(self, folder, module, *options, **environment):
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            port = free.getsockname()[1]
-        self.port, self.address = port, f"127.0.0.1:{port}"
+        self.port = port = free_port()
+        self.address = f"127.0.0.1:{port}"
         self._log = folder / f"{module}.log"
         with self._log.open("wb") as log:
             self.process = subprocess.Popen(

@@ -2,13 +2,12 @@
 
 import json
 import re
-import socket
-import subprocess
 import time
 
 import httpx2
 import yaml
 
+from support.alerting import Program, free_port
 from support.service_process import until
 
 # Values of Grafana's built-in variables; `$__range` is the dashboard's time range.
@@ -16,24 +15,24 @@ RATE, SHOWN = "10s", "60s"
 _BUILT_IN = {"__rate_interval": RATE, "__range": SHOWN, "__interval": "1s"}
 
 
-class Prometheus:
+class Prometheus(Program):
     """A Prometheus process that scrapes every second; `jobs`: addresses by job.
 
     `rules`: a glob pattern; `alertmanager`: its address.
     """
 
     def __init__(self, folder, jobs, rules, alertmanager):
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            self.port = free.getsockname()[1]
-        file = folder / "prometheus.yml"
-        jobs = {**jobs, "prometheus": [f"127.0.0.1:{self.port}"], "alertmanager": [alertmanager]}
+        port, file = free_port(), folder / "prometheus.yml"
+        jobs = {**jobs, "prometheus": [f"127.0.0.1:{port}"], "alertmanager": [alertmanager]}
+        # The interval is also the timeout of a scrape, so the slow exporter has a longer one.
         scraped = [
-            {"job_name": job, "static_configs": [{"targets": targets}]}
+            {
+                "job_name": job,
+                "static_configs": [{"targets": targets}],
+                "scrape_interval": "4s" if job == "pipeline" else "1s",
+            }
             for job, targets in jobs.items()
         ]
-        # The interval is also the timeout of a scrape, so the slow exporter has a longer one.
-        for scrape in scraped:
-            scrape["scrape_interval"] = "4s" if scrape["job_name"] == "pipeline" else "1s"
         known = {
             "global": {"evaluation_interval": "1s"},
             "rule_files": [str(rules)],
@@ -42,56 +41,32 @@ class Prometheus:
         }
         file.write_text(yaml.safe_dump(known))
         self.at = time.time()  # the time of queries
-        self.log = folder / "prometheus.log"
-        with self.log.open("wb") as log:
-            self.process = subprocess.Popen(
-                [
-                    "prometheus",
-                    f"--config.file={file}",
-                    f"--storage.tsdb.path={folder / 'tsdb'}",
-                    f"--web.listen-address=127.0.0.1:{self.port}",
-                ],
-                stdout=log,
-                stderr=log,
-            )
-        self.api = httpx2.Client(base_url=f"http://127.0.0.1:{self.port}/api/v1", trust_env=False)
+        options = f"--config.file={file}", f"--storage.tsdb.path={folder / 'tsdb'}"
+        super().__init__(folder, "prometheus", *options, port=port)
 
     def await_targets(self):
         """Wait until all targets have been scraped."""
         until(self._reaches_all, self)
 
     def _reaches_all(self):
-        try:
-            answer = self.api.get("/targets")
-        except httpx2.TransportError:
-            return False
-        found = answer.json()["data"]["activeTargets"] if answer.status_code == 200 else []
+        found = self.get("/api/v1/targets").json()["data"]["activeTargets"]
         return bool(found) and all(target["health"] == "up" for target in found)
-
-    def output(self):
-        return self.log.read_text(errors="replace")
 
     def ask(self, path, **parameters):
         """Return the data of a response."""
-        answer = self.api.post(path, data=parameters).json()
+        url = f"{self.url}/api/v1{path}"
+        answer = httpx2.post(url, data=parameters, trust_env=False, timeout=60).json()
         assert answer["status"] == "success", (parameters, answer)
         return answer["data"]
 
     def over_time(self, expr, seconds=60, step=1):
         """Return the series of a range query that ends at `at`."""
-        end = self.at
-        return self.ask("/query_range", query=expr, start=end - seconds, end=end, step=step)[
-            "result"
-        ]
+        start = self.at - seconds
+        return self.ask("/query_range", query=expr, start=start, end=self.at, step=step)["result"]
 
     def now(self, expr):
         """Return the series of an instant query at `at`."""
         return self.ask("/query", query=expr, time=self.at)["result"]
-
-    def stop(self):
-        self.api.close()
-        self.process.terminate()
-        self.process.wait(30)
 
 
 def interpolated(text, **variables):
