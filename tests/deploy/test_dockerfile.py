@@ -45,19 +45,33 @@ def test_neither_data_nor_secrets_can_get_in():
     assert all(any(name.startswith(path) for path in let_in) for name in sources), sources
 
 
-def test_the_command_that_builds_it_takes_any_engine(tmp_path):
-    engine = tmp_path / "podman"
+def build(script, *arguments):
+    """Runs the script with an engine that prints its arguments."""
+    engine = script.parents[2] / "podman"
     engine.write_text('#!/bin/sh\nprintf "%s\\n" "$@"\n')
     engine.chmod(0o755)
-    environment = {"PATH": f"{tmp_path}:/usr/bin:/bin", "ENGINE": "podman"}
-    done = subprocess.run(
-        [ROOT / "deploy/image/build.sh", "trainer", "--no-cache"],
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=True,
+    given = {"PATH": f"{engine.parent}:/usr/bin:/bin", "ENGINE": "podman"}
+    return subprocess.run(
+        [script, *arguments], env=given, capture_output=True, text=True, check=False
     )
-    words = done.stdout.split("\n")
+
+
+@pytest.fixture
+def script(tmp_path):
+    """`build.sh` in a repository with some models."""
+    (tmp_path / "deploy/image").mkdir(parents=True)
+    shutil.copy(ROOT / "deploy/image/build.sh", tmp_path / "deploy/image")
+    shutil.copy(ROOT / "pyproject.toml", tmp_path)
+    (tmp_path / "models/empty").mkdir(parents=True)
+    for each in ("models/champion", "models/runs/2", ".demo/champion", "elsewhere"):
+        (tmp_path / each).mkdir(parents=True)
+        for name in ("model.tflite", "model.json"):
+            (tmp_path / each / name).write_text("x")
+    return tmp_path / "deploy/image/build.sh"
+
+
+def test_the_command_that_builds_it_takes_any_engine(script):
+    words = build(script, "trainer", "--no-cache").stdout.split("\n")
     assert words[:2] == ["build", "--target"]
     assert {"trainer", f"digit-platform-trainer:{VERSION}", "--no-cache", "docker"} <= set(words)
 
@@ -74,25 +88,8 @@ def test_the_command_that_builds_it_takes_any_engine(tmp_path):
         ("models/../elsewhere", False),
     ],
 )
-def test_any_model_of_the_repository_may_be_baked_in(tmp_path, folder, builds):
-    (tmp_path / "deploy/image").mkdir(parents=True)
-    shutil.copy(ROOT / "deploy/image/build.sh", tmp_path / "deploy/image")
-    shutil.copy(ROOT / "pyproject.toml", tmp_path)
-    (tmp_path / "models/empty").mkdir(parents=True)
-    for each in ("models/champion", "models/runs/2", ".demo/champion", "elsewhere"):
-        (tmp_path / each).mkdir(parents=True)
-        for name in ("model.tflite", "model.json"):
-            (tmp_path / each / name).write_text("x")
-    engine = tmp_path / "podman"
-    engine.write_text("#!/bin/sh\n")
-    engine.chmod(0o755)
-    done = subprocess.run(
-        [tmp_path / "deploy/image/build.sh", "serve", "--build-arg", f"MODEL_DIR={folder}"],
-        env={"PATH": f"{tmp_path}:/usr/bin:/bin", "ENGINE": "podman"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+def test_any_model_of_the_repository_may_be_baked_in(script, folder, builds):
+    done = build(script, "serve", "--build-arg", f"MODEL_DIR={folder}")
     assert (done.returncode == 0) == builds, done.stderr
     assert (f"MODEL_DIR={folder}" in done.stderr) == (not builds)
 

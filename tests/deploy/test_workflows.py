@@ -40,64 +40,35 @@ WRITING = {
 }
 
 
-def test_the_workflows_are_these():
-    assert list(WORKFLOWS) == ["ci.yml", "image.yml", "retrain.yml"]
-
-
 @pytest.mark.parametrize(
     ("schema", "pattern"),
     [("github-workflows", ".github/workflows/*.yml"), ("dependabot", ".github/dependabot.yml")],
 )
 def test_the_schema_holds(schema, pattern):
-    done = subprocess.run(
-        [
-            tool("check-jsonschema"),
-            *("--builtin-schema", f"vendor.{schema}"),
-            *sorted(ROOT.glob(pattern)),
-        ],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout
+    files = sorted(ROOT.glob(pattern))
+    assert files
+    succeeds(tool("check-jsonschema"), "--builtin-schema", f"vendor.{schema}", *files)
 
 
 def test_zizmor_finds_nothing():
-    done = subprocess.run(
-        [
-            tool("zizmor"),
-            *("--offline", "--no-config", "--min-severity", "medium", "--format", "json"),
-            ROOT / ".github",
-        ],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    findings = json.loads(done.stdout)
-    assert [f"{finding['ident']}: {finding['desc']}" for finding in findings] == []
-    assert done.returncode == 0, done.stderr
+    """No unpinned action, injected script, kept token, broad permission or dangerous trigger."""
+    options = "--offline", "--no-config", "--min-severity", "medium"
+    succeeds(tool("zizmor"), *options, ROOT / ".github")
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
-def test_actions_are_pinned_by_commit_and_say_their_version(path):
-    lines = [line.strip() for line in path.read_text().splitlines()]
-    used = [line for line in lines if re.search(r"\buses: [^.]", line)]
-    assert used
-    pinned = re.compile(r"(- )?uses: [\w.-]+/[\w./-]+@[0-9a-f]{40} # v\d+\.\d+\.\d+")
+def test_actions_say_the_version_of_their_commit(path):
+    used = [line for line in path.read_text().splitlines() if re.search(r"\buses: [^.]", line)]
+    pinned = re.compile(r" *(- )?uses: \S+@[0-9a-f]{40} # v\d+\.\d+\.\d+")
     assert [line for line in used if not pinned.fullmatch(line)] == []
 
 
-def test_an_action_is_pinned_to_one_commit_everywhere():
-    pins = {}
-    for path in FILES:
-        for action, commit in re.findall(r"uses: (\S+)@(\S+ # \S+)", path.read_text()):
-            pins.setdefault(action, set()).add(commit)
-    assert {action: found for action, found in pins.items() if len(found) > 1} == {}
-
-
 @pytest.mark.parametrize("name", WORKFLOWS)
-def test_a_workflow_grants_nothing_by_default(name):
-    assert WORKFLOWS[name]["permissions"] == {}
+def test_a_workflow_grants_nothing_runs_once_and_sees_failures_in_a_pipe(name):
+    workflow = WORKFLOWS[name]
+    assert workflow["permissions"] == {}
+    assert workflow["concurrency"]["group"].startswith(name.removesuffix(".yml"))
+    assert workflow["defaults"]["run"]["shell"] == "bash"
 
 
 @pytest.mark.parametrize("job", JOBS, ids=".".join)
@@ -119,33 +90,6 @@ def test_a_job_ends(job):
     if job in CALLING:  # whose jobs end
         return
     assert 0 < JOBS[job]["timeout-minutes"] <= 60
-
-
-@pytest.mark.parametrize("name", WORKFLOWS)
-def test_a_workflow_does_not_run_twice_at_once(name):
-    assert WORKFLOWS[name]["concurrency"]["group"].startswith(name.removesuffix(".yml"))
-
-
-@pytest.mark.parametrize("name", WORKFLOWS)
-def test_a_command_in_a_pipe_that_fails_is_seen(name):
-    assert WORKFLOWS[name]["defaults"]["run"]["shell"] == "bash"
-
-
-def test_scripts_take_values_from_the_environment_alone():
-    assert [step["run"] for _, _, step in STEPS if "${{" in step.get("run", "")] == []
-
-
-def test_no_checkout_leaves_its_token_behind():
-    checkouts = [s for _, _, s in STEPS if s.get("uses", "").startswith("actions/checkout@")]
-    assert checkouts
-    assert all(step["with"]["persist-credentials"] is False for step in checkouts)
-
-
-def test_nothing_is_triggered_with_a_strangers_code_and_our_secrets():
-    triggers = {trigger for workflow in WORKFLOWS.values() for trigger in workflow[True]}
-    known = {"push", "pull_request", "workflow_dispatch", "workflow_call", "schedule"}
-    assert triggers == known
-    assert not re.search(r"secrets\.", "".join(path.read_text() for path in FILES))
 
 
 def test_an_image_is_run_before_it_can_be_pushed_and_its_commit_passes_the_checks():
@@ -267,11 +211,6 @@ def test_the_image_is_scanned_before_it_can_be_pushed():
     assert scan["with"]["fail-build"] is True
     for job in ("build", "publish"):
         assert JOBS["image.yml", job]["strategy"]["matrix"]["target"] == ["serve", "trainer"]
-
-
-@pytest.mark.parametrize("name", ["image.yml", "retrain.yml"])
-def test_a_workflow_that_was_not_run_says_so(name):
-    assert "NOT RUN HERE" in (ROOT / ".github/workflows" / name).read_text().split("\non:")[0]
 
 
 @pytest.mark.parametrize("index", range(len(STEPS)))
