@@ -31,15 +31,14 @@ def main() -> None:
         settings = environment.load()
         _claim(settings)
         listener = _listener(settings)
-        folder = _emptied(settings)
+        folder = settings.state_dir.resolve() / "metrics"  # in which the processes count
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
     except (SettingsError, OSError) as error:
         sys.exit(f"error: {error}")
     logs.configure(settings)
-    if (
-        settings.rate_limit
-        and settings.rate_limit_storage == "memory://"
-        and settings.api_workers > 1
-    ):
+    alone = settings.rate_limit and settings.rate_limit_storage == "memory://"
+    if alone and settings.api_workers > 1:
         logger.warning(
             "RATE_LIMIT is counted by each of %d workers alone, so callers may call up to that"
             " many times as often: set RATE_LIMIT_STORAGE=redis://… or API_WORKERS=1",
@@ -53,8 +52,8 @@ def main() -> None:
         work = partial(worker.main, settings, listener, name, folder, parent)
         children.append(Child(name, work, died=partial(metrics.forget, folder, name)))
     if settings.registered:
-        pull = partial(_pull, settings, folder, parent)
-        children.append(Child("puller", pull, died=partial(registry_sync.record_death, settings)))
+        work = partial(registry_sync.main, settings, "puller", folder, parent)
+        children.append(Child("puller", work, died=partial(registry_sync.record_death, settings)))
     host, port = listener.getsockname()[:2]
     logger.info("serving %s on http://%s:%s", settings.model_uri, host, port)
     gc.freeze()
@@ -87,14 +86,6 @@ def _claim(settings: Settings) -> None:
     os.register_at_fork(after_in_child=partial(os.close, lock))
 
 
-def _emptied(settings: Settings) -> Path:
-    """Empty and return the folder in which the processes count."""
-    folder = settings.state_dir.resolve() / "metrics"
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
-    return folder
-
-
 def _listener(settings: Settings) -> socket.socket:
     family = socket.AF_INET6 if ":" in settings.api_host else socket.AF_INET
     try:
@@ -104,12 +95,6 @@ def _listener(settings: Settings) -> socket.socket:
     except OSError as error:
         where = f"{settings.api_host}:{settings.api_port}"
         raise OSError(f"cannot listen on {where} (API_HOST, API_PORT): {error}") from error
-
-
-def _pull(settings: Settings, folder: Path, parent: int) -> None:
-    logs.configure(settings)
-    metrics.share(folder, "puller")
-    registry_sync.main(settings, metrics.Metrics().reloaded, parent)
 
 
 if __name__ == "__main__":

@@ -39,7 +39,10 @@ class RateLimitedError(Exception):
 
 
 class Access:
-    """The API keys and the rate limit; without any key, everybody may call."""
+    """The API keys and the rate limit; without any key, everybody may call.
+
+    A check raises UnauthorisedError, and a count RateLimitedError.
+    """
 
     def __init__(self, settings: Settings) -> None:
         self._digests = [_digest(key.get_secret_value().encode()) for key in settings.api_keys]
@@ -50,11 +53,7 @@ class Access:
             self._rate_limit = RateLimit(settings)
 
     def caller(self, scope: Scope, context: RequestContext) -> str:
-        """Return the caller's name for the rate limit: a digest of the key, or the address.
-
-        Raises:
-            UnauthorisedError
-        """
+        """Return the caller's name for the rate limit: a digest of the key, or the address."""
         if not self._digests:
             return _address(scope)
         scheme, _, key = context.headers.get(b"authorization", b"").partition(b" ")
@@ -62,11 +61,7 @@ class Access:
         return self.check(context.headers.get(b"x-api-key", b"") if bearer is None else bearer)
 
     def check(self, key: bytes) -> str:
-        """Return a name for the owner of the key; compares in constant time.
-
-        Raises:
-            UnauthorisedError
-        """
+        """Return a name for the owner of the key; compares in constant time."""
         digest = _digest(key)
         matches = [hmac.compare_digest(digest, known) for known in self._digests]
         if not any(matches):
@@ -75,11 +70,7 @@ class Access:
         return digest.hex()
 
     async def admit(self, scope: Scope, context: RequestContext) -> None:
-        """Check the key of a request, and count the request.
-
-        Raises:
-            UnauthorisedError, RateLimitedError
-        """
+        """Check the key of a request, and count the request."""
         try:
             caller = self.caller(scope, context)
         except UnauthorisedError:  # counted too, which slows down guessing of keys
@@ -88,11 +79,7 @@ class Access:
         await self.count(caller, context)
 
     async def count(self, caller: str, context: RequestContext) -> None:
-        """Count a request of the caller against the rate limit, if there is one.
-
-        Raises:
-            RateLimitedError
-        """
+        """Count a request of the caller against the rate limit, if there is one."""
         left = await self._rate_limit.hit(caller) if self._rate_limit else None
         if not left:
             return

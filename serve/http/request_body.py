@@ -33,11 +33,7 @@ class InvalidError(Exception):
 
 
 def check_json(content_type: str) -> None:
-    """Accept a JSON Content-Type, or none.
-
-    Raises:
-        UnsupportedTypeError
-    """
+    """Raise UnsupportedTypeError unless the Content-Type is JSON or empty."""
     kind = _kind(content_type)
     if kind and not _is_json(kind):
         raise UnsupportedTypeError(f"cannot read {kind[:60]!r}: send application/json")
@@ -120,11 +116,7 @@ def _limited(content: bytes, max_bytes: int) -> bytes:
 
 
 def _file(body: bytes, content_type: str) -> bytes:
-    """Return the content of the form's part `file`, or of its only file.
-
-    Raises:
-        MalformedError
-    """
+    """Return the content of the form's part `file`, or of its only file."""
     boundary = parse_options_header(content_type)[1].get(b"boundary")
     if not boundary:
         raise MalformedError("the form has no boundary in its Content-Type")

@@ -1,6 +1,7 @@
 """Digests that identify a model bundle: tags in the registry, checked after a download.
 
-Earlier versions of the service compute the same digests, so their values must never change.
+Earlier versions of the service compute the same digests, so their values must never change. Each
+function raises BundleError if `model.json` is missing or incomplete.
 """
 
 from __future__ import annotations
@@ -14,30 +15,18 @@ from serve.models.predictor import BundleError
 
 
 def model_digest(bundle: Path) -> str:
-    """Return the digest of the model file and the temperature, which decide the predictions.
-
-    Raises:
-        BundleError: `model.json` is missing or incomplete.
-    """
+    """Return the digest of the model file and the temperature, which decide the predictions."""
     return _digest(bundle, _description(bundle), "sha256", "temperature")
 
 
 def likelihood_digest(bundle: Path) -> str:
-    """Return the digest of the out-of-distribution model; empty if the bundle has none.
-
-    Raises:
-        BundleError: `model.json` is missing or incomplete.
-    """
+    """Return the digest of the out-of-distribution model; empty if the bundle has none."""
     likelihood = _description(bundle).get("likelihood")
     return _digest(bundle, likelihood, "sha256", "threshold") if likelihood else ""
 
 
 def identity(bundle: Path) -> str:
-    """Return one digest of everything that decides the bundle's answers.
-
-    Raises:
-        BundleError: `model.json` is missing or incomplete.
-    """
+    """Return one digest of everything that decides the bundle's answers."""
     model, likelihood = model_digest(bundle), likelihood_digest(bundle)
     return hashlib.sha256(f"{model} {likelihood}".encode()).hexdigest() if likelihood else model
 

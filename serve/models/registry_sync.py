@@ -21,6 +21,7 @@ from serve.models import bundle_cache, bundle_digest
 from serve.models.bundle_cache import Release
 from serve.models.predictor import BundleError
 from serve.settings import Settings
+from serve.telemetry import logs, metrics
 from serve.telemetry.metrics import DIED, INVALID, SUCCESS, UNAVAILABLE, UNEXPECTED
 
 if TYPE_CHECKING:
@@ -217,15 +218,17 @@ def record_death(settings: Settings) -> None:
         logger.error("the cache cannot say so: %s", error)
 
 
-def main(settings: Settings, count: Callable[[str], None], parent: int) -> None:
-    """Follow the registry until stopped, or until the process `parent` is gone."""
-    for name, value in {
-        "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",  # our own loop retries
-        "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
-        "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
-    }.items():
-        os.environ.setdefault(name, value)
+def main(settings: Settings, name: str, metrics_folder: Path, parent: int) -> None:
+    """Follow the registry until stopped, or until the process `parent` is gone.
 
+    `name`: the puller's name in the folder of metrics.
+    """
+    logs.configure(settings)
+    metrics.share(metrics_folder, name)
+    count = metrics.Metrics().reloaded
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")  # our own loop retries
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     if bundle_cache.open_cache(settings).failure() == _DEATH:
         count(DIED)
 

@@ -40,7 +40,10 @@ SMALL_PNG_PIXELS = 4096
 
 
 class Service:
-    """One worker's models, feedback, recent answers and work queues; the routes share it."""
+    """One worker's models, feedback, recent answers and work queues; the routes share it.
+
+    What is asynchronous here raises BusyError if too much is waiting already.
+    """
 
     def __init__(self, settings: Settings, metrics: Metrics, tracing: Tracing) -> None:
         self.settings = settings
@@ -76,22 +79,14 @@ class Service:
         return self.models.current is None or bool(self.models.failure)
 
     async def parse(self, body: bytes, parse: Callable[[], Result], check: Check) -> Result:
-        """Parse a body with `parse`; a large body in a work queue, beside the event loop.
-
-        Raises:
-            BusyError: too much is waiting already.
-        """
+        """Parse a body with `parse`; a large body in a work queue, beside the event loop."""
         with self.tracing.span("decode", bytes=len(body)):
             if len(body) <= SMALL_BODY_BYTES:
                 return parse()
             return await self._queues.run(self._queues.bodies, parse, len(body), 0, check)
 
     async def run_batch(self, size: int, work: Callable[[], Result], check: Check) -> Result:
-        """Do the work on a tensor of `size` bytes in a work queue, beside the event loop.
-
-        Raises:
-            BusyError: too much is waiting already.
-        """
+        """Do the work on a tensor of `size` bytes in a work queue, beside the event loop."""
         pixels = size * PIXELS_PER_TENSOR_BYTE
         return await self._queues.run(self._queues.batches, work, size, pixels, check)
 
@@ -112,7 +107,6 @@ class Service:
 
         Raises:
             ImageError: as `normalise_file`.
-            BusyError: too much is waiting already.
         """
         started = perf_counter()
         image = await self._normalise(content, check)
@@ -148,9 +142,6 @@ class Service:
         """Return a prediction for each image file, or the exception if it failed.
 
         `contents` may hold exceptions, which are returned in their places.
-
-        Raises:
-            BusyError: too much is waiting already.
         """
         capped, pixels = self._within_limit(contents)
 
@@ -225,11 +216,7 @@ class Service:
         )
 
     async def window(self, most: int) -> bytes:
-        """Return the latest `most` answers of all workers, as a `Window` in an `.npz`.
-
-        Raises:
-            BusyError: too much is waiting already.
-        """
+        """Return the latest `most` answers of all workers, as a `Window` in an `.npz`."""
         size = most * ANSWER_SIZE
         return await self._queues.run(
             self._queues.bodies, lambda: self.recent.window(most).npz(), size, MIN_PICTURE_PIXELS
