@@ -100,6 +100,14 @@ def response(error: Exception, scope: Scope, metrics: Metrics) -> Response:
     return Response(orjson.dumps(body), code, headers, "application/json")
 
 
+def answer_in_place(error: Exception, metrics: Metrics) -> dict[str, Any]:
+    """Count a failed prediction and return its `detail` and `status`; raise a fault of ours."""
+    if is_fault(error):
+        raise error
+    metrics.failed(kind(error))
+    return {"detail": detail(error), "status": status(error)}
+
+
 def kind(error: Exception) -> str:
     """Return the error's name for metrics, such as `no_digit`; one per exception class."""
     name = type(error).__name__.removesuffix("Error").removesuffix("Exception")

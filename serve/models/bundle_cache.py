@@ -29,7 +29,7 @@ logger = logging.getLogger(__name__)
 
 # Files of a bundle. Other files beside them are not copied.
 _FILES = ("model.tflite", "likelihood.tflite", "model.json", "README.md", "reference.npz")
-_UNFINISHED = (".incoming-*", "model-*")  # folders of this module, and of the puller's downloads
+INCOMING = ".incoming-"  # prefix of folders that are being filled
 
 
 class Release(NamedTuple):
@@ -98,9 +98,8 @@ class BundleCache:
         self.folder.mkdir(parents=True, exist_ok=True)
         with (self.folder / ".lock").open("w") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
-            for unfinished in _UNFINISHED:  # left by a holder that died
-                for folder in self.folder.glob(unfinished):
-                    shutil.rmtree(folder, ignore_errors=True)
+            for unfinished in self.folder.glob(f"{INCOMING}*"):  # left by a holder that died
+                shutil.rmtree(unfinished, ignore_errors=True)
             yield
 
     def add(self, release: Release, bundle: Path, made: float) -> None:
@@ -111,7 +110,7 @@ class BundleCache:
         Raises:
             BundleError: the bundle cannot predict; the release in service stays.
         """
-        incoming = Path(tempfile.mkdtemp(prefix=".incoming-", dir=self.folder))
+        incoming = Path(tempfile.mkdtemp(prefix=INCOMING, dir=self.folder))
         try:
             for name in _FILES:
                 if (bundle / name).exists():

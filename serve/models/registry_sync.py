@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from serve.models import bundle_cache, bundle_digest
-from serve.models.bundle_cache import Release
+from serve.models.bundle_cache import INCOMING, Release
 from serve.models.predictor import BundleError
 from serve.settings import Settings
 from serve.telemetry import logs, metrics
@@ -176,7 +176,7 @@ class RegistrySync:
     def _download(self, version: ModelVersion, release: Release) -> None:
         import mlflow
 
-        with tempfile.TemporaryDirectory(prefix="model-", dir=self._cache.folder) as folder:
+        with tempfile.TemporaryDirectory(prefix=INCOMING, dir=self._cache.folder) as folder:
             uri = f"models:/{version.name}/{version.version}"
             files = Path(mlflow.artifacts.download_artifacts(uri, dst_path=folder))
             for tag, digest in _DIGESTS.items():

@@ -29,9 +29,7 @@ class Child:
     The parent calls `died` when the process ended in another way.
     """
 
-    def __init__(
-        self, name: str, work: Callable[[], None], died: Callable[[], None] = lambda: None
-    ) -> None:
+    def __init__(self, name: str, work: Callable[[], None], died: Callable[[], None]) -> None:
         self.name, self._work, self._died = name, work, died
         self.process: ForkProcess | None = None
         self.due = 0.0  # when to start it
@@ -77,32 +75,28 @@ class Supervisor:
         self._children = children
         self._stop_seconds = stop_seconds
         self._signal = 0
-        self._wake, wake = os.pipe()
-        os.set_blocking(wake, False)
-        self._wakes = wake
+        self._woken, self._wake = os.pipe()
+        os.set_blocking(self._wake, False)
 
     def run(self) -> None:
         """Run the children; return after SIGTERM or SIGINT, when none is left."""
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._stop)
-        signal.set_wakeup_fd(self._wakes)
+        signal.set_wakeup_fd(self._wake)
         while not self._signal:
             for child in self._children:
                 if child.due <= time.monotonic():
                     child.start()
-            self._reap(min(child.due for child in self._children) - time.monotonic())
+            alive = {child.process.sentinel: child for child in self._children if child.process}
+            seconds = min(child.due for child in self._children) - time.monotonic()
+            timeout = None if seconds == float("inf") else max(0.0, seconds)
+            for ready in wait([*alive, self._woken], timeout):
+                if isinstance(ready, int) and ready in alive and not self._signal:
+                    alive[ready].reap()
         self._end()
 
     def _stop(self, number: int, frame: FrameType | None) -> None:
         self._signal = number
-
-    def _reap(self, seconds: float) -> None:
-        """Wait for a death or a signal, at most `seconds`, and reap the dead."""
-        alive = {child.process.sentinel: child for child in self._children if child.process}
-        timeout = None if seconds == float("inf") else max(0.0, seconds)
-        for ready in wait([*alive, self._wake], timeout):
-            if isinstance(ready, int) and ready in alive and not self._signal:
-                alive[ready].reap()
 
     def _end(self) -> None:
         logger.info("stopping")

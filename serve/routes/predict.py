@@ -18,7 +18,6 @@ from serve.http.schemas import (
     reference,
 )
 from serve.models.loaded import Model
-from serve.prediction.answer import Answer
 from serve.prediction.service import Service
 from serve.prediction.work_queue import Check
 from serve.telemetry.request_context import RequestContext
@@ -111,12 +110,10 @@ def install(app: FastAPI, service: Service) -> None:
             check,
         )
         answers = await service.predict_files(contents, model, context.id, check)
-        shaped = [_shaped(service, answer) for answer in answers]
+        shaped = [
+            errors.answer_in_place(answer, service.metrics)
+            if isinstance(answer, Exception)
+            else answer
+            for answer in answers
+        ]
         return Json({"predictions": shaped, "model_version": model.version}, model.version)
-
-
-def _shaped(service: Service, answer: Answer | Exception) -> dict[str, Any]:
-    if not isinstance(answer, Exception):
-        return answer
-    service.metrics.failed(errors.kind(answer))
-    return {"detail": errors.detail(answer), "status": errors.status(answer)}

@@ -9,7 +9,6 @@ from fastapi import FastAPI, WebSocket, WebSocketDisconnect
 
 from serve.http import errors, request_body
 from serve.http.access_control import Access, UnauthorisedError
-from serve.prediction.answer import Answer
 from serve.prediction.service import Service
 from serve.routes.predict import wants_image
 from serve.telemetry.request_context import RequestContext
@@ -45,20 +44,19 @@ def install(app: FastAPI, service: Service, access: Access) -> None:
                 number += 1
                 try:
                     await access.count(caller, context)
-                    text = message.get("text")
-                    body, kind = (
-                        (message["bytes"], "image/*")
-                        if text is None
-                        else (text.encode("utf-8", "replace"), "application/json")
-                    )
+                    if (text := message.get("text")) is None:
+                        body, kind = message["bytes"], "image/*"
+                    else:
+                        body, kind = text.encode("utf-8", "replace"), "application/json"
                     content, draft = request_body.picture(body, kind, max_bytes)
                     model, request_id = service.models.choose(None), f"{context.id}.{number}"
                     answer = await service.predict_file(
                         content, model, request_id, draft=draft, show=show
                     )
                 except Exception as error:
-                    answer = _fault(service, error)
-                await socket.send_text(_text(answer))
+                    answer = errors.answer_in_place(error, service.metrics)
+                content = orjson.dumps(answer, option=orjson.OPT_SERIALIZE_NUMPY)
+                await socket.send_text(content.decode())
         except UnauthorisedError as error:
             await socket.close(_POLICY, str(error))
         except WebSocketDisconnect:
@@ -88,15 +86,3 @@ async def _caller(socket: WebSocket, access: Access, context: RequestContext) ->
         except (KeyError, TypeError, ValueError):
             key = ""
         return access.check(str(key).encode())
-
-
-def _fault(service: Service, error: Exception) -> Answer:
-    status = errors.status(error)
-    if status == 500:
-        raise error
-    service.metrics.failed(errors.kind(error))
-    return {"detail": errors.detail(error), "status": status}
-
-
-def _text(answer: Answer) -> str:
-    return orjson.dumps(answer, option=orjson.OPT_SERIALIZE_NUMPY).decode()
