@@ -194,11 +194,6 @@ class Settings(BaseSettings):
         """The model's name in answers; a folder has the default name."""
         return self.registered["name"] if self.registered else MODEL_NAME
 
-    @property
-    def models_dir(self) -> Path:
-        """Folder of the bundle cache, with the pointer to the versions in service."""
-        return self.state_dir / "models"
-
 
 def load() -> Settings:
     """Return the settings from the environment.

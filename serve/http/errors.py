@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import orjson
@@ -62,17 +62,15 @@ def is_fault(error: Exception) -> bool:
 def detail(error: Exception) -> str:
     """Return the message for the client, without internals or contents of the image."""
     if isinstance(error, ValidationError | RequestValidationError):
-        return _faults(error.errors())
+        return "; ".join(map(_fault, error.errors()[:5]))
     if isinstance(error, HTTPException):
         return error.detail
     return str(error) if status(error) != 500 else "internal error; the log has the request's id"
 
 
-def _faults(faults: Iterable[Mapping[str, Any]]) -> str:
-    return "; ".join(
-        ": ".join(filter(None, (".".join(map(str, fault["loc"])), fault["msg"])))
-        for fault in list(faults)[:5]
-    )
+def _fault(fault: Mapping[str, Any]) -> str:
+    place = ".".join(map(str, fault["loc"]))
+    return f"{place}: {fault['msg']}" if place else str(fault["msg"])
 
 
 def response(error: Exception, scope: Scope, metrics: Metrics) -> Response:

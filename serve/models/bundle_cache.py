@@ -196,8 +196,7 @@ def _sync(path: Path) -> None:
 
 def open_cache(settings: Settings) -> BundleCache:
     """Return the cache for the source that these settings name."""
-    if settings.registered:
-        return BundleCache(
-            settings.models_dir, f"{settings.mlflow_tracking_uri} {settings.model_uri}"
-        )
-    return BundleCache(settings.models_dir, str(Path(settings.model_uri).resolve()))
+    source = f"{settings.mlflow_tracking_uri} {settings.model_uri}"
+    if not settings.registered:
+        source = str(Path(settings.model_uri).resolve())
+    return BundleCache(settings.state_dir / "models", source)

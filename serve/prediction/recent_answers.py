@@ -7,7 +7,6 @@ all of them. A file outlives its worker: the next worker continues where it ende
 from __future__ import annotations
 
 import fcntl
-import math
 import mmap
 import struct
 import threading
@@ -21,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from serve.imaging.placement import SIDE
+from serve.prediction.answer import Answer
 
 _MAGIC = b"digits3\0"
 _HEADER = struct.Struct("<8sQQ")  # magic, slots, answers written so far
@@ -28,11 +28,11 @@ _HEADER_SIZE = 64
 _SLOT = np.dtype(
     [
         ("request_id", "S64"),
-        ("version", "S48"),
+        ("model_version", "S48"),
         ("prediction", "u1"),
         ("time", "<i8"),  # nanoseconds since 1970
         ("probabilities", "<f4", (10,)),
-        ("likelihood", "<f4"),
+        ("digit_likelihood", "<f4"),
         ("image", "u1", (SIDE, SIDE)),
         ("checksum", "<u4"),  # CRC-32 of all before it
     ]
@@ -99,19 +99,10 @@ class RecentAnswers:
             else:
                 return file
 
-    def add(
-        self,
-        request_id: str,
-        version: str,
-        digit: int,
-        image: NDArray[np.uint8],
-        probabilities: NDArray[np.float32],
-        likelihood: float = math.nan,
-    ) -> None:
-        """Store an image and its answer over the oldest; takes some microseconds."""
-        slot = np.array(
-            (request_id, version, digit, time.time_ns(), probabilities, likelihood, image, 0), _SLOT
-        )
+    def add(self, answer: Answer, image: NDArray[np.uint8]) -> None:
+        """Store a (28, 28) image and its answer over the oldest; takes some microseconds."""
+        known = answer | {"time": time.time_ns(), "image": image, "checksum": 0}
+        slot = np.array(tuple(known[name] for name in _SLOT.names or ()), _SLOT)
         slot["checksum"] = _checksum(slot)
         with self._lock:
             start = _HEADER_SIZE + self._written % self._slots * ANSWER_SIZE
@@ -126,7 +117,7 @@ class RecentAnswers:
         if not len(found):
             return None
         latest = found[found["time"].argmax()]
-        return Seen(latest["image"], int(latest["prediction"]), latest["version"].decode())
+        return Seen(latest["image"], int(latest["prediction"]), latest["model_version"].decode())
 
     def window(self, most: int) -> Window:
         """Return the latest `most` answers of all workers; no more than that is read per ring."""
@@ -136,9 +127,9 @@ class RecentAnswers:
             slots["image"],
             slots["probabilities"],
             slots["prediction"],
-            np.char.decode(slots["version"]),
+            np.char.decode(slots["model_version"]),
             slots["time"],
-            slots["likelihood"],
+            slots["digit_likelihood"],
         )
 
     def _latest(self, most: int | None) -> NDArray[np.void]:

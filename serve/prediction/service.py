@@ -198,22 +198,15 @@ class Service:
         seconds = (perf_counter() - started) / len(stacked)
         answers = []
         for place, (row, likelihood) in enumerate(zip(rows, likelihoods, strict=True)):
-            request = f"{request_id}.{place}"
-            answers.append(build_answer(row, likelihood, model, request, self._threshold))
-            self._keep(answers[-1], stacked[place], seconds)
+            answer = build_answer(row, likelihood, model, f"{request_id}.{place}", self._threshold)
+            self._keep(answer, stacked[place], seconds)
+            answers.append(answer)
         return answers
 
     def _keep(self, answer: Answer, image: Image, seconds: float) -> None:
         """Count the answer, which took `seconds`; keep it for feedback and the drift job."""
         self.metrics.predicted(answer, seconds)
-        self.recent.add(
-            answer["request_id"],
-            answer["model_version"],
-            answer["prediction"],
-            image,
-            answer["probabilities"],
-            answer["digit_likelihood"],
-        )
+        self.recent.add(answer, image)
 
     async def window(self, most: int) -> bytes:
         """Return the latest `most` answers of all workers, as a `Window` in an `.npz`."""

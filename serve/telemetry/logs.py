@@ -67,10 +67,7 @@ def requests(settings: Settings) -> Request | None:
     """
     if logging.getLevelName(settings.log_level) > logging.INFO:
         return None
-    try:
-        output = sys.stdout.fileno()
-    except (OSError, ValueError):  # stdout is no file, as under pytest
-        return logging.getLogger("serve.requests").info
+    output = sys.stdout.fileno()
     if _format(settings) == "json":
 
         def write(entry: dict[str, Any]) -> None:
