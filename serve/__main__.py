@@ -61,11 +61,7 @@ def main() -> None:
 
 
 def _claim(settings: Settings) -> None:
-    """Lock `STATE_DIR` against other services until this process ends.
-
-    Raises:
-        SettingsError: it belongs to another, or there is nothing to serve.
-    """
+    """Lock `STATE_DIR` against other services until this process ends."""
     if not settings.registered and not Path(settings.model_uri).is_dir():
         raise SettingsError(
             f"MODEL_URI={settings.model_uri} is neither a folder nor models:/NAME@ALIAS"

@@ -196,23 +196,16 @@ class Settings(BaseSettings):
 
 
 def load() -> Settings:
-    """Return the settings from the environment.
-
-    Raises:
-        SettingsError: lists every variable that is wrong.
-    """
+    """Return the settings from the environment; a SettingsError lists every wrong variable."""
     try:
         return Settings()
     except ValidationError as error:
-        raise SettingsError("\n".join(_lines(error))) from None
-
-
-def _lines(error: ValidationError) -> list[str]:
+        faults = error.errors()
     lines = ["wrong settings in the environment:"]
-    for fault in error.errors():
+    for fault in faults:
         field = str(fault["loc"][0])
         name, value = field.upper(), fault["input"]
         given = name if name in _SECRET else f"{name}={value}"
         about = Settings.model_fields[field].description
         lines.append(f"  {given}: {fault['msg'].removeprefix('Value error, ')}\n    {about}")
-    return lines
+    raise SettingsError("\n".join(lines))

@@ -67,11 +67,7 @@ _ALPHA = ("LA", "La", "PA", "RGBA", "RGBa")
 
 
 def normalise_file(content: bytes, *, max_pixels: int) -> Grey:
-    """Return the models' input, (28, 28) uint8, from the bytes of an image file.
-
-    Raises:
-        ImageError: as `decode`; NoDigitError if the picture is empty.
-    """
+    """Return the models' input, (28, 28) uint8, of an image file, or raise an ImageError."""
     return normalise(decode(content, max_pixels=max_pixels))
 
 
@@ -95,7 +91,8 @@ def decode(content: bytes, *, max_pixels: int) -> Grey:
         if isinstance(image, WebPImagePlugin.WebPImageFile):
             return _upright(_grey(_webp(image)), image)
         if file_format == "JPEG":
-            _check_scans(content)
+            if count_scans(content) > _MAX_SCANS:
+                raise NotAnImageError(f"the JPEG image has more than {_MAX_SCANS} scans")
             _draft(image)
         elif isinstance(image, TiffImagePlugin.TiffImageFile):
             _check_pieces(image, max_pixels)
@@ -107,21 +104,13 @@ def _format(content: bytes) -> str:
     """Return Pillow's name of the format, by the first bytes."""
     if name := format_of(content):
         return name
-    if other := _other(content[:32]):
+    start = content[:32].removeprefix(b"\xef\xbb\xbf").lstrip()
+    other = next((name for prefix, name in _OTHERS if start.startswith(prefix)), "")
+    if content[4:8] == b"ftyp":
+        other = _BRANDS.get(content[8:12], "HEIC")
+    if other:
         raise UnsupportedImageError(f"{other} is not supported: send {', '.join(FORMATS)}")
     raise NotAnImageError("the bytes are not an image")
-
-
-def _other(start: bytes) -> str | None:
-    if start[4:8] == b"ftyp":
-        return _BRANDS.get(start[8:12], "HEIC")
-    text = start.removeprefix(b"\xef\xbb\xbf").lstrip()
-    return next((name for prefix, name in _OTHERS if text.startswith(prefix)), None)
-
-
-def _check_scans(content: bytes) -> None:
-    if count_scans(content) > _MAX_SCANS:
-        raise NotAnImageError(f"the JPEG image has more than {_MAX_SCANS} scans")
 
 
 def _check_pieces(image: TiffImagePlugin.TiffImageFile, max_pixels: int) -> None:

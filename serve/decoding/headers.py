@@ -106,7 +106,10 @@ def open_image(content: bytes, file_format: str, max_pixels: int) -> ImageFile.I
     if look := _LOOKS.get(file_format):
         declared = look(content)
         check_size(declared, max_pixels)
-    _silence_pillow()
+    # Keep Pillow's warnings of odd files off stderr, and from becoming errors under -W error.
+    # `catch_warnings` is not safe with threads. Other code may have reset the filters.
+    if not warnings.filters or warnings.filters[0] != _OF_PILLOW:
+        warnings.filterwarnings("ignore", module=_PILLOW)
     # Pillow refuses more than twice this. Some of its plugins allocate before we see the size.
     Image.MAX_IMAGE_PIXELS = -(-max_pixels // 2)
     file = _HeaderFile(content)
@@ -139,16 +142,6 @@ def check_size(size: Size, max_pixels: int) -> None:
         raise TooManyPixelsError(
             f"{width} x {height} is {pixels:,} pixels, more than {max_pixels:,}"
         )
-
-
-def _silence_pillow() -> None:
-    """Keep Pillow's warnings of odd files off stderr, and from becoming errors under -W error.
-
-    This is a filter and not `catch_warnings`, which is not safe with threads. It is checked at each
-    call, because other code may reset the filters.
-    """
-    if not warnings.filters or warnings.filters[0] != _OF_PILLOW:
-        warnings.filterwarnings("ignore", module=_PILLOW)
 
 
 def count_scans(content: bytes) -> int:

@@ -131,23 +131,21 @@ def _limited(scope: Scope, receive: Receive, limit: int) -> Receive:
     Up to twice the limit is read and dropped first: most clients read no response while they send.
     """
     declared = RequestContext.of(scope).headers.get(b"content-length", b"0")
+    refused = declared.isdigit() and int(declared[:20]) > 2 * limit
+    too_large = BodyTooLargeError(f"the body has more than {limit:,} bytes")
     size = 0
 
     async def limited() -> Message:
         nonlocal size
-        if size == 0 and declared.isdigit() and int(declared[:20]) > 2 * limit:
-            raise _too_large(limit)
+        if refused:
+            raise too_large
         message = await receive()
         size += len(message.get("body", b""))
-        if size <= limit:
-            return message
-        while message.get("more_body") and size <= 2 * limit:
+        while limit < size <= 2 * limit and message.get("more_body"):
             message = await receive()
             size += len(message.get("body", b""))
-        raise _too_large(limit)
+        if size > limit:
+            raise too_large
+        return message
 
     return limited
-
-
-def _too_large(limit: int) -> BodyTooLargeError:
-    return BodyTooLargeError(f"the body has more than {limit:,} bytes")

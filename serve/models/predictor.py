@@ -102,11 +102,7 @@ class Likelihood:
     """How much an image looks like a digit; below `threshold` it should not pass for one."""
 
     def __init__(self, content: bytes, threshold: float) -> None:
-        """Takes a LiteRT model from images to (n, 1).
-
-        Raises:
-            ValueError, RuntimeError: as `LogitModel`; or it gives another number of them.
-        """
+        """Takes a LiteRT model from images to (n, 1); errors as `LogitModel`."""
         self._model = LogitModel(content)
         given = self._model(np.zeros((1, *_SHAPE), np.uint8)).shape
         if given != (1, 1):

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from serve.models import bundle_cache, bundle_digest
-from serve.models.bundle_cache import INCOMING, Release
+from serve.models.bundle_cache import INCOMING, BundleCache, Release
 from serve.models.predictor import BundleError
 from serve.settings import Settings
 from serve.telemetry import logs, metrics
@@ -125,10 +125,7 @@ class RegistrySync:
 
     def _fail(self, outcome: str, reason: str) -> None:
         self._count(outcome)
-        try:
-            self._cache.set_failure(reason)
-        except OSError as error:
-            logger.error("the cache cannot say so: %s", error)
+        _record(self._cache, reason)
 
     def _resolve(self) -> ModelVersion:
         client = self._client()
@@ -212,8 +209,12 @@ def _masked(error: Exception) -> str:
 
 def record_death(settings: Settings) -> None:
     """Record for `/health` that the puller died; the next puller counts it in the metrics."""
+    _record(bundle_cache.open_cache(settings), _DEATH)
+
+
+def _record(cache: BundleCache, failure: str) -> None:
     try:
-        bundle_cache.open_cache(settings).set_failure(_DEATH)
+        cache.set_failure(failure)
     except OSError as error:
         logger.error("the cache cannot say so: %s", error)
 

@@ -90,12 +90,7 @@ def install(app: FastAPI, service: Service) -> None:
 
 
 def _images(tensor: Tensor, most: int) -> list[NDArray[np.uint8]]:
-    """Return the (28, 28) images of an input tensor, normalised like image files.
-
-    Raises:
-        InvalidError: wrong shape, or values outside 0 to 255.
-        NoDigitError: an image is empty.
-    """
+    """Return the (28, 28) images of an input tensor, normalised like image files."""
     count, *rest = tensor.shape
     if rest not in ([SIDE, SIDE, 1], [SIDE, SIDE], [SIDE * SIDE]):
         raise request_body.InvalidError("inputs.0.shape: must be [n, 28, 28, 1] or [n, 784]")

@@ -51,11 +51,7 @@ def wants_image(connection: HTTPConnection) -> bool:
 
 
 def requested_model(service: Service, request: Request) -> Model:
-    """Return the model version that the request asks for, or the one in service.
-
-    Raises:
-        UnknownVersionError, NoModelError
-    """
+    """Return the model version that the request asks for; errors as `LoadedModels.choose`."""
     version = request.query_params.get("version")
     return service.models.choose(version or request.headers.get("x-model-version"))
 

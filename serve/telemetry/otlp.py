@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from threading import Thread
 
 from opentelemetry import context as otel_context
@@ -81,14 +81,12 @@ class Traced(Tracing):
 
         return end
 
-    def span(self, name: str, **about: str | int) -> AbstractContextManager[object]:
-        """Return a span inside the current one, or a null context if there is none."""
-        if not get_current_span().get_span_context().is_valid:
-            return nullcontext()  # of a WebSocket, where each picture would be a trace
-        return self._inner(name, about)
-
     @contextmanager
-    def _inner(self, name: str, about: Mapping[str, str | int]) -> Iterator[None]:
+    def span(self, name: str, **about: str | int) -> Iterator[None]:
+        """Open a span inside the current one, if there is one."""
+        if not get_current_span().get_span_context().is_valid:
+            yield  # in a WebSocket, where each picture would be a trace
+            return
         # A client's mistake is not recorded as an error of the service.
         with self._tracer.start_as_current_span(
             name, attributes=about, record_exception=False, set_status_on_exception=False
