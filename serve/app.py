@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -35,11 +35,14 @@ class Application(FastAPI):
     """FastAPI in our middleware, which also sees requests that FastAPI rejects."""
 
     service: Service
-    layers: Callable[[ASGIApp], ASGIApp]
+    access: Access
 
     def build_middleware_stack(self) -> ASGIApp:
         """Wrap the router; `errors.Answers` takes the place of FastAPI's handlers of exceptions."""
-        return self.layers(AsyncExitStackMiddleware(self.router))
+        service, settings = self.service, self.service.settings
+        routes = AccessControl(AsyncExitStackMiddleware(self.router), settings, self.access)
+        answered = _shared(errors.Answers(routes, service.metrics), settings)
+        return AccessLog(answered, service.metrics, logs.requests(settings), service.tracing)
 
     def openapi(self) -> dict[str, Any]:
         """Return the OpenAPI document, with the schemas of bodies that FastAPI does not parse."""
@@ -56,7 +59,6 @@ def create_app(given: Settings | None = None, metrics_folder: Path | None = None
     settings = given or environment.load()
     metrics = Metrics(metrics_folder)
     service = Service(settings, metrics, _tracing(settings))
-    access = Access(settings)
     app = Application(
         title="Digit platform",
         version=package_version(),
@@ -67,21 +69,14 @@ def create_app(given: Settings | None = None, metrics_folder: Path | None = None
         redirect_slashes=False,
         telemetry={"tracing": False, "metrics": False, "logs": False},
     )
-    app.service = service
+    app.service, app.access = service, Access(settings)
     predict.install(app, service)
-    stream.install(app, service, access)
+    stream.install(app, service, app.access)
     feedback.install(app, service)
     health.install(app, service)
     open_inference.install(app, service)
     drift.install(app, service)
     pages.install(app)
-
-    def layers(inner: ASGIApp) -> ASGIApp:
-        guarded = errors.Answers(AccessControl(inner, settings, access), metrics)
-        shared = _shared(guarded, settings)
-        return AccessLog(shared, metrics, logs.requests(settings), service.tracing)
-
-    app.layers = layers
     return app
 
 

@@ -16,7 +16,7 @@ from monitoring.drift.drift_tests import NEEDED, Findings, digit_counts, feature
 from monitoring.drift.service_client import Predictions, Response
 from pipeline.reports import theme
 from pipeline.storage.files import replacing, write_json
-from serve.imaging.png import data_uri
+from serve.imaging.normalise import data_uri
 from serve.models.drift_reference import Reference
 
 _EXAMPLES = 24  # images in each row

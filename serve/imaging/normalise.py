@@ -7,6 +7,11 @@ scaled to 20 pixels with its aspect ratio kept, centre of mass at the centre (Le
 
 from __future__ import annotations
 
+import binascii
+from io import BytesIO
+
+from PIL import Image
+
 from serve.imaging.placement import SIDE, Grey, is_normalised, place_digit
 from serve.imaging.segmentation import segment_digit
 from serve.imaging.stroke_width import normalise_stroke_width
@@ -25,3 +30,11 @@ def normalise(grey: Grey) -> Grey:
         if is_normalised(bright):
             return bright
     return place_digit(normalise_stroke_width(segment_digit(grey)))
+
+
+def data_uri(image: Grey) -> str:
+    """Return a (28, 28) image as a PNG in a data URI, to show what the model sees."""
+    with BytesIO() as file:
+        Image.fromarray(image).save(file, "PNG")
+        encoded = binascii.b2a_base64(file.getvalue(), newline=False)
+    return f"data:image/png;base64,{encoded.decode()}"

@@ -77,10 +77,8 @@ class RegistrySync:
     """
 
     def __init__(self, settings: Settings, count: Callable[[str], None]) -> None:
-        registered = settings.registered
-        if not registered:
-            raise ValueError(f"{settings.model_uri} is not in a registry")
-        self._registered = registered
+        assert settings.registered
+        self._registered = settings.registered
         self._uri = settings.mlflow_tracking_uri
         self._poll = settings.model_poll_seconds
         self._cache = bundle_cache.open_cache(settings)

@@ -12,7 +12,7 @@ import numpy as np
 from serve.decoding.decode import normalise_file
 from serve.decoding.headers import declared_pixels, is_small_png
 from serve.imaging.errors import ImageError, TooManyPixelsError
-from serve.imaging.png import data_uri
+from serve.imaging.normalise import data_uri
 from serve.models.bundle_cache import open_cache
 from serve.models.loaded import LoadedModels, Model
 from serve.prediction.answer import Answer, Image, build_answer, infer

@@ -68,15 +68,11 @@ def requests(settings: Settings) -> Request | None:
     if logging.getLevelName(settings.log_level) > logging.INFO:
         return None
     output = sys.stdout.fileno()
-    if _format(settings) == "json":
+    as_json = _format(settings) == "json"
 
-        def write(entry: dict[str, Any]) -> None:
-            os.write(output, orjson.dumps(entry, default=str, option=orjson.OPT_APPEND_NEWLINE))
-
-    else:
-
-        def write(entry: dict[str, Any]) -> None:
-            os.write(output, _line(entry).encode("utf-8", "replace"))
+    def write(entry: dict[str, Any]) -> None:
+        line = f"{orjson.dumps(entry, default=str).decode()}\n" if as_json else _line(entry)
+        os.write(output, line.encode("utf-8", "replace"))
 
     return write
 

@@ -226,7 +226,7 @@ def test_the_job_needs_little_of_the_service_and_the_pipeline():
         "pipeline.storage.files",
         "pipeline.reports.theme",
         "serve.models.drift_reference",
-        "serve.imaging.png",
+        "serve.imaging.normalise",
     }
     for package in ("pipeline", "serve"):
         for module in graph.find_descendants(package):

@@ -78,7 +78,7 @@ def test_picks_that_differ_are_noted_and_stay(repository, capsys):
 
 
 @pytest.mark.parametrize(
-    "file", ["pipeline/train.py", "serve/imaging/png.py", "conf/data/mnist.yaml", "dvc.yaml"]
+    "file", ["pipeline/train.py", "serve/imaging/placement.py", "conf/data/mnist.yaml", "dvc.yaml"]
 )
 def test_files_that_decide_a_model_too_are_noted(repository, capsys, file):
     tried(repository)
