@@ -101,7 +101,7 @@ bench: setup  ## Benchmark the pipeline against named baselines (RECORD=--record
 bench-serve: setup  ## Benchmark the service against named baselines (RECORD=--record)
 	python -m bench.serve $(RECORD)
 
-tables: setup  ## What the docs take from code and conf/: tables, OpenAPI document, Postman collection
+tables: setup  ## What the docs take from code and conf/: tables, OpenAPI document
 	python -m docs.tools
 
 record: setup  ## Repeat all measurements in the docs on this machine (hours; after make repro)

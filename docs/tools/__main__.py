@@ -1,8 +1,8 @@
 """Write what the documents take from code: `make tables`, or `python -m docs.tools`.
 
-This renews the tables that code, `conf/` and the committed reports decide, the OpenAPI document
-and the Postman collection. Measured tables stay as they were recorded: `--record` renews one from
-the last `dvc repro`, and the benchmarks have a `--record` of their own.
+This renews the tables that code, `conf/` and the committed reports decide, and the OpenAPI
+document. Measured tables stay as they were recorded: `--record` renews one from the last
+`dvc repro`, and the benchmarks have a `--record` of their own.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from docs.tools import derived, openapi, recorded, tables
 
 
 def main() -> None:
-    """Write the tables as JSON, put them into the documents, and write the API's documents."""
+    """Write the tables as JSON, put them into the documents, and write the OpenAPI document."""
     parser = argparse.ArgumentParser(
         prog="python -m docs.tools", description=__doc__, allow_abbrev=False
     )
@@ -32,8 +32,7 @@ def main() -> None:
         text = document.read_text()
         if (new := tables.rendered(text)) != text:
             document.write_text(new)
-    for path, text in openapi.files().items():
-        path.write_text(text)
+    openapi.FILE.write_text(openapi.document())
 
 
 if __name__ == "__main__":

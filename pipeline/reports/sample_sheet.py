@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from io import BytesIO
 
+import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 
@@ -11,57 +12,35 @@ from pipeline.data.dataset import CLASSES, SIDE, Images, Split, Splits
 from pipeline.reports import theme
 
 COLUMNS = {"train": 10, "validation": 5, "test": 5}
-
-# In pixels of the sheet.
-_TILE = 2 * SIDE
-_STEP = _TILE + 4
-_LEFT, _BETWEEN, _RIGHT = 72, 40, 40
-_TOP, _BOTTOM = 120, 36
-_DPI = 100
-WIDTH = _LEFT + sum(COLUMNS.values()) * _STEP + (len(COLUMNS) - 1) * _BETWEEN + _RIGHT
-HEIGHT = _TOP + CLASSES * _STEP + _BOTTOM
+TILE = SIDE + 2  # pixels of an image with its margin
 
 
+@matplotlib.rc_context(theme.STYLE)
 def sample_sheet(splits: Splits, name: str, seed: int) -> bytes:
-    """Return a PNG of `WIDTH` x `HEIGHT`, a row per digit: same bytes for the same arguments."""
-    figure = Figure((WIDTH / _DPI, HEIGHT / _DPI), dpi=_DPI)
-    _strong(figure, _LEFT, 44, name, size=17)
-    _quiet(figure, WIDTH - _RIGHT - 4, 44, f"random images of each digit, seed {seed}")
-    for digit in range(CLASSES):
-        _quiet(figure, _LEFT - 24, _TOP + digit * _STEP + _TILE / 2, f"{digit}", size=15)
+    """Return a PNG with a row per digit: the same bytes for the same arguments."""
+    figure = Figure((12, 6.5))
+    figure.suptitle(f"{name}: random images of each digit, seed {seed}", color=theme.INK)
     random = np.random.default_rng(seed)
-    left = _LEFT
-    for part, columns in COLUMNS.items():
+    panels = figure.subplots(1, len(COLUMNS), width_ratios=list(COLUMNS.values()))
+    for axes, (part, columns) in zip(panels, COLUMNS.items(), strict=True):
         split: Split = getattr(splits, part)
-        tiles = _tiles(split, columns, random)
-        height, width = tiles.shape
-        grey = np.stack([tiles] * 3, axis=-1)  # as RGB: a colour map would round
-        figure.figimage(grey, left, HEIGHT - _TOP - height)
-        _strong(figure, left, _TOP - 22, part, size=12)
-        _quiet(figure, left + width - 4, _TOP - 22, f"{len(split):,} images")
-        left += width + _BETWEEN
+        axes.imshow(tiles(split, columns, random), "gray", vmin=0, vmax=255)
+        axes.set(title=f"{part}, {len(split):,} images", xticks=[])
+        axes.set_yticks((np.arange(CLASSES) + 0.5) * TILE, range(CLASSES))
+        axes.grid(visible=False)
+        axes.spines[:].set_visible(False)
     with BytesIO() as file:
-        figure.savefig(file, format="png", metadata={"Software": None})
+        figure.savefig(file, format="png", dpi=100, metadata={"Software": None})
         return file.getvalue()
 
 
-def _strong(figure: Figure, left: float, y: float, text: str, size: int) -> None:
-    place = (left / WIDTH, 1 - y / HEIGHT)
-    figure.text(*place, text, size=size, weight="bold", color=theme.INK, va="center_baseline")
-
-
-def _quiet(figure: Figure, right: float, y: float, text: str, size: int = 12) -> None:
-    place = (right / WIDTH, 1 - y / HEIGHT)
-    figure.text(*place, text, size=size, color=theme.MUTED, ha="right", va="center_baseline")
-
-
-def _tiles(split: Split, columns: int, random: np.random.Generator) -> Images:
+def tiles(split: Split, columns: int, random: np.random.Generator) -> Images:
     """Return images of the split on white, a row per digit; places without an image stay white."""
-    sheet = np.full((CLASSES * _STEP, columns * _STEP), 255, np.uint8)
+    sheet = np.full((CLASSES * TILE, columns * TILE), 255, np.uint8)
     for digit in range(CLASSES):
         some = np.flatnonzero(split.labels == digit)
         some = random.choice(some, min(columns, len(some)), replace=False)
         for column, image in enumerate(split.images[np.sort(some)]):
-            top, left = digit * _STEP, column * _STEP
-            sheet[top : top + _TILE, left : left + _TILE] = image.repeat(2, 0).repeat(2, 1)
+            top, left = digit * TILE, column * TILE
+            sheet[top : top + SIDE, left : left + SIDE] = image
     return sheet

@@ -1,4 +1,4 @@
-"""The tables of the documents: recorded, or derived from what decides them."""
+"""The tables of the documents and the OpenAPI document: recorded, or derived from the code."""
 
 import json
 import shutil
@@ -8,7 +8,7 @@ import rich.table
 from support.documents import NAMES, ROOT, document
 
 from bench import load, serve
-from docs.tools import derived, recorded, tables
+from docs.tools import derived, openapi, recorded, tables
 
 PLACES = {
     name: found
@@ -38,6 +38,10 @@ def test_the_command_of_a_measured_table_is_documented():
     documented = document("CONTRIBUTING.md").text
     measured = {name for name in USED if tables.read(name).machine}
     assert {name for name in measured if f"`{name}`" not in documented} == set()
+
+
+def test_the_openapi_document_is_that_of_the_service():
+    assert openapi.FILE.read_text() == openapi.document(), "make tables"
 
 
 @pytest.mark.parametrize("name", derived.TABLES)
