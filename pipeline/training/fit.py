@@ -46,12 +46,16 @@ def fit(cfg: Config, train: Split, validation: Split, checkpoint: Path) -> keras
     if history:
         logger.info("resumes after epoch %d of %d", len(history), cfg.epochs)
     with _curves(cfg.run, history) as curves, _progress() as progress:
+        bar = progress.add_task(f"run {cfg.run} ({cfg.name})", total=cfg.epochs * steps)
+
+        def advance(batch: int, logs: object) -> None:
+            progress.update(bar, completed=len(history) * steps + min(batch + 1, steps))
+
+        callback = keras.callbacks.LambdaCallback(on_train_batch_end=advance)
         while len(history) < cfg.epochs and not stops_early(history, patience):
             rate = float(model.optimizer.learning_rate)
-            title = f"run {cfg.run} ({cfg.name}), epoch {len(history) + 1}/{cfg.epochs}"
-            bar = _progress_bar(progress, title, steps)
             images = epoch_batches(len(history))
-            fitted = model.fit(images, shuffle=False, verbose=0, callbacks=[bar]).history
+            fitted = model.fit(images, shuffle=False, verbose=0, callbacks=[callback]).history
             evaluated = model.evaluate(held_out, verbose=0, return_dict=True)
             history.append(
                 {
@@ -116,7 +120,7 @@ def _log(live: Live, epoch: int, row: dict[str, float]) -> None:
 
 
 def _progress() -> Progress:
-    """Return a progress bar per epoch on a terminal; elsewhere it draws nothing."""
+    """Return a bar of the training's steps for a terminal; elsewhere it draws nothing."""
     console = Console(highlight=False)
     return Progress(
         TextColumn("{task.description}"),
@@ -127,18 +131,6 @@ def _progress() -> Progress:
         transient=True,
         disable=not console.is_terminal,
     )
-
-
-def _progress_bar(progress: Progress, title: str, steps: int) -> keras.callbacks.Callback:
-    """Replace the bar of `progress` and return a callback that moves it with an epoch's steps."""
-    for finished in progress.task_ids:
-        progress.remove_task(finished)
-    task = progress.add_task(title, total=steps)
-
-    def advance(batch: int, logs: object) -> None:
-        progress.update(task, completed=min(batch + 1, steps))
-
-    return keras.callbacks.LambdaCallback(on_train_batch_end=advance)
 
 
 def _summary(epoch: int, epochs: int, row: dict[str, float]) -> str:
