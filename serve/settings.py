@@ -170,8 +170,8 @@ class Settings(BaseSettings):
     @field_validator("trusted_proxies")
     @classmethod
     def _proxies(cls, value: str) -> str:
-        for address in filter(None, map(str.strip, value.split(","))):
-            if address != "*":
+        for address in map(str.strip, value.split(",")):
+            if address not in ("", "*"):
                 ipaddress.ip_network(address, strict=False)
         return value
 

@@ -78,9 +78,9 @@ def response(error: Exception, scope: Scope, metrics: Metrics) -> Response:
     code, headers = status(error), {}
     if code == 500:
         context = RequestContext.of(scope)
-        ids = {"request_id": context.id} | (
-            {"trace_id": context.trace_id} if context.trace_id else {}
-        )
+        ids = {"request_id": context.id}
+        if context.trace_id:
+            ids["trace_id"] = context.trace_id
         logger.error("request %s failed", context.id, exc_info=error, extra=ids)
     if code == 401:
         headers["WWW-Authenticate"] = "Bearer"

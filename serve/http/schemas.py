@@ -155,8 +155,7 @@ class Tensor(BaseModel):
 
     name: Annotated[str, Field(examples=["image"])]
     shape: Annotated[
-        list[Annotated[int, Field(ge=1)]],
-        Field(min_length=2, max_length=4, examples=[[1, 784]]),
+        list[Annotated[int, Field(ge=1)]], Field(min_length=2, max_length=4, examples=[[1, 784]])
     ]
     datatype: Literal["UINT8", "FP32"]
     data: list[Any] = Field(description="Pixels from 0 to 255, row by row, flat or nested.")

@@ -14,13 +14,12 @@ import time
 import zlib
 from io import BufferedRandom, BytesIO
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from serve.imaging.placement import SIDE
-from serve.prediction.answer import Answer
 
 _MAGIC = b"digits3\0"
 _HEADER = struct.Struct("<8sQQ")  # magic, slots, answers written so far
@@ -38,6 +37,9 @@ _SLOT = np.dtype(
     ]
 )
 ANSWER_SIZE = _SLOT.itemsize  # bytes
+
+
+Answer = dict[str, Any]  # a response of /predict
 
 
 class Seen(NamedTuple):

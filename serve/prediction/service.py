@@ -8,6 +8,7 @@ from time import perf_counter
 from typing import TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from serve.decoding.decode import normalise_file
 from serve.decoding.headers import declared_pixels, is_small_png
@@ -15,15 +16,16 @@ from serve.imaging.errors import ImageError, TooManyPixelsError
 from serve.imaging.normalise import data_uri
 from serve.models.bundle_cache import open_cache
 from serve.models.loaded import LoadedModels, Model
-from serve.prediction.answer import Answer, Image, build_answer, infer
 from serve.prediction.feedback_store import FeedbackStore
-from serve.prediction.recent_answers import ANSWER_SIZE, RecentAnswers, Seen
+from serve.prediction.recent_answers import ANSWER_SIZE, Answer, RecentAnswers, Seen
 from serve.prediction.work_queue import MAX_ITEMS, Check, WorkQueues
 from serve.settings import Settings
 from serve.telemetry.metrics import Metrics, State
 from serve.telemetry.tracing import Tracing
 
 Result = TypeVar("Result")
+Image = NDArray[np.uint8]  # (28, 28)
+Floats = NDArray[np.float32]
 
 # Work is measured in pixels to decode. A work queue takes this many pictures of the largest size
 # (a few seconds' work), and a batch takes the second number.
@@ -37,6 +39,8 @@ PIXELS_PER_TENSOR_BYTE = 4
 # a change of threads would cost other requests.
 SMALL_BODY_BYTES = 64 * 2**10
 SMALL_PNG_PIXELS = 4096
+
+CHUNK = 32  # images per model call: more is no faster and takes more memory
 
 
 class Service:
@@ -112,7 +116,7 @@ class Service:
         image = await self._normalise(content, check)
         with self.tracing.span("infer", images=1, version=model.version):
             (probabilities,), (likelihood,) = infer(model, image[None])
-        answer = build_answer(probabilities, likelihood, model, request_id, self._threshold)
+        answer = self._answer(probabilities, likelihood, model, request_id)
         if not draft:
             self._keep(answer, image, perf_counter() - started)
         return answer | {"image": data_uri(image)} if show else answer
@@ -133,11 +137,7 @@ class Service:
             return await self._queues.run(self._queues.pictures, work, len(content), pixels, check)
 
     async def predict_files(
-        self,
-        contents: Sequence[bytes | Exception],
-        model: Model,
-        request_id: str,
-        check: Check,
+        self, contents: Sequence[bytes | Exception], model: Model, request_id: str, check: Check
     ) -> list[Answer | Exception]:
         """Return a prediction for each image file, or the exception if it failed.
 
@@ -198,10 +198,27 @@ class Service:
         seconds = (perf_counter() - started) / len(stacked)
         answers = []
         for place, (row, likelihood) in enumerate(zip(rows, likelihoods, strict=True)):
-            answer = build_answer(row, likelihood, model, f"{request_id}.{place}", self._threshold)
+            answer = self._answer(row, likelihood, model, f"{request_id}.{place}")
             self._keep(answer, stacked[place], seconds)
             answers.append(answer)
         return answers
+
+    def _answer(
+        self, probabilities: Floats, likelihood: np.float32, model: Model, request_id: str
+    ) -> Answer:
+        """Return the answer; `likelihood` is NaN (null in JSON) if the model has none."""
+        digit = int(probabilities.argmax())
+        confidence, detector = probabilities[digit], model.predictor.likelihood
+        return {
+            "prediction": digit,
+            "confidence": confidence,
+            "probabilities": probabilities,
+            "uncertain": bool(confidence < self._threshold),
+            "digit_likelihood": likelihood,
+            "not_digit": detector is not None and bool(likelihood < detector.threshold),
+            "model_version": model.version,
+            "request_id": request_id,
+        }
 
     def _keep(self, answer: Answer, image: Image, seconds: float) -> None:
         """Count the answer, which took `seconds`; keep it for feedback and the drift job."""
@@ -223,3 +240,13 @@ class Service:
         labels = {"model_name": self.settings.model_name, "model_version": model.version}
         labels |= {name: str(model.description.get(name, "")) for name in ("run", "sha256")}
         return State(self.ready, self.degraded, labels, model.created)
+
+
+def infer(model: Model, images: NDArray[np.uint8]) -> tuple[Floats, Floats]:
+    """Return the probabilities, (n, 10), and the likelihoods, (n,), of (n, 28, 28) images."""
+    predictor = model.predictor
+    if len(images) <= CHUNK:
+        return predictor.probabilities(images), predictor.likelihoods(images)
+    parts = [infer(model, images[start : start + CHUNK]) for start in range(0, len(images), CHUNK)]
+    probabilities, likelihoods = zip(*parts, strict=True)
+    return np.concatenate(probabilities), np.concatenate(likelihoods)

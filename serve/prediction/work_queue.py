@@ -34,10 +34,7 @@ class WorkQueue:
     async def run(self, work: Callable[[], Result], pixels: int, check: Check | None) -> Result:
         """Do the work in the thread and in this context, unless `check` raises at its turn.
 
-        `pixels`: cost of the work. An idle queue takes any work.
-
-        Raises:
-            BusyError: too much is waiting already.
+        `pixels`: cost of the work. An idle queue takes any; a full one raises BusyError.
         """
         full = self._items >= MAX_ITEMS or self._pixels + pixels > self._max_pixels
         if self._items and full:
@@ -82,11 +79,7 @@ class WorkQueues:
         pixels: int,
         check: Check | None = None,
     ) -> Result:
-        """Do the work, which holds `size` bytes and costs `pixels`, in one of the queues.
-
-        Raises:
-            BusyError: too much is waiting already.
-        """
+        """Do work of `size` bytes and a cost of `pixels` in a queue, or raise BusyError."""
         if self._waiting and self._waiting + size > MAX_WAITING_BYTES:
             raise BusyError
         self._waiting += size

@@ -44,16 +44,14 @@ class Server(uvicorn.Server):
             super().handle_exit(sig, frame)
 
 
-def main(
-    settings: Settings, listener: socket, name: str, metrics_folder: Path, parent: int
-) -> None:
+def main(settings: Settings, listener: socket, name: str, folder: Path, parent: int) -> None:
     """Answer on the socket until stopped, or until the process `parent` is gone.
 
-    `name`: the worker's name in the folder of metrics.
+    `name`: the worker's name in the `folder` of metrics.
     """
     logs.configure(settings)
-    metrics.share(metrics_folder, name)
-    app = create_app(settings, metrics_folder)
+    metrics.share(folder, name)
+    app = create_app(settings, folder)
 
     async def look_after_parent() -> None:
         if os.getppid() != parent:

@@ -18,7 +18,7 @@ from serve.imaging.errors import NoDigitError
 from serve.imaging.normalise import normalise
 from serve.imaging.placement import SIDE
 from serve.models.loaded import NoModelError
-from serve.prediction.answer import Answer
+from serve.prediction.recent_answers import Answer
 from serve.prediction.service import Service
 from serve.routes.predict import requested_model, still_there
 from serve.settings import package_version

@@ -10,13 +10,7 @@ from starlette.responses import Response
 
 from serve.http import errors, request_body
 from serve.http.direct_route import Json, post
-from serve.http.schemas import (
-    BatchPrediction,
-    BatchRequest,
-    Prediction,
-    PredictRequest,
-    reference,
-)
+from serve.http.schemas import BatchPrediction, BatchRequest, Prediction, PredictRequest, reference
 from serve.models.loaded import Model
 from serve.prediction.service import Service
 from serve.prediction.work_queue import Check
@@ -86,19 +80,14 @@ def install(app: FastAPI, service: Service) -> None:
         )
         return Json(answer, model.version)
 
-    @post(
-        app,
-        "/predict/batch",
-        {"application/json": reference(BatchRequest)},
-        BatchPrediction,
-        _CHOICE,
-    )
+    batch = {"application/json": reference(BatchRequest)}
+
+    @post(app, "/predict/batch", batch, BatchPrediction, _CHOICE)
     async def predict_batch(request: Request) -> Response:
         """Predict the digits in a batch of images; a bad image has its error in its place."""
         context = RequestContext.of(request.scope)
         model = requested_model(service, request)
         body = await request.body()
-
         check = still_there(request)
         contents = await service.parse(
             body,

@@ -6,7 +6,6 @@ import os
 import re
 from collections.abc import Iterable
 from time import perf_counter
-from typing import Any
 
 from starlette.types import Scope
 
@@ -33,8 +32,7 @@ class RequestContext:
     @staticmethod
     def of(scope: Scope) -> RequestContext:
         """Return the context of the request."""
-        context: Any = scope[_KEY]
-        assert isinstance(context, RequestContext)
+        context: RequestContext = scope[_KEY]
         return context
 
     def header(self, name: bytes) -> str:
