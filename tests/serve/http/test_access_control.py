@@ -124,20 +124,30 @@ def test_when_the_storage_fails_callers_are_let_through(settings, caplog):
     assert caplog.text.count("not enforced") == 1
 
 
-def chunks(total, size=65536):
-    for _ in range(0, total, size):
-        yield b"\x89PNG" + b"x" * (size - 4)
+ONE = 30_000 * 4 // 3 + 64 * 1024  # an image as base64, and what is around it
+LIMITS = [
+    ("/predict", ONE),
+    ("/feedback", ONE),
+    ("/predict/batch", 2 * ONE),
+    ("/v2/models/mnist-classifier/infer", 2 * 28 * 28 * 24 + 64 * 1024),
+]
 
 
-@pytest.mark.parametrize("path", ["/predict", "/predict/batch", "/feedback"])
-def test_large_bodies_are_refused_while_reading(client, path):
-    api = client(max_image_bytes=100_000, max_batch=2)
-    for declared in (True, False):
-        content = b"".join(chunks(2**20)) if declared else chunks(2**20)
-        kind = PNG if path == "/predict" else {"content-type": "application/json"}
-        refused = api.post(path, content=content, headers=kind)
-        assert refused.status_code == 413
-        assert "bytes" in refused.json()["detail"]
+@pytest.mark.parametrize(("path", "limit"), LIMITS)
+def test_bodies_above_the_limit_of_their_path_are_refused(client, path, limit):
+    api = client(max_image_bytes=30_000, max_batch=2)
+    kind = {"content-type": "application/json"}
+
+    def ask(size, content=bytes):
+        answer = api.post(path, content=content(b"x" * size), headers=kind)
+        return answer.status_code, answer.json()["detail"]
+
+    for sent in (
+        bytes,
+        lambda body: iter([body[:1000], body[1000:]]),
+    ):  # with a length, and without
+        assert ask(limit, sent)[0] == 422
+        assert ask(limit + 1, sent) == (413, f"the body has more than {limit:,} bytes")
 
 
 def read_body(declared=None, limit=1000):
