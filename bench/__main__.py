@@ -41,46 +41,38 @@ def measure(folder: Path, *command: str) -> tuple[float, float]:
     return time.monotonic() - started, usage.ru_maxrss / 1024
 
 
-def module(folder: Path, name: str, *overrides: str) -> float:
-    """Run a stage by hand; return wall seconds."""
-    return measure(folder, PYTHON, "-m", f"pipeline.{name}", *overrides)[0]
-
-
 def rows(clone: Path) -> list[tuple[str, ...]]:
     """Measure everything in a fresh clone; return the rows of the table."""
+
+    def seconds(*command: str, repeats: int = 1) -> float:
+        return min(measure(clone, *command)[0] for _ in range(repeats))
+
+    def stage(name: str, *overrides: str) -> float:
+        return seconds(PYTHON, "-m", f"pipeline.{name}", *overrides)
+
     (clone / "dvc.lock").unlink(missing_ok=True)
-    module(clone, "fetch", "data=mnist")
-    plain, _ = measure(clone, PYTHON, str(ROOT / "bench" / "plain.py"), "data/raw/mnist")
+    stage("fetch", "data=mnist")
+    plain = seconds(PYTHON, str(ROOT / "bench" / "plain.py"), "data/raw/mnist")
     recipe = float((clone / ".bench.log").read_text().split()[-1])
     cold, memory = measure(clone, "dvc", "repro")
     tuned = json.loads((clone / "reports" / "timings.json").read_bytes())["3"]["train_seconds"]
     epochs = OmegaConf.load(clone / "conf" / "run" / "3.yaml").epochs
-    status = min(measure(clone, "dvc", "status")[0] for _ in range(REPEATS))
-    idle = min(measure(clone, "dvc", "repro")[0] for _ in range(REPEATS))
-    preprocess = module(clone, "preprocess", "data=mnist")
+    status = seconds("dvc", "status", repeats=REPEATS)
+    idle = seconds("dvc", "repro", repeats=REPEATS)
+    preprocess = stage("preprocess", "data=mnist")
     settings = "run=1", "batch_size=120"
-    job, _ = measure(clone, PYTHON, "train.py", *settings)
-    work = sum(module(clone, stage, *settings) for stage in ("train", "evaluate"))
+    job = seconds(PYTHON, "train.py", *settings)
+    work = sum(stage(name, *settings) for name in ("train", "evaluate"))
+    three = f"three models in plain Keras, {plain:.0f} s", f"{cold / plain:.2f}", "1.2"
+    idling = f"`dvc status`, {status:.2f} s", f"{idle / status:.2f}", "1.5"
+    five = f"its plain recipe, 5 epochs in plain Keras, {recipe:.0f} s", f"{tuned / recipe:.2f}"
+    by_hand = f"its stages train and evaluate by hand, {work:.0f} s", f"+{job - work:.0f} s"
     return [
-        (
-            *("cold `dvc repro`, data local", f"{cold:.0f} s"),
-            *(f"three models in plain Keras, {plain:.0f} s", f"{cold / plain:.2f}", "1.2"),
-        ),
-        (
-            *("`dvc repro` with nothing to do", f"{idle:.2f} s"),
-            *(f"`dvc status`, {status:.2f} s", f"{idle / status:.2f}", "1.5"),
-        ),
+        ("cold `dvc repro`, data local", f"{cold:.0f} s", *three),
+        ("`dvc repro` with nothing to do", f"{idle:.2f} s", *idling),
         ("preprocess", f"{preprocess:.1f} s", "", "", "10 s"),
-        (
-            *(f"training of run 3, {epochs} epochs", f"{tuned:.0f} s"),
-            f"its plain recipe, 5 epochs in plain Keras, {recipe:.0f} s",
-            *(f"{tuned / recipe:.2f}", "1.0"),
-        ),
-        (
-            *("a job of a sweep, run 1", f"{job:.0f} s"),
-            f"its stages train and evaluate by hand, {work:.0f} s",
-            *(f"+{job - work:.0f} s", "+20 s"),
-        ),
+        (f"training of run 3, {epochs} epochs", f"{tuned:.0f} s", *five, "1.0"),
+        ("a job of a sweep, run 1", f"{job:.0f} s", *by_hand, "+20 s"),
         ("peak memory of any stage", f"{memory:.0f} MB", "", "", "2000 MB"),
     ]
 

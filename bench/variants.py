@@ -9,10 +9,9 @@ from __future__ import annotations
 import argparse
 import io
 from collections.abc import Callable
-from functools import partial
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFilter
+from PIL import Image, ImageFilter
 from rich.table import Table
 
 from docs.tools.recorded import show
@@ -156,39 +155,6 @@ def thicker(image: np.ndarray, by: int) -> np.ndarray:
     return np.asarray(picture)
 
 
-def skeleton(ink: np.ndarray) -> np.ndarray:
-    """Thin strokes to one pixel: Zhang and Suen, "A fast parallel algorithm", 1984."""
-    ink = ink.astype(np.uint8)
-    before = -1
-    while before != ink.sum():
-        before = ink.sum()
-        for first in (True, False):
-            p = np.pad(ink, 1)
-            north, south, west, east = p[:-2, 1:-1], p[2:, 1:-1], p[1:-1, :-2], p[1:-1, 2:]
-            ring = [north, p[:-2, 2:], east, p[2:, 2:], south, p[2:, :-2], west, p[:-2, :-2]]
-            count = sum(each.astype(int) for each in ring)
-            changes = sum(
-                (one == 0) & (other == 1)
-                for one, other in zip(ring, [*ring[1:], north], strict=True)
-            )
-            if first:
-                side = (north & east & south) | (east & south & west)
-            else:
-                side = (north & east & west) | (north & south & west)
-            ink = np.where((count >= 2) & (count <= 6) & (changes == 1) & (side == 0), 0, ink)
-    return ink > 0
-
-
-def redrawn(image: np.ndarray, chance: np.random.Generator, pen: float) -> np.ndarray:
-    """Redraw the strokes of the digit with a round pen, black on white."""
-    side, small = 280, 112
-    picture = Image.new("L", (2 * side, 2 * side), 255)
-    draw = ImageDraw.Draw(picture)
-    for y, x in (np.argwhere(skeleton(resized(image, small) > 110)) + 0.5) * 2 * side / small:
-        draw.ellipse((x - pen, y - pen, x + pen, y + pen), 0)
-    return np.asarray(picture.reduce(2))
-
-
 QUICK: dict[str, Change] = {
     "as it is": lambda image, chance: image,
     "inverted": lambda image, chance: 255 - image,
@@ -220,10 +186,6 @@ SLOW: dict[str, Change] = {
     "strokes 16 px thicker": lambda image, chance: thicker(image, 16),
     "strokes 32 px thicker": lambda image, chance: thicker(image, 32),
     "strokes 8 px thinner": lambda image, chance: thicker(image, -8),
-    **{
-        f"redrawn, pen {pen} of 280": partial(redrawn, pen=pen)
-        for pen in (2, 5, 10, 20, 30, 40, 50)
-    },
 }
 
 
