@@ -2,7 +2,6 @@ import os
 import re
 import shutil
 import signal
-import sqlite3
 import subprocess
 import sys
 import threading
@@ -10,6 +9,7 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import pytest
+from mlflow import MlflowClient
 from support.mlflow_registry import NAME, Registry
 from support.service_process import ROOT, until
 
@@ -21,28 +21,18 @@ from serve.telemetry.logs import JsonFormatter
 
 @pytest.fixture(scope="module")
 def database(tmp_path_factory):
-    """An MLflow database as one that the pipeline has made; migrating one takes seconds."""
-    folder = tmp_path_factory.mktemp("registry")
-    Registry(f"sqlite:///{folder}/mlflow.db", (folder / "artifacts").as_uri())
-    return folder / "mlflow.db"
+    """An empty database of MLflow; migrating one takes seconds."""
+    file = tmp_path_factory.mktemp("registry") / "mlflow.db"
+    MlflowClient(f"sqlite:///{file}").search_experiments()
+    return file
 
 
 @pytest.fixture
 def registry(database, tmp_path, monkeypatch):
     """A registry without versions."""
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    copy = tmp_path / "mlflow.db"
-    with sqlite3.connect(database) as old, sqlite3.connect(copy) as new:
-        old.backup(new)
-    made = Registry.__new__(Registry)
-    import mlflow
-
-    made.uri = f"sqlite:///{copy}"
-    mlflow.set_tracking_uri(made.uri)
-    mlflow.set_registry_uri(made.uri)
-    made.client = mlflow.MlflowClient()
-    made.experiment = made.client.create_experiment("other", (tmp_path / "artifacts").as_uri())
-    return made
+    copy = shutil.copy(database, tmp_path)
+    return Registry(f"sqlite:///{copy}", (tmp_path / "artifacts").as_uri())
 
 
 @pytest.fixture

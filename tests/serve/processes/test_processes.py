@@ -26,6 +26,11 @@ def memory(pid):
     return int(re.search(r"^VmRSS:\s+(\d+)", text, re.MULTILINE)[1]) / 1024
 
 
+def connect(service):
+    host, port = service.url.removeprefix("http://").split(":")
+    return socket.create_connection((host, int(port)), 60)
+
+
 def predict(api):
     return api.post("/predict", content=picture(), headers=PNG)
 
@@ -70,17 +75,6 @@ def test_metrics_are_the_sum_of_all_workers_and_outlive_one(start):
         assert "\nactive_requests 0.0" in api.get("/metrics").text
 
 
-def test_feedback_finds_the_image_whichever_worker_answers(start):
-    service = start(API_WORKERS=2)
-    service.ready()
-    for _ in range(10):
-        with service.client() as api:
-            request_id = predict(api).json()["request_id"]
-        with service.client() as api:
-            given = api.post("/feedback", json={"request_id": request_id, "label": 3})
-            assert given.status_code == 200, given.text
-
-
 def test_a_killed_worker_is_replaced_at_once_and_nobody_else_notices(start):
     service = start(API_WORKERS=2)
     service.ready()
@@ -96,10 +90,7 @@ def test_a_killed_worker_is_replaced_at_once_and_nobody_else_notices(start):
 def test_on_a_stop_readiness_goes_first_and_requests_in_flight_finish(start):
     service = start(API_WORKERS=1, DRAIN_SECONDS=3)
     service.ready()
-    host, port = service.url.removeprefix("http://").split(":")
-    body = picture()
-    idle = socket.create_connection((host, int(port)), 60)
-    slow = socket.create_connection((host, int(port)))
+    body, idle, slow = picture(), connect(service), connect(service)
     head = f"Host: x\r\nContent-Type: image/png\r\nContent-Length: {len(body)}"
     slow.sendall(f"POST /predict HTTP/1.1\r\n{head}\r\n\r\n".encode() + body[:20])
     with service.client() as api:
@@ -118,8 +109,7 @@ def test_on_a_stop_readiness_goes_first_and_requests_in_flight_finish(start):
 def test_a_request_that_never_ends_does_not_stop_the_stop(start):
     service = start(API_WORKERS=1, DRAIN_SECONDS=0, SHUTDOWN_SECONDS=1)
     service.ready()
-    host, port = service.url.removeprefix("http://").split(":")
-    with socket.create_connection((host, int(port))) as slow:
+    with connect(service) as slow:
         slow.sendall(b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Length: 99\r\n\r\n")
         time.sleep(0.2)
         assert service.stop() == 0
@@ -265,8 +255,7 @@ def test_endless_headers_are_refused_before_they_fill_the_memory(start, header):
     service.ready()
     (worker,) = service.children()
     before, sent = memory(worker), 0
-    host, port = service.url.removeprefix("http://").split(":")
-    with socket.create_connection((host, int(port)), 10) as connection:
+    with connect(service) as connection:
         connection.sendall(b"GET /health HTTP/1.1\r\nx: ")
         with contextlib.suppress(ConnectionError):
             while sent < 50e6:
