@@ -2,16 +2,10 @@
 
 import pytest
 from starlette.testclient import TestClient
-from support.bundles import picture
 from support.service_process import Process
 
 from serve.app import create_app
 from serve.settings import Settings
-
-
-@pytest.fixture(scope="session")
-def png():
-    return picture()
 
 
 @pytest.fixture

@@ -47,7 +47,8 @@ def test_only_what_is_known_is_open(client):
     api = client(api_keys="one")
     for path in OPEN:
         assert api.get(path).status_code == 200, path
-    for path in ("/v2", "/v2/models/mnist-classifier", "/nothing", "//health/live", "/predict/"):
+    closed = ["/v2", "/v2/models/mnist-classifier", "/api/window", "/api/reference"]
+    for path in (*closed, "/nothing", "//health/live", "/predict/"):
         assert api.get(path).status_code == 401, path
     assert api.post("/feedback", json={}).status_code == 401
 

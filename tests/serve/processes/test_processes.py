@@ -10,7 +10,6 @@ import threading
 import time
 from pathlib import Path
 
-import httpx2
 import pytest
 from support.bundles import PNG, picture
 from support.service_process import ROOT, until
@@ -291,23 +290,6 @@ def test_with_redis_replicas_count_together(start, redis, tmp_path):
             with service.client() as api:  # a connection of its own, to either worker
                 statuses.append(predict(api).status_code)
     assert statuses == [200] * 12 + [429] * 8
-
-
-def test_chunked_bodies_over_the_limit_are_refused(start):
-    service = start(API_WORKERS=1, MAX_IMAGE_BYTES=100_000)
-    service.ready()
-
-    def endless(total):
-        for _ in range(total // 65536):
-            yield b"x" * 65536
-
-    with service.client() as api:
-        refused = api.post("/predict", content=endless(3 << 17), headers=PNG)
-        assert refused.status_code == 413
-        with contextlib.suppress(httpx2.TransportError):  # closed while it was sending
-            refused = api.post("/predict", content=endless(1 << 40), headers=PNG)
-            assert refused.status_code == 413
-        assert predict(api).status_code == 200
 
 
 def test_many_at_once_are_all_answered(start):

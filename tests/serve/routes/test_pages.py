@@ -5,6 +5,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
+from support.bundles import picture
 
 STATIC = Path(__file__).parents[3] / "serve" / "static"
 FILES = sorted(path.name for path in STATIC.iterdir())
@@ -80,8 +81,8 @@ def test_every_control_has_a_name_and_every_id_is_there(elements):
             assert attributes.get(name) is None or attributes[name] in ids
 
 
-def test_an_answer_shows_what_the_model_saw_where_asked(client, png):
-    api = client()
+def test_an_answer_shows_what_the_model_saw_where_asked(client):
+    api, png = client(), picture()
     asked = {"content": png, "headers": {"content-type": "image/png"}}
     assert "image" not in api.post("/predict", **asked).json()
     assert "image" not in api.post("/predict?image=false", **asked).json()

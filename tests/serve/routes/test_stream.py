@@ -48,15 +48,10 @@ def test_what_is_still_being_drawn_is_answered_and_neither_counted_nor_kept(clie
         assert api.post("/feedback", json=given).status_code == 200
 
 
-def test_pages_of_other_origins_may_not_connect(client):
+@pytest.mark.parametrize("origin", ["https://friend.example", "http://testserver"])
+def test_pages_of_named_origins_may_connect(client, origin):
     api = client(cors_origins="https://friend.example")
-    for origin in ("https://friend.example", "http://testserver"):
-        with api.websocket_connect("/predict/stream", headers={"origin": origin}):
-            pass
-    with (
-        pytest.raises(WebSocketDisconnect),
-        api.websocket_connect("/predict/stream", headers={"origin": "https://evil.example"}),
-    ):
+    with api.websocket_connect("/predict/stream", headers={"origin": origin}):
         pass
 
 
@@ -77,8 +72,8 @@ def test_a_key_comes_as_header_or_first_message(client):
             assert caught.value.code == 1008
 
 
-@pytest.mark.parametrize("origin", ["http://[", "null", "nonsense"])
-def test_what_is_no_origin_may_not_connect(client, origin):
+@pytest.mark.parametrize("origin", ["https://evil.example", "http://[", "null", "nonsense"])
+def test_other_origins_may_not_connect(client, origin):
     with (
         pytest.raises(WebSocketDisconnect) as caught,
         client().websocket_connect("/predict/stream", headers={"origin": origin}),
