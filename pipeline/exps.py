@@ -13,7 +13,7 @@ from dvc.exceptions import DvcException
 from dvc.repo import Repo
 from dvc.repo.experiments.serialize import ExpRange, ExpState
 
-from pipeline.config import PARAMS, PipelineError, cli, environment, flat, paths
+from pipeline.config import PARAMS, PipelineError, cli, environment, flat, paths, short
 from pipeline.reports import tables
 from pipeline.reports.tables import Column
 
@@ -46,7 +46,7 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--all", action="store_true", help="list the experiments of all commits")
     everywhere: bool = parser.parse_args(arguments).all
     rows = [row for commit in shown(everywhere) for row in rows_of(commit)]
-    columns = columns_of(rows, datetime.now())
+    columns = columns_of(rows)
     names = ["  " * row.depth + row.name for row in rows]
     if left_out := tables.show_named(names, columns, styles(rows)):
         settings = "setting differs" if left_out == 1 else "settings differ"
@@ -89,13 +89,10 @@ def _row(found: ExpState, depth: int, state: str) -> Row:
     name = found.name or found.rev[:7]
     if found.data is None:
         return Row(name, depth, None, {}, {}, state or "unreadable")
-    metrics = _content(found.data.metrics, str(paths.METRICS))
-    settings = _content(found.data.params, str(PARAMS))
-    if state:
-        # Until it is finished, its other files are those of the commit that it started from.
-        metrics = {}
-    else:
-        settings |= _content(found.data.params, str(paths.BEST))
+    # Until it is finished, its other files are those of the commit that it started from.
+    metrics = {} if state else _content(found.data.metrics, str(paths.METRICS))
+    best = {} if state else _content(found.data.params, str(paths.BEST))
+    settings = _content(found.data.params, str(PARAMS)) | best
     plain = {key: str(value) for key, value in settings.items() if key not in _NOT_SHOWN}
     return Row(name, depth, found.data.timestamp, metrics, plain, state)
 
@@ -105,48 +102,36 @@ def _content(files: dict[str, Any], name: str) -> dict[str, Any]:
     return flat(files.get(name, {}).get("data") or {})
 
 
-def columns_of(rows: Sequence[Row], now: datetime) -> list[Column]:
+def columns_of(rows: Sequence[Row]) -> list[Column]:
     """Return the columns: metrics, settings that differ, date; a narrow table drops settings."""
-    differing = varying([row.settings for row in rows])
-    titles = short(differing, {key for row in rows for key in row.settings})
+    titles = short({key for row in rows for key in row.settings} | {"name"})
     settings = [
         Column(titles[key], [row.settings.get(key, _NONE) for row in rows], spare=place)
-        for place, key in enumerate(differing, start=1)
+        for place, key in enumerate(varying([row.settings for row in rows]), start=1)
     ]
     metrics = [
         Column(title, [_percent(row.metrics.get(key)) for row in rows])
         for title, key in _METRICS.items()
     ]
-    created = Column("created", [_date(row.created, now) for row in rows])
-    state = Column("state", [row.state for row in rows])
-    return [*metrics, *settings, created, *([state] if any(state.cells) else [])]
+    created = [f"{row.created:%d %b %H:%M}" if row.created else _NONE for row in rows]
+    states = [row.state for row in rows]
+    columns = [*metrics, *settings, Column("created", created)]
+    return [*columns, Column("state", states)] if any(states) else columns
 
 
 def varying(settings: Sequence[dict[str, str]]) -> list[str]:
-    """Return the keys whose values differ, those that differ most within a run first.
+    """Return the keys whose values differ, those with the most values first.
 
-    A value that differs only between runs follows from the run. A missing value does not count.
+    A missing value does not count.
     """
     values: dict[str, set[str]] = {}
-    of_run: dict[tuple[str, str], set[str]] = {}
-    for one in settings:
-        for key, value in one.items():
-            values.setdefault(key, set()).add(value)
-            of_run.setdefault((key, one.get("run", "")), set()).add(value)
+    for key, value in (item for one in settings for item in one.items()):
+        values.setdefault(key, set()).add(value)
 
-    def rank(key: str) -> tuple[int, int, int]:
-        first = _FIRST.index(key) if key in _FIRST else len(_FIRST)
-        tried = max(len(found) for (name, _), found in of_run.items() if name == key)
-        return first, -tried, -len(values[key])
+    def rank(key: str) -> tuple[int, int]:
+        return _FIRST.index(key) if key in _FIRST else len(_FIRST), -len(values[key])
 
     return sorted((key for key, found in values.items() if len(found) > 1), key=rank)
-
-
-def short(keys: Sequence[str], among: set[str]) -> dict[str, str]:
-    """Shorten keys to their last part, unless another key or column has the same name."""
-    endings = [key.rpartition(".")[2] for key in among | {"name"}]
-    last = {key: key.rpartition(".")[2] for key in keys}
-    return {key: key if endings.count(end) > 1 else end for key, end in last.items()}
 
 
 def styles(rows: Sequence[Row]) -> list[str]:
@@ -159,15 +144,6 @@ def styles(rows: Sequence[Row]) -> list[str]:
 
 def _percent(share: float | None) -> str:
     return _NONE if share is None else tables.hundredths(share)
-
-
-def _date(created: datetime | None, now: datetime) -> str:
-    """Format a date briefly: the time if it is today, without the year if it is this year."""
-    if created is None:
-        return _NONE
-    if created.date() == now.date():
-        return f"{created:%H:%M}"
-    return f"{created:%d %b}" if created.year == now.year else f"{created:%d %b %Y}"
 
 
 if __name__ == "__main__":

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +64,13 @@ def flat(nested: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
         else:
             plain[prefix + key] = value
     return plain
+
+
+def short(keys: Iterable[str]) -> dict[str, str]:
+    """Return the last part of each dotted key; the key itself where several end alike."""
+    last = {key: key.rpartition(".")[2] for key in keys}
+    endings = Counter(last.values())
+    return {key: key if endings[end] > 1 else end for key, end in last.items()}
 
 
 def arguments(typed: list[str], picks: DictConfig) -> list[str]:

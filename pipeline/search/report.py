@@ -7,6 +7,7 @@ from pathlib import Path
 import pandas as pd
 from optuna.trial import FrozenTrial
 
+from pipeline.config import short
 from pipeline.reports import tables, theme
 from pipeline.reports.tables import Column
 from pipeline.search import plots
@@ -22,9 +23,8 @@ def show(plan: Plan, ranked: list[FrozenTrial]) -> None:
     best = ranked[:_SHOWN]
     settings = [plan.settings(trial.params) for trial in best]
     columns = [Column(plan.search.metric.value, [f"{trial.value:.4f}" for trial in best])]
-    for key in plan.space:
-        title = key.rpartition(".")[2].replace("_", "\n")
-        columns.append(Column(title, [str(each[key]) for each in settings]))
+    for key, title in short(plan.space).items():
+        columns.append(Column(title.replace("_", "\n"), [str(each[key]) for each in settings]))
     print(f"\n{len(best)} best of {len(ranked)} completed trials")
     styles = ["bold green", *[""] * (len(best) - 1)]
     # On a narrow terminal the lines wrap, so that every number is shown.

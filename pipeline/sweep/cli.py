@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import shutil
 import signal
 import sys
 import time
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import hydra
+import joblib
 from hydra.core.hydra_config import HydraConfig
 from mlflow import MlflowClient
 from omegaconf import DictConfig, OmegaConf
@@ -61,7 +64,7 @@ def _run(found: list[Job], arguments: list[str], typed: list[str], *, swept: boo
     with mlflow_record.lock(folder):
         words = [argument for argument in arguments if argument not in _SWEEP_FLAGS]
         parent = mlflow_record.open_parent(client, found, words, folder) if swept else None
-        write_json(folder / _PLAN, {"parent": parent, "jobs": overrides.plans(found)})
+        write_json(folder / _PLAN, {"parent": parent, "jobs": [asdict(one) for one in found]})
         interrupted = _launch(found, folder, typed)
         for one, state in progress.outcomes(found, folder):
             if state and state.state == "running":
@@ -129,25 +132,19 @@ def _launcher_settings(typed: list[str], found: list[Job]) -> list[str]:
     """Tell each launcher how many threads a job takes; typed settings win."""
     threads = max(one.threads for one in found)
     launcher = next((a.partition("=")[2] for a in typed if a.startswith("hydra/launcher=")), "")
+    submitit: dict[str, object] = {"hydra.launcher.cpus_per_task": threads}
     known: dict[str, dict[str, object]] = {
-        "joblib": {"n_jobs": max(1, _cores() // threads)},
+        "joblib": {"hydra.launcher.n_jobs": max(1, joblib.cpu_count() // threads)},
         # The plugin's own object_store_memory is refused by a cluster that already runs.
-        "ray": {"+ray.remote.num_cpus": threads, "+ray.init.object_store_memory": "null"},
-        "submitit_local": {"cpus_per_task": threads},
-        "submitit_slurm": {"cpus_per_task": threads},
+        "ray": {
+            "+hydra.launcher.ray.remote.num_cpus": threads,
+            "+hydra.launcher.ray.init.object_store_memory": "null",
+        },
+        "submitit_local": submitit,
+        "submitit_slurm": submitit,
     }
-    keys = {argument.partition("=")[0].lstrip("+") for argument in typed}
-    return [
-        f"{'+' if key.startswith('+') else ''}hydra.launcher.{key.lstrip('+')}={value}"
-        for key, value in known.get(launcher, {}).items()
-        if f"hydra.launcher.{key.lstrip('+')}" not in keys
-    ]
-
-
-def _cores() -> int:
-    """Return the number of cores that this process may use, or of the machine's on macOS."""
-    allowed = getattr(os, "sched_getaffinity", None)
-    return len(allowed(0)) if allowed else os.cpu_count() or 1
+    keys = {argument.partition("=")[0] for argument in typed}
+    return [f"{key}={value}" for key, value in known.get(launcher, {}).items() if key not in keys]
 
 
 def _hydra(arguments: list[str], conf: Path = CONF) -> None:
@@ -163,8 +160,8 @@ def _job(_: DictConfig) -> None:
     settings = HydraConfig.get()
     folder = Path(settings.runtime.output_dir)
     os.chdir(settings.runtime.cwd)  # the repository, at the same path on every machine
-    plan: dict[str, Any] = OmegaConf.to_container(OmegaConf.load(folder / _PLAN))  # type: ignore[assignment]
-    planned = [overrides.job_of(one) for one in plan["jobs"]]
+    plan: dict[str, Any] = json.loads((folder / _PLAN).read_bytes())
+    planned = [Job(**one) for one in plan["jobs"]]
     # A single job's overrides are as typed, for example `1e-3`, so they cannot be compared.
     mine = set(settings.overrides.task)
     one = planned[0] if len(planned) == 1 else next(j for j in planned if set(j.overrides) == mine)

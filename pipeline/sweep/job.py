@@ -122,22 +122,9 @@ def _outcome(job: Job, folder: Path, parent: str | None) -> State:
 
 
 def existing(job: Job) -> Experiment | None:
-    """Return the experiment with the job's settings and code; its name may mention other keys.
-
-    Raises:
-        PipelineError: an experiment has the job's digest but other settings.
-    """
+    """Return the experiment with the job's settings and code; its name may mention other keys."""
     same = re.compile(rf"run{job.run}-(.+-)?{job.digest}")
-    found = next((e for e in dvc_experiments.of_head() if same.fullmatch(e.name)), None)
-    if found:
-        saved = dvc_experiments.settings(found, job.run)
-        for key, value in job.settings.items():
-            if key in saved and saved[key] != value:
-                raise PipelineError(
-                    f"{found.name} has {key}={saved[key]}, not {value}: "
-                    f"remove it with dvc exp remove {found.name}"
-                )
-    return found
+    return next((e for e in dvc_experiments.of_head() if same.fullmatch(e.name)), None)
 
 
 @contextmanager

@@ -6,7 +6,7 @@ import hashlib
 import itertools
 import json
 import re
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 from hydra import compose, initialize_config_dir
@@ -17,7 +17,7 @@ from omegaconf import OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from pipeline import config
-from pipeline.config import Config, PipelineError, flat
+from pipeline.config import Config, PipelineError, flat, short
 from pipeline.config.suggestions import did_you_mean
 from pipeline.storage import dvc_experiments, git
 
@@ -33,25 +33,24 @@ class Job:
     """One experiment of a sweep.
 
     `overrides` are Hydra's arguments for it, and `typed` the settings among them. `changed` are
-    the typed keys whose value differs from `conf/` or `params.yaml`. `settings` are all of its
-    settings, by the keys that users type. `digest` identifies all settings and the code.
+    the typed keys whose value differs from `conf/` or `params.yaml`. `digest` identifies all
+    settings and the code.
     """
 
-    overrides: tuple[str, ...]
+    overrides: list[str]
     run: int
     run_name: str
     data: str
     threads: int
     typed: dict[str, Any]
-    changed: tuple[str, ...]
-    settings: dict[str, Any]
+    changed: list[str]
     digest: str
 
     @property
     def name(self) -> str:
         """Name that Git accepts: `run3-epochs=3-learning_rate=0.001-1a2b3c4d5e6f`."""
         parts = [f"run{self.run}"]
-        for key, value in _short(self.typed).items():
+        for key, value in self._shown().items():
             part = re.sub(r"[^\w.=+-]+|\.\.+", "_", f"{key}={value}").strip(".")
             if len("-".join((*parts, part, self.digest))) <= _MAX_NAME:
                 parts.append(part)
@@ -60,7 +59,10 @@ class Job:
     @property
     def label(self) -> str:
         """The typed settings without the run, for display."""
-        return " ".join(f"{key}={value}" for key, value in _short(self.typed).items())
+        return " ".join(f"{key}={value}" for key, value in self._shown().items())
+
+    def _shown(self) -> dict[str, Any]:
+        return {name: self.typed[key] for key, name in short(self.typed).items()}
 
     def arguments(self) -> list[str]:
         """Return the arguments of `dvc exp run` that write the settings into the copy's files."""
@@ -88,7 +90,7 @@ def jobs(typed: list[str]) -> list[Job]:
         # Like Hydra's sweeper: the last of equal keys counts, and the first key varies slowest.
         varied = {o.key_or_group: _values(o) for o in parsed if not o.is_hydra_override()}
         code = _code()
-        found = [_job(overrides, code) for overrides in itertools.product(*varied.values())]
+        found = [_job(list(overrides), code) for overrides in itertools.product(*varied.values())]
     except (HydraException, OmegaConfBaseException, ValueError) as error:
         raise PipelineError(_readable(error)) from None
     names = [job.name for job in found]
@@ -115,13 +117,13 @@ def _values(override: Override) -> list[str]:
     return values
 
 
-def _job(overrides: tuple[str, ...], code: str) -> Job:
+def _job(overrides: list[str], code: str) -> Job:
     values = dict(override.split("=", 1) for override in overrides)
     before, _ = _composed([choice for choice in overrides if choice.split("=", 1)[0] in _CHOICES])
     for key in values:
         if key != "run" and key not in before:
             raise PipelineError(f"no run has the setting {key}{did_you_mean(key, before)}")
-    settings, config_ = _composed(list(overrides))
+    settings, config_ = _composed(overrides)
     before["data"] = OmegaConf.load(config.PARAMS).data
     typed = {key: settings[key] for key in values if key != "run"}
     content = json.dumps([settings, config_.run, code], sort_keys=True).encode()
@@ -132,8 +134,7 @@ def _job(overrides: tuple[str, ...], code: str) -> Job:
         data=settings["data"],
         threads=config_.threads,
         typed=typed,
-        changed=tuple(key for key, value in typed.items() if value != before[key]),
-        settings=settings,
+        changed=[key for key, value in typed.items() if value != before[key]],
         digest=hashlib.sha256(content).hexdigest()[:_DIGEST],
     )
 
@@ -163,15 +164,6 @@ def _code() -> str:
     return head + git.git("diff", "HEAD", "--", *dvc_experiments.deciding_files())
 
 
-def _short(settings: dict[str, Any]) -> dict[str, Any]:
-    """Shorten keys to their last part where that is unambiguous."""
-    last = [key.rpartition(".")[2] for key in settings]
-    return {
-        name if last.count(name) == 1 else key: value
-        for name, (key, value) in zip(last, settings.items(), strict=True)
-    }
-
-
 def _written(value: object) -> str:
     """Write a value in Hydra's grammar, which DVC reads too."""
     if isinstance(value, str):
@@ -183,14 +175,3 @@ def _readable(error: Exception) -> str:
     """Return Hydra's message in one line, without its internals."""
     message = f"{error}: {error.__cause__}" if error.__cause__ else str(error)
     return " ".join(re.split(r"\n\s*(?:Config search path|full_key|See http)", message)[0].split())
-
-
-def plans(found: list[Job]) -> list[dict[str, Any]]:
-    """Return the jobs as JSON can hold them."""
-    return [asdict(job) for job in found]
-
-
-def job_of(plan: dict[str, Any]) -> Job:
-    """Return the job that `plans` wrote."""
-    lists = {key: tuple(plan[key]) for key in ("overrides", "changed")}
-    return Job(**(plan | lists))

@@ -215,7 +215,7 @@ RAY_MEMORY = {"+hydra.launcher.ray.init.object_store_memory": "null"}
     ],
 )
 def test_a_launcher_learns_how_many_threads_a_job_takes(monkeypatch, typed, threads, settings):
-    monkeypatch.setattr(cli, "_cores", lambda: 8)
+    monkeypatch.setattr(cli.joblib, "cpu_count", lambda: 8)
     found = [SimpleNamespace(threads=each) for each in threads]
     added = cli._launcher_settings(typed.split(), found)
     assert dict(argument.split("=") for argument in added) == settings

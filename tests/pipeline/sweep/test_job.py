@@ -7,7 +7,6 @@ import subprocess
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -135,16 +134,6 @@ def test_the_same_settings_are_not_made_twice(made):
         assert sweep_job.existing(made.job) is None, "it is of an older commit"
     finally:
         made.repository.git("reset", "-q", "--soft", head)
-
-
-def test_an_experiment_with_the_digest_but_other_settings_is_refused(made):
-    other = replace(made.job, settings=made.job.settings | {"seed": 8})
-    with pytest.raises(PipelineError, match="seed=7"):
-        sweep_job.existing(other)
-    folder = folder_for_logs(made.repository, "refused")
-    sweep_job.run(other, folder, None)
-    assert sweep_job.read(folder, other).state == "failed"
-    assert not sweep_job.log_of(folder, other).exists()
 
 
 def test_its_outputs_are_given_to_track_with_its_place_in_mlflow(made):

@@ -1,6 +1,6 @@
 import json
 import re
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import pytest
 from dvc.utils.hydra import apply_overrides
@@ -13,6 +13,7 @@ from support.sweep_repo import conf, jobs
 from pipeline import config
 from pipeline.config import PipelineError
 from pipeline.sweep import overrides
+from pipeline.sweep.overrides import Job
 
 RUN_2 = "conf/run/2.yaml"
 
@@ -187,7 +188,7 @@ def test_keys_are_neither_added_nor_deleted(typed):
     "value", ["plain", "two words", "it's", 'a "b"', "back\\slash", "a,b=c", "[1]", "1e-3", "null"]
 )
 def test_dvc_reads_strings_back_as_they_were(repository, value):
-    job = replace(one(), typed={"name": value}, changed=("name",))
+    job = replace(one(), typed={"name": value}, changed=["name"])
     file, _, override = job.arguments()[-1].partition(":")
     assert OverridesParser.create().parse_override(override).value() == value
     apply_overrides(repository.folder / file, [override])
@@ -206,8 +207,7 @@ def test_dvc_writes_numbers_as_they_were_meant(repository):
 
 def test_a_plan_survives_json():
     found = jobs("run=1,3", "optimizer.learning_rate=1e-3,2.1e-3", "data=digits")
-    plan = json.loads(json.dumps(overrides.plans(found)))
-    assert [overrides.job_of(one) for one in plan] == found
+    assert [Job(**json.loads(json.dumps(asdict(job)))) for job in found] == found
 
 
 @pytest.mark.parametrize(
@@ -224,5 +224,5 @@ def test_jobs_come_in_hydras_order(typed):
     parsed = OverridesParser.create().parse_overrides(arguments)
     own = [override for override in parsed if not override.is_hydra_override()]
     (batch,) = BasicSweeper.split_arguments(own, None)
-    assert [list(job.overrides) for job in overrides.jobs(arguments)] == batch
+    assert [job.overrides for job in overrides.jobs(arguments)] == batch
     assert len(batch) > 1
