@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import argparse
-import difflib
 from pathlib import Path
 from typing import Any
 
@@ -32,16 +31,15 @@ def main(arguments: list[str]) -> None:
     file = Path(f"conf/run/{run}.yaml")
     adopted = dvc_experiments.read(experiment, file)
     place = environment.root() / file
-    present = place.read_bytes() if place.exists() else b""
     for line in (*different_picks(experiment), *different_files(experiment)):
         print(line)
-    if adopted == present:
+    if place.exists() and place.read_bytes() == adopted:
         print(f"{file} has these settings already.")
         return
     _require_committed(file)
     with replacing(place) as temporary:
         temporary.write_bytes(adopted)
-    print(diff(file, present.decode(), adopted.decode()))
+    print(git.git("diff", "HEAD", experiment.commit, "--", str(file)))
     print(f"Next:\n  dvc repro   builds run {run} with these settings; cached models are reused")
 
 
@@ -69,14 +67,6 @@ def _require_committed(file: Path) -> None:
             f"{file} has uncommitted changes that would be lost: git commit {file}, "
             f"or git restore {file}"
         )
-
-
-def diff(file: Path, before: str, after: str) -> str:
-    """Return the change as `diff -u` shows it."""
-    lines = difflib.unified_diff(
-        before.splitlines(), after.splitlines(), f"a/{file}", f"b/{file}", lineterm=""
-    )
-    return "\n".join(lines)
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ from mlflow.entities.model_registry import ModelVersion
 from pipeline.config import PipelineError, cli, environment, paths
 from pipeline.data import as_served, dataset
 from pipeline.data.dataset import Split
-from pipeline.registry import gates, mlflow_runs, promotion, rollback, versions
+from pipeline.registry import gates, mlflow_runs, rollback, versions
 from pipeline.registry.versions import CHAMPION, PREVIOUS
 from pipeline.reports import tables
 from pipeline.storage import git
@@ -125,7 +125,7 @@ def _decide(client: MlflowClient, rules: gates.Rules, version: ModelVersion, *, 
     title = f"{version.name} version {version.version}"
     present = versions.aliased(client, version.name, CHAMPION)
     if present and present.version == version.version:
-        promotion.finish(client, version)
+        versions.finish(client, version)
         return f"{title} is the champion already."
     if (date := rollback.rolled_back_at(version)) and not again:
         return (
@@ -143,12 +143,12 @@ def _decide(client: MlflowClient, rules: gates.Rules, version: ModelVersion, *, 
         reasons["feedback"] = on_feedback
         findings += f"\n      {on_feedback}"
     if failed:
-        promotion.challenge(client, version, reasons)
+        versions.challenge(client, version, reasons)
         stays = (
             f"version {present.version} stays the champion" if present else "there is no champion"
         )
         return f"{title} is registered as challenger; {stays}.{findings}"
-    promotion.promote(client, version, reasons)
+    versions.promote(client, version, reasons)
     replaced = f", in place of version {present.version}" if present else ""
     return f"{title} is the champion{replaced}.{findings}"
 

@@ -74,7 +74,7 @@ def _read(run: int, data: str, root: Path) -> Result:
     remedy = train
     try:
         model = json.loads((root / paths.model(run) / "model.json").read_bytes())
-        curves = _curves(root / paths.curves(run) / "plots" / "metrics")
+        curves = read_curves(root / paths.curves(run))
         remedy = evaluate
         metrics = json.loads((folder / "metrics.json").read_bytes())
         with np.load(folder / "predictions.npz", allow_pickle=False) as arrays:
@@ -91,11 +91,11 @@ def _read(run: int, data: str, root: Path) -> Result:
     return Result(metrics, model, curves, probabilities, labels, mistakes, plots)
 
 
-def _curves(folder: Path) -> Curves:
-    """Return the columns of DVCLive's files, one file per metric."""
+def read_curves(folder: Path) -> Curves:
+    """Return the columns of DVCLive's files in a run's `paths.curves`, one file per metric."""
     curves: Curves = {}
     for metric in CURVE_METRICS:
-        with (folder / f"{metric}.tsv").open(newline="") as file:
+        with (folder / "plots" / "metrics" / f"{metric}.tsv").open(newline="") as file:
             rows = list(csv.DictReader(file, delimiter="\t"))
         curves["step"] = [int(row["step"]) for row in rows]
         curves[metric] = [float(row[metric]) for row in rows]

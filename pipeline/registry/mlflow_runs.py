@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import json
 import logging
@@ -20,6 +19,7 @@ from mlflow.entities import Metric, Run
 from omegaconf import OmegaConf
 
 from pipeline.config import PipelineError, environment, flat, paths
+from pipeline.evaluation import results
 from pipeline.storage.files import sha256
 from pipeline.training import determinism
 
@@ -72,7 +72,8 @@ def digest(run: int) -> str:
     if _json(model)["sha256"] != _json(evaluation)["sha256"]:
         remedy = f"python -m pipeline.evaluate run={run}"
         raise PipelineError(f"run {run} was trained again after its evaluation: {remedy}")
-    content = b"".join(sha256(path).encode() for path in (model, evaluation, *_curves(run)))
+    curves = sorted((paths.curves(run) / "plots" / "metrics").glob("*.tsv"))
+    content = b"".join(sha256(path).encode() for path in (model, evaluation, *curves))
     return hashlib.sha256(content).hexdigest()
 
 
@@ -85,25 +86,21 @@ def ensure_tracked(
     is logged again under it. `label` is appended to the name.
     """
     description = _json(paths.model(run) / "model.json")
+    mark_half_filled(client)
     with lock():
         place = experiment(client, description["data"]["name"])
-        for found in tracked(client, place, digest(run), parent):
-            if found.info.status == "FINISHED" and COMPLETE in found.data.tags:
-                return found
-            if found.info.status == "RUNNING" and environment.artifact_location():
-                # Only this machine writes to the store, and a process that fills a run holds the
-                # lock that we hold now: it was killed.
-                client.set_terminated(found.info.run_id, "FAILED")
-        return _fill(client, place, run, description, parent, label)
+        found = tracked(client, place, digest(run), parent)
+        return found or _fill(client, place, run, description, parent, label)
 
 
 def tracked(
     client: MlflowClient, place: str, identity: str, parent: str | None = None
-) -> list[Run]:
-    """Return the runs of that digest, under `parent` if it is given; finished or not."""
+) -> Run | None:
+    """Return the whole run of that digest, under `parent` if it is given."""
     under = f" AND tags.`{PARENT}` = '{parent}'" if parent else ""
-    found: list[Run] = client.search_runs([place], f"tags.`{DIGEST}` = '{identity}'{under}")
-    return found
+    runs = client.search_runs([place], f"tags.`{DIGEST}` = '{identity}'{under}")
+    whole = (run for run in runs if run.info.status == "FINISHED" and COMPLETE in run.data.tags)
+    return next(whole, None)
 
 
 def run_name(run: int, name: str, label: str) -> str:
@@ -203,21 +200,17 @@ def _lock_entry(stage: str) -> str:
 
 def _metrics(run: int) -> Iterator[Metric]:
     """Yield DVCLive's metrics per epoch, then those of `evaluate`, also by digit."""
-    now, epoch = int(time.time() * 1000), 0
-    for curve in _curves(run):
-        with curve.open(newline="") as file:
-            for row in csv.DictReader(file, delimiter="\t"):
-                epoch = int(row["step"])
-                yield Metric(curve.stem, float(row[curve.stem]), now, epoch)
+    now, curves = int(time.time() * 1000), results.read_curves(paths.curves(run))
+    steps = list(map(int, curves.pop("step")))
+    for name, values in curves.items():
+        for step, value in zip(steps, values, strict=True):
+            yield Metric(name, value, now, step)
+    # One step later: MLflow shows the last value of a name as its result.
+    final = max(steps) + 1
     evaluated = _json(paths.evaluation(run) / "metrics.json")
     for name, value in evaluated.items():
-        # One step later: MLflow shows the last value of a name as its result.
         if isinstance(value, int | float) and name != "run":
-            yield Metric(name, value, now, epoch + 1)
+            yield Metric(name, value, now, final)
     for name in ("recall", "precision"):
         for digit, value in enumerate(evaluated[name]):
-            yield Metric(f"{name}_{digit}", value, now, epoch + 1)
-
-
-def _curves(run: int) -> list[Path]:
-    return sorted((paths.curves(run) / "plots" / "metrics").glob("*.tsv"))
+            yield Metric(f"{name}_{digit}", value, now, final)

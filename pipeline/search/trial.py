@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import shutil
 import signal
@@ -14,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.config import CONF, PARAMS, PipelineError, environment, paths
-from pipeline.evaluation.results import CURVE_METRICS
+from pipeline.evaluation import results
 from pipeline.jobs import processes
 from pipeline.search.plan import Plan
 
@@ -67,19 +65,15 @@ class Training:
         with self._log.open("ab", buffering=0) as log:
             for line in self._process.stdout:
                 log.write(line)
-                ended = list(zip(*map(self._curve, CURVE_METRICS), strict=False))
-                for epoch, values in enumerate(ended[known:], known + 1):
-                    yield epoch, dict(zip(CURVE_METRICS, values, strict=True))
-                known = len(ended)
+                try:
+                    curves = results.read_curves(self._folder / paths.curves(self._run))
+                except FileNotFoundError:  # no epoch has ended
+                    continue
+                ended = min(map(len, curves.values()))
+                for epoch in range(known, ended):
+                    yield epoch + 1, {name: curves[name][epoch] for name in results.CURVE_METRICS}
+                known = ended
         self._process.wait()
-
-    def _curve(self, name: str) -> list[float]:
-        path = self._folder / paths.curves(self._run) / "plots" / "metrics" / f"{name}.tsv"
-        if not path.exists():
-            return []
-        whole_lines = path.read_text().rpartition("\n")[0]
-        rows = csv.DictReader(io.StringIO(whole_lines), delimiter="\t")
-        return [float(row[name]) for row in rows]
 
     def metrics(self) -> dict[str, float]:
         """Return the finished training's metrics on the validation split.

@@ -8,7 +8,6 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 from mlflow import MlflowClient
-from mlflow.entities import Run
 
 from pipeline.jobs import parent_run
 from pipeline.registry import mlflow_runs
@@ -68,7 +67,7 @@ def complete(client: MlflowClient, job: Job, state: State, parent: str | None, l
         place = mlflow_runs.experiment(client, job.data)
         experiment = dvc_experiments.find(state.experiment)
         digest = jobs.digests(experiment)[str(job.run)]
-        if not any(map(_whole, mlflow_runs.tracked(client, place, digest, parent))):
+        if not mlflow_runs.tracked(client, place, digest, parent):
             jobs.track(job, experiment, parent)
         return
     name = mlflow_runs.run_name(job.run, job.run_name, job.label)
@@ -77,10 +76,6 @@ def complete(client: MlflowClient, job: Job, state: State, parent: str | None, l
         client, job.data, parent, name, {"run": job.run, **job.typed}, tags
     )
     parent_run.end(client, run, "FAILED" if state.state == "failed" else "KILLED")
-
-
-def _whole(run: Run) -> bool:
-    return run.info.status == "FINISHED" and mlflow_runs.COMPLETE in run.data.tags
 
 
 def close_parent(

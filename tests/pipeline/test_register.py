@@ -1,6 +1,5 @@
 import dataclasses
 import json
-import shutil
 
 import pytest
 
@@ -8,7 +7,7 @@ from pipeline import compare, register
 from pipeline.config import PipelineError, paths
 from pipeline.data import dataset
 from pipeline.data.dataset import Splits
-from pipeline.registry import gates, mlflow_runs, promotion, versions
+from pipeline.registry import gates, mlflow_runs, versions
 from pipeline.storage import files
 from serve.models.predictor import Predictor
 
@@ -104,11 +103,6 @@ def test_what_users_held_against_either_model_is_said_and_is_no_gate(
     assert version(2).tags["feedback"] == told
 
 
-def test_without_feedback_nothing_is_said_of_it(easy, caplog):
-    assert "held-out" not in said(caplog)
-    assert "feedback" not in version(1).tags
-
-
 def test_what_is_registered_is_the_bundle_and_it_serves(easy, caplog):
     said(caplog)
     client = mlflow_runs.connect()
@@ -121,22 +115,6 @@ def test_what_is_registered_is_the_bundle_and_it_serves(easy, caplog):
         "champion/reference.npz",
         "champion/likelihood.tflite",
     }
-
-
-def test_another_likelihood_is_another_version_of_the_same_model(easy, caplog):
-    said(caplog)
-    path = paths.CHAMPION / "model.json"
-    described = json.loads(path.read_text())
-    described["likelihood"]["threshold"] += 0.01
-    path.write_text(json.dumps(described))
-    assert "version 2 is the champion, in place of version 1." in said(caplog)
-    one, two = version(1).tags, version(2).tags
-    assert one[versions.BUNDLE] == two[versions.BUNDLE]
-    assert one[versions.LIKELIHOOD] != two[versions.LIKELIHOOD]
-    assert "version 2 is the champion already" in said(caplog)
-    assert [line["version"] for line in history()] == [1, 2]
-    said(caplog, "--rollback")
-    assert "version 2 was rolled back on 20" in said(caplog)
 
 
 def test_a_model_that_fails_a_gate_is_the_challenger_and_why_is_said(hard, caplog):
@@ -188,43 +166,12 @@ def test_rollback_goes_back_and_stays_back(easy, configured, caplog):
     ]
 
 
-def test_rollback_never_goes_to_what_was_rolled_back(easy, configured, caplog):
-    choose(configured, 1)
-    said(caplog)
-    choose(configured, 1, 3)
-    said(caplog)
-    said(caplog, "--rollback")
-    with pytest.raises(PipelineError, match="has no earlier champion to go back to"):
-        register.main(["--rollback"])
-    assert aliases() == {"champion": 1}
-
-
-def test_a_new_registry_does_not_forget_a_rollback(easy, configured, caplog, monkeypatch, tmp_path):
-    choose(configured, 1)
-    said(caplog)
-    choose(configured, 1, 3)
-    said(caplog)
-    said(caplog, "--rollback")
-    (tmp_path / "new").mkdir()
-    monkeypatch.setenv("DVC_ROOT", str(tmp_path / "new"))
-    monkeypatch.delenv("MLFLOW_TRACKING_URI")  # which MLflow has set
-    assert "version 1 was rolled back on 20" in said(caplog)
-    assert aliases() == {}
-
-
 def test_a_promotion_that_was_cut_off_is_finished(easy, caplog, monkeypatch):
     with monkeypatch.context() as patch:
-        patch.setattr(promotion, "finish", lambda *_: None)
+        patch.setattr(versions, "finish", lambda *_: None)
         said(caplog)
     assert not paths.PROMOTIONS.exists()
     said(caplog)
-    assert [line["action"] for line in history()] == ["promote"]
-
-
-def test_a_torn_line_of_the_history_is_left_out(easy, caplog):
-    paths.PROMOTIONS.write_text('{"action": "promo')
-    said(caplog)
-    assert aliases() == {"champion": 1}
     assert [line["action"] for line in history()] == ["promote"]
 
 
@@ -243,13 +190,6 @@ def test_a_run_trained_anew_by_hand_is_not_taken_for_the_champion(easy):
     assert aliases() == {}
 
 
-def test_there_is_nothing_to_roll_back_to_at_first(easy, caplog):
-    assert "--rollback" not in said(caplog)
-    with pytest.raises(PipelineError, match="has no earlier champion to go back to"):
-        register.main(["--rollback"])
-    assert aliases() == {"champion": 1}
-
-
 def test_a_new_registry_is_filled_again_and_the_history_stays(
     easy, built, caplog, monkeypatch, tmp_path
 ):
@@ -263,15 +203,6 @@ def test_a_new_registry_is_filled_again_and_the_history_stays(
     names = {run.info.run_name for run in mlflow_runs.connect().search_runs(["1"])}
     assert names == {"run-1-baseline", "run-3-optimized"}
     assert paths.PROMOTIONS.read_bytes() == before
-
-
-def test_lost_files_of_a_version_are_put_back(easy, built, caplog):
-    said(caplog)
-    shutil.rmtree(built / "mlartifacts")
-    assert not versions.readable(version(1))
-    said(caplog)
-    assert versions.readable(version(1))
-    assert aliases() == {"champion": 1}
 
 
 def test_a_spoilt_champion_does_not_stand_in_the_way(easy, built, configured, caplog):

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 
 from pipeline.config import paths
-from pipeline.registry import mlflow_runs, promotion, rollback, versions
+from pipeline.registry import mlflow_runs, rollback, versions
 from serve.models.predictor import BundleError
 
 MODEL = "a-classifier"
@@ -74,11 +74,11 @@ def aliases(client):
 
 def promoted(client, *registered):
     for version in registered:
-        promotion.promote(client, fresh(client, version), {"decision": "champion"})
+        versions.promote(client, fresh(client, version), {"decision": "champion"})
 
 
 def actions():
-    return [(entry["action"], entry["version"]) for entry in promotion.history()]
+    return [(entry["action"], entry["version"]) for entry in versions.history()]
 
 
 def test_a_bundle_is_registered_once_and_found_again(client, register):
@@ -122,19 +122,19 @@ def test_a_promotion_moves_both_aliases_and_is_remembered(client, register):
     tags = fresh(client, two).tags
     assert tags["decision"] == "champion"
     assert tags[versions.PROMOTED] > fresh(client, one).tags[versions.PROMOTED]
-    first, second = promotion.history()
+    first, second = versions.history()
     assert (first["action"], first["version"], first["replaced"]) == ("promote", 1, None)
     assert (second["bundle"], second["replaced"]) == (
         versions.identity(two),
         versions.identity(one),
     )
-    promotion.finish(client, fresh(client, two))
-    assert len(promotion.history()) == 2
+    versions.finish(client, fresh(client, two))
+    assert len(versions.history()) == 2
 
 
 def test_a_challenger_that_is_promoted_is_no_longer_one(client, register):
     one, two = register(1.0), register(2.0)
-    promotion.challenge(client, two, {"decision": "challenger: slow"})
+    versions.challenge(client, two, {"decision": "challenger: slow"})
     promoted(client, one)
     assert aliases(client) == {"champion": 1, "challenger": 2}
     assert fresh(client, two).tags["decision"] == "challenger: slow"
@@ -177,13 +177,13 @@ def test_a_rollback_is_remembered_until_the_next_promotion(client, register):
     promoted(client, one, two)
     assert rollback.rolled_back_at(fresh(client, one)) is None, "replaced, not rolled back"
     rollback.roll_back(client, MODEL)
-    at = promotion.history()[-1]["at"]
+    at = versions.history()[-1]["at"]
     assert rollback.rolled_back_at(fresh(client, two)) == at
     promoted(client, two)
     assert versions.ROLLED_BACK not in fresh(client, two).tags
     assert rollback.rolled_back_at(fresh(client, two)) is None
     rollback.roll_back(client, MODEL)
-    at = promotion.history()[-1]["at"]
+    at = versions.history()[-1]["at"]
     client.delete_model_version_tag(MODEL, two.version, versions.ROLLED_BACK)
     assert rollback.rolled_back_at(fresh(client, two)) == at, "by the history alone"
     client.set_model_version_tag(MODEL, two.version, versions.ROLLED_BACK, "some time")
