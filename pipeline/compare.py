@@ -109,11 +109,7 @@ def write_curves(path: Path, runs: dict[int, Result]) -> None:
 
 
 def copy(source: Path, target: Path, command: str) -> None:
-    """Copy a file.
-
-    Raises:
-        PipelineError: it is missing; `command` makes it.
-    """
+    """Copy a file; if it is missing, a PipelineError names the `command` that makes it."""
     if not source.exists():
         raise PipelineError(f"{source} is missing: {command}")
     with replacing(target) as temporary:

@@ -68,11 +68,7 @@ def named(names: Sequence[str]) -> list[Experiment]:
 
 
 def of_head() -> list[Experiment]:
-    """Return all experiments of the commit that is checked out.
-
-    Raises:
-        PipelineError: there is none.
-    """
+    """Return all experiments of the commit that is checked out; PipelineError if there is none."""
     if found := dvc_experiments.of_head():
         return _best(found)
     raise PipelineError(

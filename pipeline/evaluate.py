@@ -59,11 +59,7 @@ def main(cfg: Config) -> None:
 
 
 def opened(bundle: Path, cfg: Config) -> Predictor:
-    """Return the model of `bundle`, trained on the data of `cfg`.
-
-    Raises:
-        PipelineError: there is no usable model, or it was trained on other data.
-    """
+    """Return the model of `bundle`; PipelineError unless it is usable and of the data of `cfg`."""
     remedy = f"python -m pipeline.train run={cfg.run} data={cfg.data.name}"
     try:
         predictor = Predictor(bundle)

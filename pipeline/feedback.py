@@ -9,13 +9,12 @@ from __future__ import annotations
 
 import argparse
 import logging
-import re
-import subprocess
 from pathlib import Path
 
-from pipeline.config import PipelineError, cli, environment, paths
+from pipeline.config import cli, environment, paths
 from pipeline.data.dataset import digit_counts
-from pipeline.storage.files import replacing, sha256
+from pipeline.jobs import processes
+from pipeline.storage.files import replace_value, sha256
 from pipeline.user_feedback import databases, export_file
 from pipeline.user_feedback.databases import Merged
 from pipeline.user_feedback.export_file import DATA
@@ -33,9 +32,11 @@ def main(arguments: list[str]) -> None:
 
     root = environment.root()
     export_file.save(merged.export, root / paths.FEEDBACK)
-    track(root)
+    # Into DVC's cache, and its hash into the `.dvc` file beside it.
+    command = ["dvc", "add", str(paths.FEEDBACK)]
+    processes.run(" ".join(command), command, root)
     digest = sha256(root / paths.FEEDBACK)
-    changed = write_digest(root / CONFIGURATION, digest)
+    changed = replace_value(root / CONFIGURATION, "  sha256: ", digest)
     logger.info("%s", _NEXT if changed else f"{paths.FEEDBACK} has not changed.")
 
 
@@ -77,40 +78,6 @@ def summary(merged: Merged) -> str:
         "  " + ", ".join(f"{digit}: {count:,}" for digit, count in digit_counts(labels).items()),
     ]
     return "\n".join(lines)
-
-
-def track(root: Path) -> None:
-    """Put the export into DVC's cache and its hash into the `.dvc` file beside it.
-
-    Raises:
-        PipelineError: DVC fails; the message is DVC's.
-    """
-    done = subprocess.run(  # noqa: S603 - a list, no shell
-        ["dvc", "add", str(paths.FEEDBACK)],  # noqa: S607 - of this environment
-        cwd=root,
-        env=environment.for_program(),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if done.returncode:
-        raise PipelineError(f"dvc add {paths.FEEDBACK}: {done.stderr.strip()}")
-
-
-def write_digest(file: Path, digest: str) -> bool:
-    """Write the digest into the configuration, whose other lines stay; true if it changed.
-
-    Raises:
-        PipelineError: the configuration has no line for it, or several.
-    """
-    before = file.read_text()
-    after, lines = re.subn(r"(?m)^(  sha256: )\S+", rf"\g<1>{digest}", before)
-    if lines != 1:
-        raise PipelineError(f"{file}: feedback must have one line `  sha256: …`")
-    if after != before:
-        with replacing(file) as temporary:
-            temporary.write_text(after)
-    return after != before
 
 
 if __name__ == "__main__":

@@ -52,11 +52,7 @@ def main(cfg: Config) -> None:
 
 
 def read(folder: Path, data: Data) -> Published:
-    """Read the raw files as 28x28 images.
-
-    Raises:
-        PipelineError: a file is missing, or its images and labels do not fit.
-    """
+    """Read the raw files as 28x28 images; PipelineError if one is missing or they do not fit."""
     try:
         published = _idx(folder, data) if data.format is Format.idx else _csv(folder, data)
     except FileNotFoundError as error:

@@ -84,11 +84,7 @@ def _options(arguments: list[str]) -> argparse.Namespace:
 
 
 def _built() -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return the comparison and the champion's description, as the pipeline left them.
-
-    Raises:
-        PipelineError: they are missing, corrupt or older than a run's model.
-    """
+    """Return the comparison and the champion's description; PipelineError if they are outdated."""
     try:
         comparison = json.loads(paths.COMPARISON.read_bytes())
         champion = Predictor(paths.CHAMPION).description

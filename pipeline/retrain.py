@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import logging
-import re
 import shlex
 import subprocess
 from collections.abc import Iterable, Iterator
@@ -18,19 +17,19 @@ from pathlib import Path
 
 import numpy as np
 from mlflow.entities.model_registry import ModelVersion
+from omegaconf import OmegaConf
 
 from pipeline.config import PARAMS, PipelineError, cli, environment, paths
 from pipeline.registry import gates, mlflow_runs, retrain_triggers, versions
 from pipeline.registry.retrain_triggers import Finding
 from pipeline.registry.versions import CHAMPION
-from pipeline.storage.files import replacing
+from pipeline.storage.files import replace_value, replacing
 from pipeline.storage.idx import read_idx
 from pipeline.user_feedback import databases, export_file
 from serve.prediction.feedback_store import Entry
 
 logger = logging.getLogger(__name__)
 
-_DATA = re.compile(r"(?m)^data: (\S+)")
 # Files that say which data a model is trained on; `pipeline.feedback` writes the first three.
 _CHANGED = (
     *(paths.FEEDBACK, paths.FEEDBACK.with_name(f"{paths.FEEDBACK.name}.dvc")),
@@ -45,7 +44,8 @@ def main(arguments: list[str]) -> None:
     entries = databases.read(files)
     champion = _champion()
     with_feedback = enough(entries)
-    data = export_file.DATA if with_feedback else configured_data(environment.root() / PARAMS)
+    params = environment.root() / PARAMS
+    data = export_file.DATA if with_feedback else str(OmegaConf.load(params).data)
     findings = list(_findings(champion, entries, data, options))
     for finding in findings:
         logger.info("  %s  %s", "due" if finding.due else "ok ", finding.text)
@@ -68,7 +68,8 @@ def main(arguments: list[str]) -> None:
     with restored_on_failure(environment.root() / file for file in _CHANGED):
         if with_feedback:
             run("python", "-m", "pipeline.feedback", *(str(file.absolute()) for file in files))
-            configure_data(environment.root() / PARAMS, export_file.DATA)
+            if replace_value(params, "data: ", export_file.DATA):
+                logger.info("%s now has data: %s", PARAMS, export_file.DATA)
         run("dvc", "repro")
     run("python", "-m", "pipeline.register")
 
@@ -93,11 +94,7 @@ def _options(arguments: list[str]) -> argparse.Namespace:
 
 
 def existing(files: list[Path]) -> Iterator[Path]:
-    """Yield the databases that exist: the service creates its own with the first feedback.
-
-    Raises:
-        PipelineError: not even the folder exists, so the name is wrong.
-    """
+    """Yield the databases that exist: the service creates its own with the first feedback."""
     for file in files:
         if file.exists():
             yield file
@@ -160,30 +157,6 @@ def mnist_files() -> Iterator[Path]:
         yield from (environment.root() / paths.raw(name)).glob("*-images-idx3-ubyte")
 
 
-def configured_data(file: Path) -> str:
-    """Return the data set of `params.yaml`.
-
-    Raises:
-        PipelineError: it has not exactly one line for it.
-    """
-    lines = _DATA.findall(file.read_text())
-    if len(lines) != 1:
-        raise PipelineError(f"{file} must have one line `data: …`")
-    return str(lines[0])
-
-
-def configure_data(file: Path, data: str) -> None:
-    """Write the data set into `params.yaml`; its other lines stay.
-
-    Raises:
-        PipelineError: it has not exactly one line for it.
-    """
-    if configured_data(file) != data:
-        with replacing(file) as temporary:
-            temporary.write_text(_DATA.sub(f"data: {data}", file.read_text()))
-        logger.info("%s now has data: %s", file.name, data)
-
-
 @contextmanager
 def restored_on_failure(files: Iterable[Path]) -> Iterator[None]:
     """Restore the files if the block fails, so that it can be repeated; remove new ones."""
@@ -202,11 +175,7 @@ def restored_on_failure(files: Iterable[Path]) -> Iterator[None]:
 
 
 def run(*arguments: str) -> None:
-    """Run one step; its output goes to the terminal.
-
-    Raises:
-        PipelineError: it failed; its output says why.
-    """
+    """Run one step, whose output goes to the terminal; PipelineError if it fails."""
     command = shlex.join(arguments)
     logger.info("\n$ %s", command)
     done = subprocess.run(  # noqa: S603 - a list, no shell

@@ -1,16 +1,43 @@
-"""End process groups: a program and everything that it started."""
+"""Programs that we start, how they end, and the signals that ask this process to end."""
 
 from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import threading
 import time
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from threading import Event
+from types import FrameType
+from typing import Any
 
-from pipeline.jobs import signals
+from pipeline.config import PipelineError, environment
 
 PATIENCE = 20.0  # seconds that a process has to end after each signal
 _POLL = 0.1  # seconds between looks at a process that is to end
+INTERRUPTED = 130  # the shell's exit code for a command that Ctrl-C ended
+
+
+def run(failure: str, command: Sequence[str], folder: Path, **variables: str) -> None:
+    """Run a program of ours to its end in `folder`, with more environment variables.
+
+    Raises:
+        PipelineError: it failed; the message is `failure` and all that it printed.
+    """
+    done = subprocess.run(  # noqa: S603  a list, no shell
+        command,
+        cwd=folder,
+        env=environment.for_program(**variables),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        raise PipelineError(f"{failure}: {done.stdout.strip()}")
 
 
 def end_group(leader: int, *requests: signal.Signals) -> None:
@@ -18,7 +45,7 @@ def end_group(leader: int, *requests: signal.Signals) -> None:
 
     The next signal follows if the leader still runs after `PATIENCE`. Ctrl-C is ignored meanwhile.
     """
-    with signals.ignored():
+    with _ctrl_c_ignored():
         for request in (*requests, signal.SIGKILL):
             with suppress(ProcessLookupError):
                 os.killpg(leader, request)
@@ -37,3 +64,33 @@ def is_alive(pid: int) -> bool:
     except ProcessLookupError:
         return False
     return True
+
+
+@contextmanager
+def signals_noticed() -> Iterator[Event]:
+    """Yield an event that SIGINT or SIGTERM sets; a second one of them acts as it did before."""
+    event = Event()
+
+    def notice(number: int, _: FrameType | None) -> None:
+        event.set()
+        signal.signal(number, before[number])
+
+    before: dict[int, Any] = {n: signal.signal(n, notice) for n in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield event
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def _ctrl_c_ignored() -> Iterator[None]:
+    """Ignore SIGINT: another Ctrl-C must not interrupt the clean-up after the first."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # only the main thread gets signals
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)

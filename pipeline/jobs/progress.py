@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from types import TracebackType
-
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -15,51 +13,40 @@ from rich.progress import (
 )
 
 
-class Display:
+class Display(Progress):
     """One bar for all jobs and one for each running job; the bars vanish at the end."""
 
     def __init__(self, title: str, total: int) -> None:
-        self._console = Console(highlight=False)
-        self._bars = Progress(
+        console = Console(highlight=False)
+        super().__init__(
             TextColumn("{task.description}", markup=False),
             BarColumn(),
             MofNCompleteColumn(),
             TextColumn("{task.fields[text]}", markup=False),
             TimeElapsedColumn(),
-            console=self._console,
+            console=console,
             transient=True,
-            disable=not self._console.is_terminal,
+            disable=not console.is_terminal,
         )
-        self._all = self._bars.add_task(title, total=total, text="")
+        self._all = self.add_task(title, total=total, text="")
         self._running: dict[str, TaskID] = {}
 
-    def __enter__(self) -> Display:
-        """Show the bars, if this is a terminal."""
-        self._bars.start()
-        return self
-
-    def __exit__(
-        self, _: type[BaseException] | None, __: BaseException | None, ___: TracebackType | None
-    ) -> None:
-        """Remove the bars."""
-        self._bars.stop()
-
-    def update(self, job: str, epoch: int, epochs: int | None, text: str) -> None:
+    def show(self, job: str, epoch: int, epochs: int | None, text: str) -> None:
         """Move the bar of a running job, named by its title; the first call adds the bar."""
         if job not in self._running:
-            self._running[job] = self._bars.add_task(job, total=epochs, text="")
-        self._bars.update(self._running[job], completed=epoch, total=epochs, text=text)
+            self._running[job] = self.add_task(job, total=epochs, text="")
+        self.update(self._running[job], completed=epoch, total=epochs, text=text)
 
     def end(self, job: str, line: str) -> None:
         """Remove the bar of a job and print how it ended."""
         if job in self._running:
-            self._bars.remove_task(self._running.pop(job))
+            self.remove_task(self._running.pop(job))
         self.say(f"{job}: {line}")
 
     def show_total(self, ended: int, text: str = "") -> None:
         """Move the bar of all jobs."""
-        self._bars.update(self._all, completed=ended, text=text)
+        self.update(self._all, completed=ended, text=text)
 
     def say(self, line: str) -> None:
         """Print a line above the bars."""
-        self._console.print(line, markup=False, soft_wrap=True)
+        self.console.print(line, markup=False, soft_wrap=True)

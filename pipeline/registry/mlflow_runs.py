@@ -1,4 +1,7 @@
-"""One MLflow run per trained model, filled from the files that DVC tracks."""
+"""MLflow runs: one per trained model, filled from the files that DVC tracks, and those of jobs.
+
+The runs of a sweep's or a search's jobs are children of one parent run.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,7 @@ import json
 import logging
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -15,7 +18,7 @@ from typing import Any
 import mlflow
 from filelock import FileLock
 from mlflow import MlflowClient
-from mlflow.entities import Metric, Run
+from mlflow.entities import Metric, Param, Run, RunTag
 from omegaconf import OmegaConf
 
 from pipeline.config import PipelineError, environment, flat, paths
@@ -142,6 +145,55 @@ def experiment(client: MlflowClient, name: str) -> str:
         restore = f"mlflow experiments restore --experiment-id {found.experiment_id}"
         raise PipelineError(f"the MLflow experiment {name} was deleted: {restore}")
     return str(found.experiment_id)
+
+
+def open_parent(
+    client: MlflowClient, data: str, name: str, identity: tuple[str, str], **tags: str
+) -> str:
+    """Return the id of the run that has the tag `identity`, now RUNNING; create it if missing."""
+    key, value = identity
+    with lock():
+        place = experiment(client, data)
+        found = client.search_runs([place], f"tags.`{key}` = '{value}'", max_results=1)
+        run = found[0] if found else client.create_run(place, run_name=name, tags={key: value})
+    run_id = str(run.info.run_id)
+    set_tags(client, run_id, tags)
+    client.update_run(run_id, "RUNNING")
+    return run_id
+
+
+def start_child(
+    client: MlflowClient,
+    data: str,
+    parent: str | None,
+    name: str,
+    params: Mapping[str, Any],
+    tags: Mapping[str, str],
+) -> str:
+    """Create the run of a job, below `parent` if there is one; return its id."""
+    place = experiment(client, data)
+    below = {PARENT: parent} if parent else {}
+    run = client.create_run(place, run_name=name, tags={**tags, **below})
+    run_id = str(run.info.run_id)
+    client.log_batch(run_id, params=[Param(key, str(value)) for key, value in params.items()])
+    return run_id
+
+
+def log(client: MlflowClient, run: str, metrics: Mapping[str, float], step: int = 0) -> None:
+    """Log metrics of a step; MLflow takes those of the last step as the result."""
+    now = int(time.time() * 1000)
+    client.log_batch(run, [Metric(name, value, now, step) for name, value in metrics.items()])
+
+
+def set_tags(client: MlflowClient, run: str, tags: Mapping[str, Any]) -> None:
+    """Set tags; unlike params they may change later."""
+    client.log_batch(run, tags=[RunTag(key, str(value)) for key, value in tags.items()])
+
+
+def end(client: MlflowClient, run: str, status: str, **tags: str) -> None:
+    """End a run as FINISHED, FAILED or KILLED."""
+    set_tags(client, run, tags)
+    client.set_terminated(run, status)
 
 
 def _fill(

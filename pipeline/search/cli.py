@@ -29,7 +29,7 @@ from pipeline.config import (
     flat,
     paths,
 )
-from pipeline.jobs import parent_run, signals
+from pipeline.jobs import processes
 from pipeline.jobs.progress import Display
 from pipeline.registry import mlflow_runs
 from pipeline.search import report
@@ -87,37 +87,33 @@ def work(plan: Plan, study: Study) -> None:
     """Train, with the study's run in MLflow open; exit if Ctrl-C or SIGTERM stopped it."""
     client = mlflow_runs.connect()
     name, identity = f"search-{plan.study}", ("search", plan.study)
-    parent = parent_run.open_parent(client, plan.search.data.name, name, identity)
+    parent = mlflow_runs.open_parent(client, plan.search.data.name, name, identity)
     status = "FAILED"
     try:
-        with signals.noticed() as stopped:
+        with processes.signals_noticed() as stopped:
             with Display("trials", plan.search.trials) as display:
                 Scheduler(plan, study, display, client, parent).run(stopped)
             status = "KILLED" if stopped.is_set() else "FINISHED"
         if ranked := study.ranked():
             best = ranked[0]
             settings = {f"best.{key}": v for key, v in plan.settings(best.params).items()}
-            parent_run.set_tags(client, parent, {"best.trial": best.number, **settings})
+            mlflow_runs.set_tags(client, parent, {"best.trial": best.number, **settings})
             metrics = {plan.search.metric.value: best.value or 0.0}
-            parent_run.log(client, parent, metrics, best.number)
+            mlflow_runs.log(client, parent, metrics, best.number)
     finally:
-        parent_run.end(client, parent, status)
+        mlflow_runs.end(client, parent, status)
     if status == "KILLED":
         logger.info("Stopped; repeat the command to continue.")
-        sys.exit(signals.EXIT_CODE)
+        sys.exit(processes.INTERRUPTED)
 
 
 def best_experiment(plan: Plan, settings: dict[str, Any]) -> str:
-    """Return the name of the experiment with these settings; `train.py` trains it if missing.
-
-    Raises:
-        PipelineError: the training failed.
-    """
+    """Return the name of the experiment with these settings; `train.py` trains it if missing."""
     present: Any = OmegaConf.to_container(OmegaConf.load(PARAMS))
     picks = {key: value for key, value in plan.search.picks().items() if value != present[key]}
     command = ["train.py", f"run={plan.search.run}", *typed(settings | picks)]
     print(f"\nThe best trial as an experiment: python {' '.join(command)}", flush=True)
-    with signals.noticed():  # Ctrl-C reaches train.py too, which needs time to clean up
+    with processes.signals_noticed():  # Ctrl-C reaches train.py too, which needs time to clean up
         done = subprocess.run(  # noqa: S603  a list, no shell
             [sys.executable, *command], cwd=environment.root(), check=False
         )
@@ -141,7 +137,7 @@ def run() -> None:
         except PipelineError as error:
             sys.exit(f"error: {error}")
         except KeyboardInterrupt:
-            sys.exit(signals.EXIT_CODE)
+            sys.exit(processes.INTERRUPTED)
 
     ConfigStore.instance().store(name="search_schema", node=Search)
     picks = OmegaConf.masked_copy(OmegaConf.load(PARAMS), list(_PICKS))  # type: ignore[arg-type]

@@ -118,11 +118,7 @@ class Plan:
 
 
 def make_plan(name: str, search: Search) -> Plan:
-    """Check the search `name` against its run.
-
-    Raises:
-        PipelineError: no run can have a key or a value; the message names it.
-    """
+    """Check the search `name` against its run; a PipelineError names a wrong key or value."""
     keys = list(flat(_plain(OmegaConf.load(CONF / "run" / f"{search.run}.yaml"))))
     fixed = flat(search.fixed)
     space = dict(spaces.dimensions(search.space))

@@ -11,8 +11,8 @@ from mlflow import MlflowClient
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from pipeline.config import PipelineError, environment
-from pipeline.jobs import parent_run
 from pipeline.jobs.progress import Display
+from pipeline.registry import mlflow_runs
 from pipeline.search.plan import Plan
 from pipeline.search.study import Claim, Study
 from pipeline.search.trial import Training
@@ -36,11 +36,7 @@ class Scheduler:
         self._stopped = Event()
 
     def run(self, stopped: Event) -> None:
-        """Run trials until the study has all of them, from any process, or `stopped` is set.
-
-        Raises:
-            PipelineError: all trials fail.
-        """
+        """Run trials until the study has all, from any process, or `stopped` is set or all fail."""
         self._show_total()
         with ThreadPoolExecutor(self._plan.search.processes) as pool:
             waiting = {pool.submit(self._work) for _ in range(self._plan.search.processes)}
@@ -61,7 +57,7 @@ class Scheduler:
         while not self._stopped.is_set():
             for dead in self._study.release_dead():
                 if _RUN in dead.user_attrs:
-                    parent_run.end(self._client, dead.user_attrs[_RUN], "KILLED")
+                    mlflow_runs.end(self._client, dead.user_attrs[_RUN], "KILLED")
             if claim := self._study.claim():
                 self._train(claim)
                 self._give_up_if_all_fail()
@@ -75,7 +71,7 @@ class Scheduler:
         settings, log = self._plan.settings(trial.params), self._study.log(trial.number)
         name, tags = f"trial-{trial.number}", {"trial": str(trial.number)}
         params = {"run": search.run, **search.picks(), **settings}
-        run = parent_run.start_child(
+        run = mlflow_runs.start_child(
             self._client, search.data.name, self._parent, name, params, tags
         )
         trial.set_user_attr(_RUN, run)
@@ -90,21 +86,21 @@ class Scheduler:
             self._active.remove(training)
             self._study.interrupt(trial.number)  # if it has no result
             claim.lock.release()
-            parent_run.end(self._client, run, status)
+            mlflow_runs.end(self._client, run, status)
             self._display.end(f"trial {trial.number}", line)
             self._show_total()
 
     def _outcome(self, trial: Trial, training: Training, run: str) -> tuple[str, str]:
         """Follow a trial to its end; return its status in MLflow and its end in words."""
         epochs, epoch, title = self._plan.epochs(trial.params), 0, f"trial {trial.number}"
-        self._display.update(title, epoch, epochs, "")
+        self._display.show(title, epoch, epochs, "")
         for epoch, metrics in training.epochs():
             value = metrics[self._metric]
-            parent_run.log(self._client, run, metrics, epoch)
-            self._display.update(title, epoch, epochs, f"{self._metric} {value:.4f}")
+            mlflow_runs.log(self._client, run, metrics, epoch)
+            self._display.show(title, epoch, epochs, f"{self._metric} {value:.4f}")
             if _is_hopeless(trial, value, epoch, epochs):
                 self._study.optuna.tell(trial, state=TrialState.PRUNED)
-                parent_run.set_tags(self._client, run, {"pruned": "true"})
+                mlflow_runs.set_tags(self._client, run, {"pruned": "true"})
                 return "KILLED", f"stopped after epoch {epoch}"
         if self._stopped.is_set():
             return "KILLED", "interrupted"
@@ -119,7 +115,7 @@ class Scheduler:
             self._failed.append(log)
             return "FAILED", f"failed, {error}; see {log.relative_to(environment.root())}"
         self._study.optuna.tell(trial, value)
-        parent_run.log(self._client, run, metrics, epoch + 1)
+        mlflow_runs.log(self._client, run, metrics, epoch + 1)
         result = f"{self._metric} {value:.4f} (epoch {epoch}/{epochs})"
         return "FINISHED", f"{result}  {_best(self._study.ranked())}"
 

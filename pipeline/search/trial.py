@@ -19,17 +19,8 @@ from pipeline.search.plan import Plan
 
 def run_stage(stage: str, workspace: Path, root: Path, plan: Plan) -> None:
     """Run a stage to its end in another workspace; a PipelineError has the output of a failure."""
-    done = subprocess.run(  # noqa: S603  a list, no shell
-        command(stage, plan.search.picks()),
-        cwd=workspace,
-        env=_environment(root),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        check=False,
-    )
-    if done.returncode:
-        raise PipelineError(f"{stage} failed:\n{done.stdout.strip()}")
+    told = command(stage, plan.search.picks())
+    processes.run(f"{stage} failed", told, workspace, **_environment(root))
 
 
 class Training:
@@ -52,7 +43,7 @@ class Training:
             command("train", {"run": self._run, **plan.search.picks(), **settings}),
             cwd=folder,
             # Checkpoints go to this folder too, because a trial is never resumed.
-            env=_environment(folder),
+            env=environment.for_program(**_environment(folder)),
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             start_new_session=True,
@@ -76,11 +67,7 @@ class Training:
         self._process.wait()
 
     def metrics(self) -> dict[str, float]:
-        """Return the finished training's metrics on the validation split.
-
-        Raises:
-            PipelineError: it failed.
-        """
+        """Return the finished training's validation metrics; PipelineError if it failed."""
         if self._process.returncode:
             raise PipelineError(f"exit code {self._process.returncode}")
         described = json.loads((self._folder / paths.model(self._run) / "model.json").read_bytes())
@@ -111,5 +98,5 @@ def command(stage: str, settings: Mapping[str, Any]) -> list[str]:
 
 
 def _environment(root: Path) -> dict[str, str]:
-    """Return this process's variables, with our code importable and `root` as the root."""
-    return environment.for_program(PYTHONPATH=str(CONF.parent), DVC_ROOT=str(root))
+    """Return the variables that make our code importable and `root` the root."""
+    return {"PYTHONPATH": str(CONF.parent), "DVC_ROOT": str(root)}

@@ -45,11 +45,7 @@ def of_head() -> list[Experiment]:
 
 
 def find(name: str) -> Experiment:
-    """Return the experiment, branch, tag or commit of that name.
-
-    Raises:
-        PipelineError: there is none, or there are several and not one started from this commit.
-    """
+    """Return the experiment, branch, tag or commit of that name; PipelineError if it is unclear."""
     named = [experiment for experiment in every() if experiment.name == name]
     here = [experiment for experiment in of_head() if experiment.name == name]
     if found := here or named:
@@ -70,11 +66,7 @@ def _unknown(name: str) -> str:
 
 
 def read(experiment: Experiment, path: Path) -> bytes:
-    """Return the content of a file that Git tracks in the experiment.
-
-    Raises:
-        PipelineError: the experiment has no such file.
-    """
+    """Return the content of a file of the experiment; PipelineError if Git does not track it."""
     try:
         return git.content("show", f"{experiment.commit}:{path.as_posix()}")
     except git.GitError:
@@ -118,11 +110,7 @@ def deciding_files(*stages: str) -> list[str]:
 
 
 def checkout(experiment: Experiment, folder: Path, *outputs: Path) -> None:
-    """Copy outputs of the experiment, which DVC tracks, into `folder`.
-
-    Raises:
-        PipelineError: one is neither in the cache nor in a remote.
-    """
+    """Copy outputs of the experiment from DVC into `folder`; PipelineError if one is lost."""
     files = DVCFileSystem(str(environment.root()), rev=experiment.commit)
     for output in outputs:
         (folder / output).parent.mkdir(parents=True, exist_ok=True)

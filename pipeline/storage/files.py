@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,6 +13,8 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from pipeline.config import PipelineError
 
 
 @contextmanager
@@ -27,6 +30,24 @@ def replacing(path: Path) -> Iterator[Path]:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def replace_value(file: Path, start: str, value: str) -> bool:
+    """Write `value` into the one line that starts with `start`; return whether that changed it.
+
+    A comment behind the value and all other lines stay.
+
+    Raises:
+        PipelineError: no line starts so, or several do.
+    """
+    before = file.read_text()
+    after, lines = re.subn(rf"(?m)^({start})\S+", rf"\g<1>{value}", before)
+    if lines != 1:
+        raise PipelineError(f"{file} must have one line `{start}…`")
+    if after != before:
+        with replacing(file) as temporary:
+            temporary.write_text(after)
+    return after != before
 
 
 def write_json(path: Path, content: object) -> None:

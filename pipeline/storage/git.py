@@ -12,11 +12,7 @@ class GitError(PipelineError):
 
 
 def git(*arguments: str) -> str:
-    """Return what `git <arguments>` prints, without the last newline.
-
-    Raises:
-        GitError: Git is missing or failed.
-    """
+    """Return what `git <arguments>` prints, without the last newline; GitError if it fails."""
     return content(*arguments).decode().rstrip("\n")
 
 

@@ -8,8 +8,8 @@ import os
 import shutil
 import signal
 import sys
-import time
 from dataclasses import asdict
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +55,8 @@ def main(arguments: list[str]) -> int:
 
 
 def _run(found: list[Job], arguments: list[str], typed: list[str], *, swept: bool) -> int:
-    folder = _new_folder()
+    started = datetime.now().strftime("%Y-%m-%d_%H-%M-%S.%f")
+    folder = environment.root() / "logs" / "sweeps" / started
     with job.starting():  # Hydra composes jobs from this copy, also while another job starts
         shutil.copytree(CONF, folder / "conf")
     client = mlflow_runs.connect()
@@ -95,18 +96,6 @@ def _record(
         except PipelineError as error:
             errors.append(f"error: {error}")
     return errors
-
-
-def _new_folder() -> Path:
-    """Create the sweep's folder, named by the second; wait if another sweep has that second."""
-    while True:
-        folder = environment.root() / "logs" / "sweeps" / time.strftime("%Y-%m-%d_%H-%M-%S")
-        try:
-            folder.mkdir(parents=True)
-        except FileExistsError:
-            time.sleep(0.1)
-        else:
-            return folder
 
 
 def _launch(found: list[Job], folder: Path, typed: list[str]) -> bool:

@@ -172,7 +172,7 @@ def _run_dvc(job: Job, folder: Path, parent: str | None, lock: int) -> int:
         process = subprocess.Popen(  # noqa: S603  a list, no shell
             command + job.arguments(),
             cwd=environment.root(),
-            env=_environment(job, parent),
+            env=environment.for_program(**_place(job, parent)),
             stdout=output,
             stderr=output,
             # Ctrl-C must reach this process alone, which then ends the job.
@@ -191,8 +191,9 @@ def _run_dvc(job: Job, folder: Path, parent: str | None, lock: int) -> int:
     return code
 
 
-def _environment(job: Job, parent: str | None, **variables: str) -> dict[str, str]:
-    return environment.for_program(SWEEP_PARENT=parent or "", SWEEP_LABEL=job.label, **variables)
+def _place(job: Job, parent: str | None) -> dict[str, str]:
+    """Return the variables that tell the stage `track` where its MLflow run belongs."""
+    return {"SWEEP_PARENT": parent or "", "SWEEP_LABEL": job.label}
 
 
 @contextmanager
@@ -239,24 +240,16 @@ def track(job: Job, experiment: Experiment, parent: str | None) -> None:
         dvc_experiments.checkout(experiment, folder, *outputs)
         for name in (PARAMS, Path("dvc.lock")):
             (folder / name).write_bytes(dvc_experiments.read(experiment, name))
-        done = subprocess.run(  # noqa: S603  a list, no shell
+        processes.run(
+            f"MLflow has no run of {experiment.name}",
             [sys.executable, "-m", "pipeline.track", f"data={job.data}"],
-            cwd=folder,
-            env=_environment(
-                job,
-                parent,
-                DVC_ROOT=str(environment.root()),
-                PYTHONPATH=str(environment.root()),
-                DVC_EXP_NAME=experiment.name,
-                DVC_EXP_BASELINE_REV=experiment.baseline,
-            ),
-            check=False,
-            capture_output=True,
-            text=True,
+            folder,
+            **_place(job, parent),
+            DVC_ROOT=str(environment.root()),
+            PYTHONPATH=str(environment.root()),
+            DVC_EXP_NAME=experiment.name,
+            DVC_EXP_BASELINE_REV=experiment.baseline,
         )
-    if done.returncode:
-        last = (done.stderr or done.stdout).strip().splitlines()[-1:]
-        raise PipelineError(f"MLflow has no run of {experiment.name}: {''.join(last)}")
 
 
 def digests(experiment: Experiment) -> dict[str, str]:

@@ -9,7 +9,6 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 from mlflow import MlflowClient
 
-from pipeline.jobs import parent_run
 from pipeline.registry import mlflow_runs
 from pipeline.storage import dvc_experiments
 from pipeline.sweep import job as jobs
@@ -34,7 +33,7 @@ def open_parent(client: MlflowClient, found: list[Job], typed: list[str], folder
     tags = {_FOLDER: str(folder), _HOST: jobs.HOST}
     tags["command"] = f"python train.py -m {shlex.join(typed)}"
     name = f"sweep {' '.join(typed)}"
-    return parent_run.open_parent(client, found[0].data, name, (_SWEEP, identity), **tags)
+    return mlflow_runs.open_parent(client, found[0].data, name, (_SWEEP, identity), **tags)
 
 
 def mark_dead(client: MlflowClient) -> list[str]:
@@ -72,10 +71,10 @@ def complete(client: MlflowClient, job: Job, state: State, parent: str | None, l
         return
     name = mlflow_runs.run_name(job.run, job.run_name, job.label)
     tags = {"error": state.reason or state.state, "log": str(log)}
-    run = parent_run.start_child(
+    run = mlflow_runs.start_child(
         client, job.data, parent, name, {"run": job.run, **job.typed}, tags
     )
-    parent_run.end(client, run, "FAILED" if state.state == "failed" else "KILLED")
+    mlflow_runs.end(client, run, "FAILED" if state.state == "failed" else "KILLED")
 
 
 def close_parent(
@@ -86,10 +85,10 @@ def close_parent(
         assert best.val_accuracy is not None
         assert best.val_loss is not None
         metrics = {"val_accuracy": best.val_accuracy, "val_loss": best.val_loss}
-        parent_run.log(client, parent, metrics)
-        parent_run.set_tags(client, parent, {"best": best.experiment})
+        mlflow_runs.log(client, parent, metrics)
+        mlflow_runs.set_tags(client, parent, {"best": best.experiment})
     done = all(state and state.state == "done" for _, state in outcomes)
-    parent_run.end(client, parent, "FINISHED" if done else "KILLED" if interrupted else "FAILED")
+    mlflow_runs.end(client, parent, "FINISHED" if done else "KILLED" if interrupted else "FAILED")
 
 
 def best_of(outcomes: Outcomes) -> State | None:

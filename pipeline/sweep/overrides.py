@@ -80,11 +80,7 @@ class Job:
 
 
 def jobs(typed: list[str]) -> list[Job]:
-    """Return the jobs of a sweep, in Hydra's order.
-
-    Raises:
-        PipelineError: no run has a typed key, or a value is invalid.
-    """
+    """Return the jobs of a sweep, in Hydra's order; a PipelineError names a wrong key or value."""
     try:
         parsed = OverridesParser.create().parse_overrides(typed)
         # Like Hydra's sweeper: the last of equal keys counts, and the first key varies slowest.

@@ -57,7 +57,7 @@ def _watch(found: list[Job], folder: Path, display: Display, ended: threading.Ev
             if state.state == "running":
                 if changed:
                     display.say(f"{title}: starts; log: {log}")
-                display.update(title, *_doing(job, log))
+                display.show(title, *_doing(job, log))
             elif changed:
                 display.end(title, _sentence(state))
         display.show_total(sum(state != "running" for state in known.values()))

@@ -111,11 +111,3 @@ def test_without_dvc_it_says_so_and_names_nothing(repository):
     with pytest.raises(PipelineError, match=r"dvc add data/feedback\.npz: ERROR"):
         export(database(repository / "feedback.db", map(entry, range(120))))
     assert named() is None
-
-
-@pytest.mark.parametrize("text", ["feedback: null\n", "  sha256: a\n  sha256: b\n"])
-def test_a_configuration_without_one_line_for_the_name_is_refused(tmp_path, text):
-    (tmp_path / "data.yaml").write_text(text)
-    with pytest.raises(PipelineError, match="one line"):
-        feedback.write_digest(tmp_path / "data.yaml", "0" * 64)
-    assert (tmp_path / "data.yaml").read_text() == text

@@ -152,13 +152,6 @@ def test_no_feedback_yet_is_no_error_but_a_wrong_folder_is(champion, steps, work
         said(caplog, "--feedback", workspace / "elsewhere" / "feedback.db")
 
 
-@pytest.mark.parametrize("text", ["seed: 1\n", "data: a\ndata: b\n"])
-def test_params_without_one_pick_are_refused(tmp_path, text):
-    (tmp_path / "params.yaml").write_text(text)
-    with pytest.raises(PipelineError, match="one line `data:"):
-        retrain.configure_data(tmp_path / "params.yaml", "mnist_feedback")
-
-
 def test_a_step_that_fails_ends_it_with_its_name(workspace):
     retrain.run(sys.executable, "-c", "")
     with pytest.raises(PipelineError, match=r"raise SystemExit\(3\)'` failed with exit code 3"):

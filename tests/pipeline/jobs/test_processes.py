@@ -7,7 +7,7 @@ import threading
 import pytest
 from support.processes import is_running
 
-from pipeline.jobs import processes, signals
+from pipeline.jobs import processes
 
 REQUESTS = (signal.SIGINT, signal.SIGTERM)
 
@@ -68,7 +68,7 @@ def test_the_first_signal_is_noticed_and_the_second_acts_as_before(number):
 
     before = signal.signal(number, handler)
     try:
-        with signals.noticed() as event:
+        with processes.signals_noticed() as event:
             os.kill(os.getpid(), number)
             assert event.is_set()
             with pytest.raises(KeyboardInterrupt):
