@@ -16,9 +16,6 @@ from pipeline.storage import dvc_experiments, git
 from pipeline.storage.dvc_experiments import Experiment
 from pipeline.storage.files import replacing
 
-# The stages that make the served model; the others evaluate it and write reports.
-_MODEL_STAGES = ("fetch", "preprocess", "likelihood", "train")
-
 
 def main(arguments: list[str]) -> None:
     """Write the run's file byte for byte as in the experiment, and show what changes."""
@@ -31,7 +28,7 @@ def main(arguments: list[str]) -> None:
     file = Path(f"conf/run/{run}.yaml")
     adopted = dvc_experiments.read(experiment, file)
     place = environment.root() / file
-    for line in (*different_picks(experiment), *different_files(experiment)):
+    for line in different_picks(experiment):
         print(line)
     if place.exists() and place.read_bytes() == adopted:
         print(f"{file} has these settings already.")
@@ -51,14 +48,6 @@ def different_picks(experiment: Experiment) -> list[str]:
         for key, value in dvc_experiments.picks(experiment).items()
         if key != "runs" and here.get(key) != value
     ]
-
-
-def different_files(experiment: Experiment) -> list[str]:
-    """Name the data definition and the code that made its model and have changed since."""
-    data = f"conf/data/{dvc_experiments.picks(experiment)['data']}.yaml"
-    deciding = (data, *dvc_experiments.deciding_files(*_MODEL_STAGES))
-    listed = git.git("diff", "--name-only", experiment.commit, "--", *deciding)
-    return [f"note: the experiment had another {file}: another model" for file in listed.split()]
 
 
 def _require_committed(file: Path) -> None:

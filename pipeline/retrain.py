@@ -10,8 +10,7 @@ import argparse
 import logging
 import shlex
 import subprocess
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -23,18 +22,12 @@ from pipeline.config import PARAMS, PipelineError, cli, environment, paths
 from pipeline.registry import gates, mlflow_runs, retrain_triggers, versions
 from pipeline.registry.retrain_triggers import Finding
 from pipeline.registry.versions import CHAMPION
-from pipeline.storage.files import replace_value, replacing
+from pipeline.storage.files import replace_value
 from pipeline.storage.idx import read_idx
 from pipeline.user_feedback import databases, export_file
 from serve.prediction.feedback_store import Entry
 
 logger = logging.getLogger(__name__)
-
-# Files that say which data a model is trained on; `pipeline.feedback` writes the first three.
-_CHANGED = (
-    *(paths.FEEDBACK, paths.FEEDBACK.with_name(f"{paths.FEEDBACK.name}.dvc")),
-    *(Path(f"conf/data/{export_file.DATA}.yaml"), PARAMS),
-)
 
 
 def main(arguments: list[str]) -> None:
@@ -42,7 +35,10 @@ def main(arguments: list[str]) -> None:
     options = _options(arguments)
     files = list(existing(options.feedback))
     entries = databases.read(files)
-    champion = _champion()
+    champion = None
+    if mlflow_runs.store_exists():
+        client, model = mlflow_runs.connect(), gates.rules().model
+        champion = versions.aliased(client, model, CHAMPION)
     with_feedback = enough(entries)
     params = environment.root() / PARAMS
     data = export_file.DATA if with_feedback else str(OmegaConf.load(params).data)
@@ -65,12 +61,11 @@ def main(arguments: list[str]) -> None:
     if options.check:
         logger.info("A new model is due.")
         return
-    with restored_on_failure(environment.root() / file for file in _CHANGED):
-        if with_feedback:
-            run("python", "-m", "pipeline.feedback", *(str(file.absolute()) for file in files))
-            if replace_value(params, "data: ", export_file.DATA):
-                logger.info("%s now has data: %s", PARAMS, export_file.DATA)
-        run("dvc", "repro")
+    if with_feedback:
+        run("python", "-m", "pipeline.feedback", *(str(file.absolute()) for file in files))
+        if replace_value(params, "data: ", export_file.DATA):
+            logger.info("%s now has data: %s", PARAMS, export_file.DATA)
+    run("dvc", "repro")
     run("python", "-m", "pipeline.register")
 
 
@@ -102,12 +97,6 @@ def existing(files: list[Path]) -> Iterator[Path]:
             logger.info("%s does not exist: no feedback yet", file)
         else:
             raise PipelineError(f"--feedback {file}: there is no folder {file.parent}")
-
-
-def _champion() -> ModelVersion | None:
-    if not mlflow_runs.store_exists():
-        return None
-    return versions.aliased(mlflow_runs.connect(), gates.rules().model, CHAMPION)
 
 
 def _findings(
@@ -155,23 +144,6 @@ def mnist_files() -> Iterator[Path]:
     """Yield the files of MNIST's images, for whichever data set they were fetched."""
     for name in ("mnist", export_file.DATA):
         yield from (environment.root() / paths.raw(name)).glob("*-images-idx3-ubyte")
-
-
-@contextmanager
-def restored_on_failure(files: Iterable[Path]) -> Iterator[None]:
-    """Restore the files if the block fails, so that it can be repeated; remove new ones."""
-    before = {file: file.read_bytes() if file.exists() else None for file in files}
-    try:
-        yield
-    except BaseException:  # Ctrl-C as well
-        for file, content in before.items():
-            if content is None:
-                file.unlink(missing_ok=True)
-            else:
-                with replacing(file) as temporary:
-                    temporary.write_bytes(content)
-        logger.info("%s and the export of feedback are restored.", PARAMS)
-        raise
 
 
 def run(*arguments: str) -> None:

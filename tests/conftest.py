@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from hydra import compose, initialize_config_dir
 from support.bundles import write_bundle
+from support.litert_file import litert_file
 
 from pipeline import config
 from pipeline.training import determinism
@@ -68,23 +69,11 @@ def tensorflow():
 @pytest.fixture(scope="session")
 def digit_file(tensorflow):
     """Makes a real LiteRT file that always answers `digit`, the surer the brighter the image."""
-    tf = tensorflow
 
     def make(digit):
         weights = np.zeros((28 * 28, 10), np.float32)
         weights[:, digit] = 1 / 5000
-
-        class Network(tf.Module):
-            @tf.function(input_signature=[tf.TensorSpec((None, 28, 28, 1), tf.uint8)])
-            def __call__(self, images):
-                pixels = tf.reshape(tf.cast(images, tf.float32), (-1, 28 * 28))
-                return pixels @ tf.constant(weights)
-
-        network = Network()
-        converter = tf.lite.TFLiteConverter.from_concrete_functions(
-            [network.__call__.get_concrete_function()], network
-        )
-        return converter.convert()
+        return litert_file(tensorflow, lambda pixels: pixels @ tensorflow.constant(weights))
 
     return make
 
@@ -92,18 +81,11 @@ def digit_file(tensorflow):
 @pytest.fixture(scope="session")
 def brightness(tensorflow):
     """A real LiteRT file of a likelihood: the mean of the pixels, 1 if half of them are white."""
-    tf = tensorflow
-
-    class Network(tf.Module):
-        @tf.function(input_signature=[tf.TensorSpec((None, 28, 28, 1), tf.uint8)])
-        def __call__(self, images):
-            pixels = tf.reshape(tf.cast(images, tf.float32), (-1, 28 * 28))
-            return tf.minimum(tf.reduce_mean(pixels, axis=1, keepdims=True) / 127.5, 1.0)
-
-    network = Network()
-    return tf.lite.TFLiteConverter.from_concrete_functions(
-        [network.__call__.get_concrete_function()], network
-    ).convert()
+    mean = tensorflow.reduce_mean
+    return litert_file(
+        tensorflow,
+        lambda pixels: tensorflow.minimum(mean(pixels, axis=1, keepdims=True) / 127.5, 1.0),
+    )
 
 
 @pytest.fixture(scope="session")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,7 +16,12 @@ from hydra import compose
 from hydra.errors import HydraException
 from omegaconf import MISSING, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from optuna.distributions import BaseDistribution, FloatDistribution
+from optuna.distributions import (
+    BaseDistribution,
+    CategoricalDistribution,
+    FloatDistribution,
+    IntDistribution,
+)
 
 from pipeline.config import (
     CONF,
@@ -28,8 +35,8 @@ from pipeline.config import (
 )
 from pipeline.config.schema import Section, require
 from pipeline.config.suggestions import did_you_mean
-from pipeline.search import space as spaces
 
+_KEYS = ("low", "high", "log", "step", "choices")  # of a dimension of the space
 _DIGITS = 3  # significant digits: a rate of 0.00183 is as good as 0.001834715
 
 
@@ -110,7 +117,7 @@ class Plan:
     def present(self) -> dict[str, Any]:
         """Return the run's own values, if the space has them: the first trial to beat."""
         own = flat(settings(self.base))
-        return {key: own[key] for key, among in self.space.items() if spaces.has(among, own[key])}
+        return {key: own[key] for key, among in self.space.items() if _has(among, own[key])}
 
     def epochs(self, sampled: Mapping[str, Any]) -> int:
         """Return how many epochs a trial trains."""
@@ -121,7 +128,7 @@ def make_plan(name: str, search: Search) -> Plan:
     """Check the search `name` against its run; a PipelineError names a wrong key or value."""
     keys = list(flat(_plain(OmegaConf.load(CONF / "run" / f"{search.run}.yaml"))))
     fixed = flat(search.fixed)
-    space = dict(spaces.dimensions(search.space))
+    space = dict(_dimensions(search.space))
     for section, names in (("fixed", fixed), ("space", space)):
         for key in names:
             if key not in keys:
@@ -144,12 +151,66 @@ def make_plan(name: str, search: Search) -> Plan:
     # Stages take only the name of the data set, so its values cannot be changed.
     require(base.data == search.data, "data", "as conf/data/ has it", "changed")
     for key, dimension in space.items():
-        for value in spaces.extremes(dimension):
+        for value in _extremes(dimension):
             with _named(f"space.{key}"):
                 trial = composed.copy()
                 OmegaConf.update(trial, key, value)
                 resolved(trial, str(search.run))
     return Plan(_study(name, search, base, space), search, base, fixed, space)
+
+
+def _dimensions(
+    space: Mapping[str, Any], prefix: str = ""
+) -> Iterator[tuple[str, BaseDistribution]]:
+    """Yield each key that the nested `space` varies, with its distribution.
+
+    Raises:
+        PipelineError: a leaf is neither `{low, high}` nor `{choices}`, or cannot be sampled.
+    """
+    for name, node in space.items():
+        key = prefix + name
+        if not isinstance(node, Mapping):
+            hint = f"put a value for all trials under fixed.{key}"
+            raise PipelineError(f"space.{key} must be {{low, high}} or {{choices}}: {hint}")
+        if node.keys() & set(_KEYS):
+            yield key, _distribution(f"space.{key}", node)
+        else:
+            yield from _dimensions(node, f"{key}.")
+
+
+def _distribution(field: str, node: Mapping[str, Any]) -> BaseDistribution:
+    """Return Optuna's distribution; in its words a PipelineError says what is wrong."""
+    for name in node.keys() - set(_KEYS):
+        raise PipelineError(f"{field} has no {name}{did_you_mean(name, _KEYS)}")
+    numbers = [node[name] for name in ("low", "high", "step") if name in node]
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")  # if high - low is no multiple of the step
+            if "choices" in node:
+                return CategoricalDistribution(**node)
+            if all(isinstance(number, int) for number in numbers):
+                return IntDistribution(**node)
+            return FloatDistribution(**node)
+    except (TypeError, ValueError, UserWarning) as error:
+        raise PipelineError(f"{field}: {error}") from error
+
+
+def _extremes(dimension: BaseDistribution) -> list[Any]:
+    """Return the bounds of a range, or all choices: if these are valid, every value is."""
+    if isinstance(dimension, CategoricalDistribution):
+        return list(dimension.choices)
+    assert isinstance(dimension, IntDistribution | FloatDistribution)
+    return [dimension.low, dimension.high]
+
+
+def _has(dimension: BaseDistribution, value: Any) -> bool:  # noqa: ANN401  of any key of a run
+    """Return whether the value can be sampled."""
+    if isinstance(dimension, CategoricalDistribution):
+        return value in dimension.choices
+    assert isinstance(dimension, IntDistribution | FloatDistribution)
+    steps = (value - dimension.low) / dimension.step if dimension.step else 0
+    whole = math.isclose(steps, round(steps), abs_tol=1e-9)
+    return dimension.low <= value <= dimension.high and whole
 
 
 @contextmanager

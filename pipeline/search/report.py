@@ -1,21 +1,31 @@
-"""Report a search's results: the best trials on the terminal, all trials in files."""
+"""Report a search's results: the best trials on the terminal, all trials as a table and plots."""
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Callable
 from pathlib import Path
 
+import matplotlib
+import matplotlib.pyplot as plt
+import optuna
 import pandas as pd
-from optuna.trial import FrozenTrial
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+from optuna.importance import FanovaImportanceEvaluator
+from optuna.trial import FrozenTrial, TrialState
+from optuna.visualization import matplotlib as draw
 
 from pipeline.config import short
 from pipeline.reports import tables, theme
 from pipeline.reports.tables import Column
-from pipeline.search import plots
 from pipeline.search.plan import Plan
 from pipeline.search.study import Study
 from pipeline.storage.files import replacing
 
 _SHOWN = 10  # trials
+_TRIALS_FOR_IMPORTANCE = 4  # fewer give the regression trees nothing to split
 
 
 def show(plan: Plan, ranked: list[FrozenTrial]) -> None:
@@ -36,7 +46,7 @@ def write(folder: Path, plan: Plan, study: Study) -> None:
     metric, seed = plan.search.metric.value, plan.search.seed
     with replacing(folder / "trials.csv") as temporary:
         table(plan, study).to_csv(temporary, index=False)
-    for name, figure in plots.all_plots(study.optuna, metric, seed).items():
+    for name, figure in plots(study.optuna, metric, seed).items():
         theme.save(figure, folder / f"{name}.png", folder / f"{name}.svg")
 
 
@@ -56,3 +66,73 @@ def table(plan: Plan, study: Study) -> pd.DataFrame:
             }
         )
     return pd.DataFrame(rows)
+
+
+def history(study: optuna.Study, metric: str) -> Figure:
+    """Plot the value of each completed trial, and the best value so far as a line."""
+    figure, axes = _plot(draw.plot_optimization_history, study, (7.2, 3.4), target_name=metric)
+    axes.set_xlabel("trial")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    return figure
+
+
+def importance(study: optuna.Study, metric: str, seed: int) -> Figure:
+    """Plot each setting's share of the metric's variance, the largest on top.
+
+    After Hutter et al., "An Efficient Approach for Assessing Hyperparameter Importance", ICML
+    2014. The plot says so if the completed trials are too few or all equal.
+    """
+    values = [trial.value for trial in study.get_trials(states=[TrialState.COMPLETE])]
+    if len(values) < _TRIALS_FOR_IMPORTANCE or len(set(values)) == 1:
+        empty = Figure((7.2, 1))
+        empty.text(0.5, 0.5, "not enough trials for the importance of settings", ha="center")
+        return empty
+    size = (7.2, 1.2 + 0.3 * len(study.trials[0].distributions))
+    evaluator = FanovaImportanceEvaluator(seed=seed)
+    figure, axes = _plot(draw.plot_param_importances, study, size, evaluator=evaluator)
+    axes.set(ylabel="", xlabel=f"share of the variance of {metric}")
+    axes.grid(visible=False)
+    if legend := axes.get_legend():
+        legend.remove()
+    return figure
+
+
+def parallel(study: optuna.Study, metric: str) -> Figure:
+    """Plot a line for each completed trial through its value and its settings, dark if good."""
+    keys = sorted(study.trials[0].distributions)
+    size = (2.4 + 1.05 * len(keys), 4.2)
+    figure, axes = _plot(draw.plot_parallel_coordinate, study, size, target_name=metric)
+    heads = [key.replace(".", "\n").replace("_", "\n") for key in (metric, *keys)]
+    axes.set_xticks(range(len(heads)), heads, rotation=0)
+    axes.tick_params(axis="x", pad=10)
+    for each in figure.axes[:1] + figure.axes[2:]:  # the second has the colours
+        each.grid(visible=False)
+    return figure
+
+
+def _plot(
+    function: Callable[..., Axes], study: optuna.Study, size: tuple[float, float], **options: object
+) -> tuple[Figure, Axes]:
+    """Let Optuna draw, in the report's colours instead of the style `ggplot` that it sets."""
+    plt.switch_backend("Agg")  # opens no window
+    with matplotlib.rc_context(theme.STYLE), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # experimental functions; a range with one value
+        axes = function(study, **options)
+    figure = axes.get_figure(root=True)
+    assert figure is not None
+    plt.close(figure)
+    figure.set_size_inches(*size)
+    figure.set_layout_engine("constrained")
+    axes.set_title("", loc="left")
+    axes.set_facecolor(theme.SURFACE)
+    axes.grid(color=theme.LINE)
+    return figure, axes
+
+
+def plots(study: optuna.Study, metric: str, seed: int) -> dict[str, Figure]:
+    """Return the plots, drawn by Optuna, by the names of their files."""
+    return {
+        "history": history(study, metric),
+        "importance": importance(study, metric, seed),
+        "parallel": parallel(study, metric),
+    }

@@ -96,17 +96,12 @@ def _yaml(experiment: Experiment, path: Path) -> dict[str, Any]:
     return dict(plain)
 
 
-def deciding_files(*stages: str) -> list[str]:
-    """Return `dvc.yaml` and the code that it names as dependencies of these stages, or of all."""
+def deciding_files() -> list[str]:
+    """Return `dvc.yaml` and the code that its stages depend on."""
     pipeline = OmegaConf.load(environment.root() / "dvc.yaml")
     content: Any = OmegaConf.to_container(pipeline, resolve=False)
-    every_dep = (
-        dep
-        for name, stage in content["stages"].items()
-        if not stages or name in stages
-        for dep in stage.get("deps", ())
-    )
-    return ["dvc.yaml", *sorted({dep for dep in every_dep if "${" not in dep})]
+    every_dep = {dep for stage in content["stages"].values() for dep in stage.get("deps", ())}
+    return ["dvc.yaml", *sorted(dep for dep in every_dep if "${" not in dep)]
 
 
 def checkout(experiment: Experiment, folder: Path, *outputs: Path) -> None:

@@ -7,6 +7,8 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
+from support.experiments_repo import Laboratory
+from support.litert_file import litert_file
 
 from pipeline import compare, evaluate, fetch, likelihood, preprocess, train
 from pipeline.config import CONF, paths
@@ -125,6 +127,12 @@ def evaluated(workspace) -> Callable[..., None]:
     return write
 
 
+@pytest.fixture
+def laboratory(workspace, evaluated):
+    """A repository to keep experiments in."""
+    return Laboratory(workspace, evaluated)
+
+
 @pytest.fixture(scope="session")
 def pipeline_run(tensorflow, configured, tmp_path_factory):
     """A folder in which runs 1 and 3 went through the stages: real models of few, easy images.
@@ -159,22 +167,11 @@ def built(pipeline_run, tmp_path, monkeypatch):
 @pytest.fixture(scope="session")
 def litert(tensorflow) -> bytes:
     """A real LiteRT file: digit d's logit grows with the brightness of rows 13 - d and 14 + d."""
-    tf = tensorflow
     weights = np.zeros((SIDE, SIDE, 10), np.float32)
     for digit in range(10):
         weights[[13 - digit, 14 + digit], :, digit] = 1 / 2000
-
-    class Network(tf.Module):
-        @tf.function(input_signature=[tf.TensorSpec((None, SIDE, SIDE, 1), tf.uint8)])
-        def __call__(self, images):
-            pixels = tf.reshape(tf.cast(images, tf.float32), (-1, SIDE * SIDE))
-            return pixels @ tf.constant(weights.reshape(-1, 10))
-
-    network = Network()
-    converter = tf.lite.TFLiteConverter.from_concrete_functions(
-        [network.__call__.get_concrete_function()], network
-    )
-    return converter.convert()
+    flat = weights.reshape(-1, 10)
+    return litert_file(tensorflow, lambda pixels: pixels @ tensorflow.constant(flat))
 
 
 @pytest.fixture

@@ -5,18 +5,13 @@ from pathlib import Path
 
 import pytest
 from support.chromium import chromium
-from support.experiments_repo import Laboratory, splits
+from support.experiments_repo import splits
 from support.html_reader import Reader
 
 from pipeline import compare_experiments
 from pipeline.compare_experiments import PAGE
 from pipeline.config import PipelineError
 from pipeline.reports import html, pairwise
-
-
-@pytest.fixture
-def laboratory(workspace, evaluated):
-    return Laboratory(workspace, evaluated)
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@ from datetime import datetime
 from types import SimpleNamespace
 
 import pytest
-from support.experiments_repo import Laboratory
 
 from pipeline import exps
 from pipeline.config import PipelineError, short
@@ -11,11 +10,6 @@ from pipeline.reports import tables
 
 NOW = datetime(2026, 11, 23, 12, 0)
 NONE = "\N{EN DASH}"
-
-
-@pytest.fixture
-def laboratory(workspace, evaluated):
-    return Laboratory(workspace, evaluated)
 
 
 @pytest.fixture

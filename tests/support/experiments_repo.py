@@ -2,7 +2,6 @@
 
 import json
 import shutil
-import subprocess
 
 import numpy as np
 from dvc.repo import Repo
@@ -13,6 +12,7 @@ from pipeline.config import paths
 from pipeline.data import dataset
 from pipeline.data.dataset import SIDE, Split, Splits
 from pipeline.storage.files import write_json
+from support.sweep_repo import GitFolder
 
 IMAGES = 200  # of `evaluated`'s test split
 # All outputs in one stage: no stage runs here.
@@ -30,30 +30,18 @@ params: [params.yaml, reports/best.yaml]
 """
 
 
-class Laboratory:
+class Laboratory(GitFolder):
     """The repository in `folder`; `evaluated` is the fixture of that name."""
 
     def __init__(self, folder, evaluated):
-        self.folder, self.evaluated = folder, evaluated
-        self.git("init", "-q", "-b", "main")
-        self.git("config", "user.name", "Test")
-        self.git("config", "user.email", "test@localhost")
+        super().__init__(folder)
+        self.evaluated = evaluated
         Repo.init(str(folder)).close()
         (folder / ".gitignore").write_text(
             "/data/\n/models/\n/reports/evaluate/\n/reports/train/\n"
         )
         (folder / "dvc.yaml").write_text(STAGES)
         self.commit("nothing built")
-
-    def git(self, *arguments):
-        command = ["git", *arguments]
-        done = subprocess.run(command, cwd=self.folder, capture_output=True, text=True, check=True)
-        return done.stdout.strip()
-
-    def commit(self, message):
-        self.git("add", "-A")
-        self.git("commit", "-q", "--allow-empty", "-m", message)
-        return self.git("rev-parse", "HEAD")
 
     def experiment(self, name, run=1, *, split=0, validated=0, data="mnist", settings=(), **made):
         """An experiment whose best run is `run`; `made` is what `evaluated` takes.

@@ -63,18 +63,14 @@ __pycache__/
 """
 
 
-class Repository:
-    """A repository with the settings of the real one; `folder` must be the working directory."""
+class GitFolder:
+    """A new Git repository."""
 
     def __init__(self, folder):
         self.folder = folder
-        shutil.copytree(CONF, folder / "conf")
-        shutil.copy(CONF.parent / "dvc.yaml", folder)
-        (folder / ".gitignore").write_text(IGNORED)
         self.git("init", "-q", "-b", "main")
         self.git("config", "user.name", "Test")
         self.git("config", "user.email", "test@localhost")
-        self.commit("settings")
 
     def git(self, *arguments):
         command = ["git", *arguments]
@@ -84,6 +80,18 @@ class Repository:
     def commit(self, message):
         self.git("add", "-A")
         self.git("commit", "-q", "--allow-empty", "-m", message)
+        return self.git("rev-parse", "HEAD")
+
+
+class Repository(GitFolder):
+    """A repository with the settings of the real one; `folder` must be the working directory."""
+
+    def __init__(self, folder):
+        super().__init__(folder)
+        shutil.copytree(CONF, folder / "conf")
+        shutil.copy(CONF.parent / "dvc.yaml", folder)
+        (folder / ".gitignore").write_text(IGNORED)
+        self.commit("settings")
 
     def edit(self, name, key, value):
         """Gives a setting of a file another value, wherever the key stands."""

@@ -64,12 +64,6 @@ def test_a_model_is_tracked_once(client):
     assert other.info.run_id != first.info.run_id
 
 
-def test_a_run_can_hang_under_another(client):
-    parent = client.create_run(client.create_experiment("mnist"))
-    child = mlflow_runs.ensure_tracked(client, 3, parent=parent.info.run_id)
-    assert child.data.tags["mlflow.parentRunId"] == parent.info.run_id
-
-
 def sweep(client):
     place = client.get_experiment_by_name("mnist")
     place = place.experiment_id if place else client.create_experiment("mnist")
@@ -194,11 +188,11 @@ def test_processes_that_start_at_once_do_not_destroy_a_new_store(built):
             stderr=subprocess.PIPE,
             text=True,
         )
-        for _ in range(4)
+        for _ in range(3)
     ]
     errors = [process.communicate(timeout=120)[1] for process in started]
-    assert [process.returncode for process in started] == [0] * 4, errors
-    assert len(mlflow_runs.connect().search_experiments()) == 5
+    assert [process.returncode for process in started] == [0] * 3, errors
+    assert len(mlflow_runs.connect().search_experiments()) == 4
 
 
 def test_the_store_lies_in_the_true_root(built, tmp_path, monkeypatch):

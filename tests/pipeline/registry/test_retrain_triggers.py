@@ -37,16 +37,14 @@ def found(*entries, serving="3"):
     return list(retrain_triggers.feedback([e for es in entries for e in es], version, LIMITS, NOW))
 
 
-@pytest.mark.parametrize(("days", "due"), [(0, False), (29.9, False), (30.1, True)])
-def test_a_champion_is_due_when_it_is_old(days, due):
-    finding = retrain_triggers.age(champion(days=days), LIMITS.champion_days, NOW, news=True)
+@pytest.mark.parametrize(
+    ("days", "promoted", "due"),
+    [(0, None, False), (29.9, None, False), (30.1, None, True), (90, 1, False), (90, 31, True)],
+)
+def test_a_champion_is_due_when_it_was_promoted_long_ago(days, promoted, due):
+    finding = retrain_triggers.age(champion(days=days, promoted=promoted), 30, NOW, news=True)
     assert finding.due is due
-    assert f"version 3, is {days:.1f} days old" in finding.text
-
-
-def test_the_age_is_that_of_the_promotion():
-    assert not retrain_triggers.age(champion(days=90, promoted=1), 30, NOW, news=True).due
-    assert retrain_triggers.age(champion(days=90, promoted=31), 30, NOW, news=True).due
+    assert f"version 3, is {promoted or days:.1f} days old" in finding.text
 
 
 def test_an_old_champion_is_not_due_without_other_data():
@@ -138,11 +136,8 @@ def test_a_report_that_does_not_say_is_refused(tmp_path, content):
     (tmp_path / "drift.json").write_text(content)
     with pytest.raises(PipelineError, match=r"drift\.json"):
         retrain_triggers.drift(tmp_path / "drift.json", champion(), NOW)
-
-
-def test_a_missing_report_names_who_writes_it(tmp_path):
     with pytest.raises(PipelineError, match=r"python -m monitoring\.drift"):
-        retrain_triggers.drift(tmp_path / "drift.json", champion(), NOW)
+        retrain_triggers.drift(tmp_path / "missing.json", champion(), NOW)
 
 
 def test_the_limits_are_complete():

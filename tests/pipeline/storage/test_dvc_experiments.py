@@ -2,15 +2,9 @@ import json
 import shutil
 
 import pytest
-from support.experiments_repo import Laboratory
 
 from pipeline.config import PARAMS, PipelineError, paths
 from pipeline.storage import dvc_experiments, git
-
-
-@pytest.fixture
-def laboratory(workspace, evaluated):
-    return Laboratory(workspace, evaluated)
 
 
 def names(found):

@@ -55,7 +55,7 @@ def train(folder, *typed, program=(str(ROOT / "train.py"),)):
 
 @pytest.fixture(scope="module")
 def swept(tmp_path_factory, empty_store):
-    """What a sweep leaves of which one job fails."""
+    """What a sweep leaves of which one job raises and one is killed."""
     folder = tmp_path_factory.mktemp("swept")
     with sweep_repo.inside(folder) as repository, pytest.MonkeyPatch.context() as patch:
         patch.delenv("MLFLOW_TRACKING_URI", raising=False)
@@ -65,7 +65,7 @@ def swept(tmp_path_factory, empty_store):
         (folder / "pipeline" / "track.py").write_text(TRACK)
         repository.with_dvc()
         (folder / "README.md").write_text("untracked")
-        done = train(folder, "-m", "run=3", "data=digits", "epochs=3,40,4")
+        done = train(folder, "-m", "run=3", "data=digits", "epochs=3,40,41,4")
         client = mlflow_runs.connect()
         place = client.get_experiment_by_name("digits").experiment_id
         runs = client.search_runs([place])
@@ -80,14 +80,15 @@ def test_a_sweep_goes_on_after_a_failure_and_fails_at_the_end(swept):
     assert swept.done.returncode == 1, swept.done.stderr
     lines = swept.done.stdout.splitlines()
     assert lines[0] == "not in Git, so not part of the experiments: README.md"
-    ends = [line.partition(": ")[::2] for line in lines if re.match(r"\[\d/3\]", line)]
+    ends = [line.partition(": ")[::2] for line in lines if re.match(r"\[\d/4\]", line)]
     assert [title for title, _ in ends] == [
-        f"[{number}/3] run 3 data=digits epochs={epochs}"
-        for number, epochs in ((1, 3), (2, 40), (3, 4))
+        f"[{number}/4] run 3 data=digits epochs={epochs}"
+        for number, epochs in ((1, 3), (2, 40), (3, 41), (4, 4))
         for _ in ("starts", "ends")
     ]
     assert re.fullmatch(r"done in \d+ s, validation accuracy 90\.30 %", ends[1][1])
     assert re.fullmatch(r"failed after \d+ s: ValueError: the kernel does not fit", ends[3][1])
+    assert "all was killed by SIGKILL, perhaps because memory ran out" in ends[5][1]
 
 
 def test_its_table_and_what_to_type_next(swept):
@@ -100,20 +101,22 @@ def test_its_table_and_what_to_type_next(swept):
     assert table[3].startswith("run 3 data=digits epochs=40 failed")
     log = table[4].strip()
     assert "the kernel does not fit" in (swept.folder / log).read_text()
+    assert table[5].startswith("run 3 data=digits epochs=41 failed")
     assert f"python -m pipeline.adopt {best} " in swept.done.stdout
     assert f"mlflow ui --backend-store-uri sqlite:///{swept.folder}/mlflow.db" in swept.done.stdout
 
 
 def test_mlflow_has_the_sweep_and_what_failed(swept):
     parent = swept.parent
-    assert parent.info.run_name == "sweep run=3 data=digits epochs=3,40,4"
-    assert parent.data.tags["command"] == "python train.py -m run=3 data=digits epochs=3,40,4"
+    assert parent.info.run_name == "sweep run=3 data=digits epochs=3,40,41,4"
+    assert parent.data.tags["command"] == "python train.py -m run=3 data=digits epochs=3,40,41,4"
     assert parent.info.status == "FAILED"
     assert parent.data.metrics["val_accuracy"] == 0.904
-    (failed,) = swept.children
-    assert failed.info.status == "FAILED"
-    assert failed.data.tags[mlflow_runs.PARENT] == parent.info.run_id
-    assert failed.data.tags["error"] == "ValueError: the kernel does not fit"
+    assert [child.info.status for child in swept.children] == ["FAILED"] * 2
+    assert {child.data.tags[mlflow_runs.PARENT] for child in swept.children} == {parent.info.run_id}
+    errors = sorted(child.data.tags["error"] for child in swept.children)
+    assert errors[0] == "ValueError: the kernel does not fit"
+    assert errors[1].startswith("all was killed by SIGKILL")
     # Models that MLflow lacks are logged under the sweep.
     notes = (swept.folder / "logs" / "tracked").read_text().splitlines()
     assert [note.split("-data")[0] for note in notes] == [f"{parent.info.run_id} run3"] * 2

@@ -6,7 +6,7 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution, Int
 from optuna.trial import TrialState
 
 from pipeline.reports import theme
-from pipeline.search import plots
+from pipeline.search import report
 
 SPACE = {
     "optimizer.learning_rate": FloatDistribution(1e-4, 1e-2, log=True),
@@ -23,7 +23,7 @@ def drawn(count):
         study.tell(study.ask(SPACE), 0.1 + number / 100)
     for state in (TrialState.PRUNED, TrialState.FAIL):
         study.tell(study.ask(SPACE), state=state)
-    return plots.all_plots(study, "val_loss", seed=1)
+    return report.plots(study, "val_loss", seed=1)
 
 
 def words(figure):
