@@ -14,14 +14,12 @@ from omegaconf import OmegaConf
 from pipeline.config import PARAMS, PipelineError, cli, environment
 from pipeline.storage import dvc_experiments, git
 from pipeline.storage.dvc_experiments import Experiment
-from pipeline.storage.files import replacing
+from pipeline.storage.files import write
 
 
 def main(arguments: list[str]) -> None:
     """Write the run's file byte for byte as in the experiment, and show what changes."""
-    parser = argparse.ArgumentParser(
-        prog="python -m pipeline.adopt", description=__doc__, allow_abbrev=False
-    )
+    parser = argparse.ArgumentParser(prog="python -m pipeline.adopt", description=__doc__)
     parser.add_argument("experiment", help="its name in `dvc exp show`, or a branch or commit")
     experiment = dvc_experiments.find(parser.parse_args(arguments).experiment)
     run = dvc_experiments.metrics(experiment)["run"]
@@ -33,9 +31,10 @@ def main(arguments: list[str]) -> None:
     if place.exists() and place.read_bytes() == adopted:
         print(f"{file} has these settings already.")
         return
-    _require_committed(file)
-    with replacing(place) as temporary:
-        temporary.write_bytes(adopted)
+    if git.git("status", "--porcelain", "--", str(file)):
+        remedy = f"git commit {file}, or git restore {file}"
+        raise PipelineError(f"{file} has uncommitted changes that would be lost: {remedy}")
+    write(place, adopted)
     print(git.git("diff", "HEAD", experiment.commit, "--", str(file)))
     print(f"Next:\n  dvc repro   builds run {run} with these settings; cached models are reused")
 
@@ -48,14 +47,6 @@ def different_picks(experiment: Experiment) -> list[str]:
         for key, value in dvc_experiments.picks(experiment).items()
         if key != "runs" and here.get(key) != value
     ]
-
-
-def _require_committed(file: Path) -> None:
-    if git.git("status", "--porcelain", "--", str(file)):
-        raise PipelineError(
-            f"{file} has uncommitted changes that would be lost: git commit {file}, "
-            f"or git restore {file}"
-        )
 
 
 if __name__ == "__main__":

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import logging
 from collections.abc import Sequence
@@ -17,7 +16,7 @@ from pipeline.evaluation import results, significance
 from pipeline.evaluation.results import CURVE_METRICS, Result
 from pipeline.reports import html, pairwise, plots, tables, theme
 from pipeline.reports.pairwise import Candidate
-from pipeline.storage.files import replacing, sha256, write_json
+from pipeline.storage.files import replacing, sha256, write, write_csv, write_json
 
 logger = logging.getLogger(__name__)
 
@@ -100,20 +99,20 @@ def write_settings(path: Path, model: dict[str, Any]) -> None:
 
 def write_curves(path: Path, runs: dict[int, Result]) -> None:
     """Write the learning curves of the runs as one table in long form."""
-    with replacing(path) as temporary, temporary.open("w", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(("run", "step", *CURVE_METRICS))
-        for run, result in runs.items():
-            columns = (result.curves[name] for name in ("step", *CURVE_METRICS))
-            writer.writerows((run, *row) for row in zip(*columns, strict=True))
+    names = ("step", *CURVE_METRICS)
+    rows = (
+        (run, *row)
+        for run, result in runs.items()
+        for row in zip(*(result.curves[name] for name in names), strict=True)
+    )
+    write_csv(path, ("run", *names), rows)
 
 
 def copy(source: Path, target: Path, command: str) -> None:
     """Copy a file; if it is missing, a PipelineError names the `command` that makes it."""
     if not source.exists():
         raise PipelineError(f"{source} is missing: {command}")
-    with replacing(target) as temporary:
-        temporary.write_bytes(source.read_bytes())
+    write(target, source.read_bytes())
 
 
 def copy_plots(folder: Path, run: int, data: str) -> None:
@@ -146,8 +145,7 @@ def write_bundle(folder: Path, best: Result, data: str) -> None:
     }
     write_json(folder / "model.json", description)
     card = html.fill("card.md.j2", {"model": description, "figures": best.metrics})
-    with replacing(folder / "README.md") as temporary:
-        temporary.write_text(card)
+    write(folder / "README.md", card)
 
 
 def write_page(path: Path, candidates: Sequence[Candidate]) -> None:
@@ -159,8 +157,7 @@ def write_page(path: Path, candidates: Sequence[Candidate]) -> None:
         extras["samples"] = file.read_bytes()
     tests = pairwise.compare_pairs([candidates])
     page = html.models_page("run", [candidates], tests, "python -m pipeline.compare", extras)
-    with replacing(path) as temporary:
-        temporary.write_text(page)
+    write(path, page)
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ from pipeline.reports import html, pairwise, tables
 from pipeline.reports.pairwise import Candidate, Group
 from pipeline.storage import dvc_experiments
 from pipeline.storage.dvc_experiments import Experiment
-from pipeline.storage.files import replacing
+from pipeline.storage.files import write
 
 logger = logging.getLogger(__name__)
 
@@ -32,45 +32,28 @@ _COLUMNS = ("val %", "test % (95 %)", "loss", "ECE %", "params", "size")  # in t
 
 def main(arguments: list[str]) -> None:
     """Write the page; print the table, the verdicts and where the page is."""
-    options = _options(arguments)
-    experiments = named(options.names) if options.names else of_head()
+    parser = argparse.ArgumentParser(prog="python -m pipeline.compare_experiments")
+    parser.description = "Compare experiments, branches or commits on one HTML page."
+    everything = "default: all experiments of this commit"
+    parser.add_argument("names", nargs="*", metavar="NAME", help=everything)
+    names: list[str] = parser.parse_args(arguments).names
+    found = [dvc_experiments.find(name) for name in dict.fromkeys(names)] if names else of_head()
     with TemporaryDirectory(prefix="experiments-") as folder:
-        candidates = read(experiments, Path(folder), strict=bool(options.names))
+        candidates = read(_best(found), Path(folder), strict=bool(names))
     groups = pairwise.of_experiments(candidates)
     tests = pairwise.compare_pairs(groups)
-    command = shlex.join(["python", "-m", "pipeline.compare_experiments", *options.names])
-    with replacing(options.out) as temporary:
-        temporary.write_text(html.models_page("experiment", groups, tests, command))
+    command = shlex.join(["python", "-m", "pipeline.compare_experiments", *names])
+    write(PAGE, html.models_page("experiment", groups, tests, command))
     show(groups)
     for test in tests:
         logger.info("%s: %s", *pairwise.verdict(test))
-    logger.info("\n%s", options.out)
-
-
-def _options(arguments: list[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="python -m pipeline.compare_experiments",
-        description="Compare experiments, branches or commits on one HTML page.",
-        allow_abbrev=False,
-    )
-    parser.add_argument(
-        "names", nargs="*", metavar="NAME", help="default: all experiments of this commit"
-    )
-    parser.add_argument(
-        "--out", type=Path, default=PAGE, metavar="FILE", help=f"the page; default: {PAGE}"
-    )
-    return parser.parse_args(arguments)
-
-
-def named(names: Sequence[str]) -> list[Experiment]:
-    """Return the experiments of these names, each once."""
-    return _best([dvc_experiments.find(name) for name in dict.fromkeys(names)])
+    logger.info("\n%s", PAGE)
 
 
 def of_head() -> list[Experiment]:
     """Return all experiments of the commit that is checked out; PipelineError if there is none."""
     if found := dvc_experiments.of_head():
-        return _best(found)
+        return found
     raise PipelineError(
         "this commit has no experiments yet: python train.py -m run=1,2,3\n"
         "Those of other commits can be named: make compare EXPS='main NAME', "

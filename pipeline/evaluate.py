@@ -16,7 +16,7 @@ from pipeline.evaluation import latency, metrics, significance
 from pipeline.evaluation.metrics import Probabilities
 from pipeline.ood import evaluation
 from pipeline.reports import plots, theme
-from pipeline.storage.files import replacing, write_arrays, write_json
+from pipeline.storage.files import write_arrays, write_csv, write_json
 from serve.models import drift_reference
 from serve.models.predictor import BundleError, Predictor
 
@@ -49,7 +49,8 @@ def main(cfg: Config) -> None:
     write_arrays(folder / "predictions.npz", probabilities=probabilities, labels=test.labels)
     write_arrays(folder / "mistakes.npz", **worst)
     write_arrays(folder / drift_reference.FILE, **reference._asdict())
-    write_pairs(folder / "confusion.csv", test.labels, probabilities.argmax(axis=1))
+    pairs = zip(test.labels, probabilities.argmax(axis=1), strict=True)
+    write_csv(folder / "confusion.csv", ("actual", "predicted"), pairs)
     draw(folder, cfg.run, probabilities, test, worst)
     theme.save(evaluation.plot(ood_scores, described["threshold"]), folder / "likelihood.png")
     write_json(folder / "metrics.json", found)
@@ -126,13 +127,6 @@ def worst_mistakes(probabilities: Probabilities, split: Split) -> dict[str, NDAr
     }
 
 
-def write_pairs(path: Path, actual: dataset.Labels, predicted: NDArray[np.int64]) -> None:
-    """Write true and predicted digit of each image, as DVC's confusion template reads them."""
-    rows = (f"{a},{p}\n" for a, p in zip(actual, predicted, strict=True))
-    with replacing(path) as temporary:
-        temporary.write_text("actual,predicted\n" + "".join(rows))
-
-
 def draw(
     folder: Path,
     run: int,
@@ -142,13 +136,11 @@ def draw(
 ) -> None:
     """Draw confusion matrix, reliability diagram and worst mistakes."""
     confusion = metrics.confusion_matrix(test.labels, probabilities.argmax(axis=1))
+    matrix = plots.confusion_matrix(confusion)
     reliability = plots.reliability_diagram(metrics.reliability(probabilities, test.labels), run)
     pairs = zip(worst["actual"], worst["predicted"], worst["confidence"], strict=True)
     captions = [f"{a} → {p}  {confidence:.1%}" for a, p, confidence in pairs]
-    for name, plot in (
-        ("confusion", plots.confusion_matrix(confusion)),
-        ("reliability", reliability),
-    ):
+    for name, plot in {"confusion": matrix, "reliability": reliability}.items():
         theme.save(plot, folder / f"{name}.png", folder / f"{name}.svg")
     theme.save(plots.mistakes(worst["images"], captions), folder / "mistakes.png")
 

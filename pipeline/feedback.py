@@ -26,7 +26,10 @@ CONFIGURATION = Path(f"conf/data/{DATA}.yaml")
 
 def main(arguments: list[str]) -> None:
     """Export the databases' feedback; the configuration names the export last, once it is whole."""
-    merged = databases.merge(databases.read(_options(arguments).database))
+    parser = argparse.ArgumentParser(prog="python -m pipeline.feedback", description=__doc__)
+    meaning = "STATE_DIR/feedback.db of each replica of the service, which may be running"
+    parser.add_argument("database", nargs="+", type=Path, help=meaning)
+    merged = databases.merge(databases.read(parser.parse_args(arguments).database))
     logger.info("%s", summary(merged))
     export_file.require(len(merged.export), export_file.rules(), "can be used")
 
@@ -47,19 +50,6 @@ Next:
   data: {DATA}          in params.yaml, then: dvc repro && python -m pipeline.register
   python train.py -m run=3 data={DATA}    the same as an experiment
   git add {CONFIGURATION} {paths.FEEDBACK}.dvc    to record which feedback it was"""
-
-
-def _options(arguments: list[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="python -m pipeline.feedback", description=__doc__, allow_abbrev=False
-    )
-    parser.add_argument(
-        "database",
-        nargs="+",
-        type=Path,
-        help="STATE_DIR/feedback.db of each replica of the service, which may be running",
-    )
-    return parser.parse_args(arguments)
 
 
 def summary(merged: Merged) -> str:

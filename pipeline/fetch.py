@@ -9,7 +9,7 @@ from pathlib import Path
 
 from pipeline.config import Config, Data, Feedback, Format, PipelineError, environment, paths, stage
 from pipeline.fetching import download
-from pipeline.storage.files import replacing, sha256
+from pipeline.storage.files import sha256, write
 
 log = logging.getLogger(__name__)
 
@@ -71,8 +71,7 @@ def add_feedback(folder: Path, feedback: Feedback) -> str:
             f"configuration says: dvc pull {paths.FEEDBACK}.dvc, or export it again: {export}"
         )
     if copy not in right:
-        with replacing(copy) as temporary:
-            shutil.copyfile(source, temporary)
+        write(copy, source.read_bytes())
     return copy.name
 
 

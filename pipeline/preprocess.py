@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import logging
 from pathlib import Path
@@ -15,7 +14,7 @@ from pipeline.config import Config, Data, Format, PipelineError, paths, stage
 from pipeline.data import dataset
 from pipeline.data.dataset import CLASSES, NAMES, SIDE, Images, Labels, Split, Splits
 from pipeline.reports.sample_sheet import sample_sheet
-from pipeline.storage.files import replacing, sha256, write_json
+from pipeline.storage.files import sha256, write, write_csv, write_json
 from pipeline.storage.idx import read_idx
 from pipeline.user_feedback import export_file
 from serve.imaging.placement import centre_digit
@@ -45,8 +44,7 @@ def main(cfg: Config) -> None:
     parts = {part: statistics(getattr(splits, part)) for part in NAMES}
     write_json(report / "statistics.json", data_set | parts | feedback)
     write_classes(splits, report / "classes.csv")
-    with replacing(report / "samples.png") as temporary:
-        temporary.write_bytes(sample_sheet(splits, name, cfg.seed))
+    write(report / "samples.png", sample_sheet(splits, name, cfg.seed))
     counts = ", ".join(f"{len(getattr(splits, part)):,} {part}" for part in NAMES)
     log.info("%s: %s images; report: %s", paths.processed(name), counts, report)
 
@@ -171,13 +169,13 @@ def statistics(split: Split) -> dict[str, object]:
 
 def write_classes(splits: Splits, path: Path) -> None:
     """Write the number of images per split and digit, and their share of the split."""
-    with replacing(path) as temporary, temporary.open("w", newline="") as file:
-        table = csv.writer(file, lineterminator="\n")
-        table.writerow(["split", "digit", "count", "share"])
-        for name in NAMES:
-            labels = getattr(splits, name).labels
-            for digit, count in dataset.digit_counts(labels).items():
-                table.writerow([name, digit, count, round(count / len(labels), 6)])
+    labels = {name: getattr(splits, name).labels for name in NAMES}
+    rows = (
+        (name, digit, count, round(count / len(labels[name]), 6))
+        for name in NAMES
+        for digit, count in dataset.digit_counts(labels[name]).items()
+    )
+    write_csv(path, ("split", "digit", "count", "share"), rows)
 
 
 if __name__ == "__main__":

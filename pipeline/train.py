@@ -5,7 +5,6 @@ from __future__ import annotations
 import shutil
 import time
 from pathlib import Path
-from typing import Any
 
 from pipeline.config import Config, paths, settings, stage
 from pipeline.data import dataset
@@ -53,8 +52,16 @@ def main(cfg: Config) -> None:
     (target / "model.tflite").write_bytes(exported)
     write_json(
         target / "model.json",
-        identity(cfg)
-        | {
+        {
+            "name": cfg.name,
+            "run": cfg.run,
+            "classes": list(range(dataset.CLASSES)),
+            "input": {
+                "shape": [dataset.SIDE, dataset.SIDE, 1],
+                "dtype": "uint8",
+                "polarity": "digit bright on dark",
+            },
+            "output": "logits",
             "sha256": sha256(target / "model.tflite"),
             "temperature": temperature,
             "parameters": model.count_params(),
@@ -65,21 +72,6 @@ def main(cfg: Config) -> None:
     )
     checkpoints.discard(checkpoint)
     latency.record(cfg.run, train_seconds=seconds)
-
-
-def identity(cfg: Config) -> dict[str, Any]:
-    """Return the model's name, its input and its output, as `model.json` has them."""
-    return {
-        "name": cfg.name,
-        "run": cfg.run,
-        "classes": list(range(dataset.CLASSES)),
-        "input": {
-            "shape": [dataset.SIDE, dataset.SIDE, 1],
-            "dtype": "uint8",
-            "polarity": "digit bright on dark",
-        },
-        "output": "logits",
-    }
 
 
 if __name__ == "__main__":

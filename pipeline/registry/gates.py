@@ -61,29 +61,17 @@ def check(
     predicted = candidate.probabilities(test.images).argmax(axis=1)
     right = predicted == test.labels
     accuracy = float(right.mean())
-    yield Check(
-        "test_accuracy",
-        accuracy >= limits.test_accuracy,
-        f"test accuracy {accuracy:.4f}, at least {limits.test_accuracy} wanted",
-    )
+    text = f"test accuracy {accuracy:.4f}, at least {limits.test_accuracy} wanted"
+    yield Check("test_accuracy", accuracy >= limits.test_accuracy, text)
     recalls = recall(confusion_matrix(test.labels, predicted.astype(np.uint8)))
     digit = int(recalls.argmin())
-    yield Check(
-        "recall",
-        recalls[digit] >= limits.recall,
-        f"lowest recall {recalls[digit]:.4f} (digit {digit}), at least {limits.recall} wanted",
-    )
+    text = f"lowest recall {recalls[digit]:.4f} (digit {digit}), at least {limits.recall} wanted"
+    yield Check("recall", recalls[digit] >= limits.recall, text)
     _, p99 = latency.latency(candidate.probabilities, test.images)
-    yield Check(
-        "latency_ms_p99",
-        p99 < limits.latency_ms_p99,
-        f"p99 latency of one image {p99:.2f} ms, below {limits.latency_ms_p99:g} wanted",
-    )
-    yield Check(
-        "bundle_bytes",
-        candidate.size < limits.bundle_bytes,
-        f"bundle {candidate.size / 1e6:.2f} MB, below {limits.bundle_bytes / 1e6:g} wanted",
-    )
+    text = f"p99 latency of one image {p99:.2f} ms, below {limits.latency_ms_p99:g} wanted"
+    yield Check("latency_ms_p99", p99 < limits.latency_ms_p99, text)
+    text = f"bundle {candidate.size / 1e6:.2f} MB, below {limits.bundle_bytes / 1e6:g} wanted"
+    yield Check("bundle_bytes", candidate.size < limits.bundle_bytes, text)
     if champion:
         yield _not_worse(right, champion, test, limits.mcnemar_p)
 

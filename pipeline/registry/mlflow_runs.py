@@ -11,6 +11,7 @@ import logging
 import os
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -235,10 +236,8 @@ def _tags(run: int, description: dict[str, Any]) -> dict[str, str]:
         "dvc.lock.train": _lock_entry(f"train@{run}"),
     }
     for library in _LIBRARIES:
-        try:
+        with suppress(PackageNotFoundError):
             tags[f"version.{library}"] = version(library)
-        except PackageNotFoundError:
-            continue
     return tags | environment.experiment()
 
 

@@ -21,7 +21,7 @@ from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 
 from pipeline.config import paths
-from pipeline.storage.files import replacing
+from pipeline.storage.files import write
 from serve.models import bundle_digest
 from serve.models.predictor import BundleError, Predictor
 
@@ -159,5 +159,4 @@ def record(action: str, version: ModelVersion, replaced: ModelVersion | None) ->
         "version": int(version.version),
         "at": now(),
     }
-    with replacing(paths.PROMOTIONS) as temporary:
-        temporary.write_text("".join(json.dumps(each) + "\n" for each in [*entries, entry]))
+    write(paths.PROMOTIONS, "".join(json.dumps(each) + "\n" for each in [*entries, entry]))

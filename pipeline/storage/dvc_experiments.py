@@ -46,9 +46,8 @@ def of_head() -> list[Experiment]:
 
 def find(name: str) -> Experiment:
     """Return the experiment, branch, tag or commit of that name; PipelineError if it is unclear."""
-    named = [experiment for experiment in every() if experiment.name == name]
-    here = [experiment for experiment in of_head() if experiment.name == name]
-    if found := here or named:
+    here, everywhere = of_head(), every()
+    if found := [e for e in here if e.name == name] or [e for e in everywhere if e.name == name]:
         if len(found) > 1:
             commits = ", ".join(experiment.commit[:9] for experiment in found)
             raise PipelineError(f"several experiments are called {name}; take one of {commits}")
@@ -56,13 +55,10 @@ def find(name: str) -> Experiment:
     try:
         commit = git.git("rev-parse", "--verify", "--quiet", f"{name}^{{commit}}")
     except git.GitError:
-        raise PipelineError(_unknown(name)) from None
+        hint = did_you_mean(name, [experiment.name for experiment in everywhere])
+        lost = f"there is no experiment or commit {name}{hint}"
+        raise PipelineError(f"{lost}\n`make exps` lists the experiments") from None
     return Experiment(name, commit, commit)
-
-
-def _unknown(name: str) -> str:
-    hint = did_you_mean(name, [experiment.name for experiment in every()])
-    return f"there is no experiment or commit {name}{hint}\n`make exps` lists the experiments"
 
 
 def read(experiment: Experiment, path: Path) -> bytes:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import csv
 import hashlib
 import json
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -45,15 +46,25 @@ def replace_value(file: Path, start: str, value: str) -> bool:
     if lines != 1:
         raise PipelineError(f"{file} must have one line `{start}…`")
     if after != before:
-        with replacing(file) as temporary:
-            temporary.write_text(after)
+        write(file, after)
     return after != before
+
+
+def write(path: Path, content: str | bytes) -> None:
+    """Write a text or bytes."""
+    with replacing(path) as temporary:
+        temporary.write_bytes(content.encode() if isinstance(content, str) else content)
 
 
 def write_json(path: Path, content: object) -> None:
     """Write `content` as JSON; equal content gives equal bytes."""
-    with replacing(path) as temporary:
-        temporary.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+    write(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+
+
+def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    """Write a table with one line of titles."""
+    with replacing(path) as temporary, temporary.open("w", newline="") as file:
+        csv.writer(file, lineterminator="\n").writerows([header, *rows])
 
 
 def write_arrays(path: Path, **arrays: NDArray[Any]) -> None:

@@ -100,7 +100,7 @@ def _record(
 
 def _launch(found: list[Job], folder: Path, typed: list[str]) -> bool:
     """Let Hydra run the jobs; return whether they were interrupted."""
-    signal.signal(signal.SIGTERM, _interrupt)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         with progress.shown(found, folder):
             folders = [f"hydra.{mode}.dir={folder}" for mode in ("run", "sweep")]
@@ -111,10 +111,6 @@ def _launch(found: list[Job], folder: Path, typed: list[str]) -> bool:
     except SystemExit:
         pass  # Hydra has printed why its launcher failed; the jobs' states show how far it got
     return False
-
-
-def _interrupt(*_: object) -> None:
-    raise KeyboardInterrupt
 
 
 def _launcher_settings(typed: list[str], found: list[Job]) -> list[str]:

@@ -15,7 +15,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from filelock import FileLock
 
@@ -72,17 +71,13 @@ def log_of(folder: Path, job: Job) -> Path:
 
 def read(folder: Path, job: Job) -> State | None:
     """Return the last state that the job wrote, or None if it has not started."""
-    file = _state_file(folder, job)
+    file = folder / f"{job.name}.json"
     return State(**json.loads(file.read_bytes())) if file.exists() else None
 
 
 def write(folder: Path, job: Job, state: State) -> None:
     """Write the job's state to its file, for the progress display and the launcher."""
-    write_json(_state_file(folder, job), asdict(state))
-
-
-def _state_file(folder: Path, job: Job) -> Path:
-    return folder / f"{job.name}.json"
+    write_json(folder / f"{job.name}.json", asdict(state))
 
 
 def run(job: Job, folder: Path, parent: str | None) -> None:
@@ -250,9 +245,3 @@ def track(job: Job, experiment: Experiment, parent: str | None) -> None:
             DVC_EXP_NAME=experiment.name,
             DVC_EXP_BASELINE_REV=experiment.baseline,
         )
-
-
-def digests(experiment: Experiment) -> dict[str, str]:
-    """Return for each run the digest that identifies its model in MLflow."""
-    found: dict[str, Any] = json.loads(dvc_experiments.read(experiment, paths.TRACKED))
-    return found

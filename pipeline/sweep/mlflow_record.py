@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import shlex
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 from mlflow import MlflowClient
 
+from pipeline.config import paths
 from pipeline.registry import mlflow_runs
 from pipeline.storage import dvc_experiments
 from pipeline.sweep import job as jobs
@@ -65,7 +67,7 @@ def complete(client: MlflowClient, job: Job, state: State, parent: str | None, l
     if state.state == "done":
         place = mlflow_runs.experiment(client, job.data)
         experiment = dvc_experiments.find(state.experiment)
-        digest = jobs.digests(experiment)[str(job.run)]
+        digest = json.loads(dvc_experiments.read(experiment, paths.TRACKED))[str(job.run)]
         if not mlflow_runs.tracked(client, place, digest, parent):
             jobs.track(job, experiment, parent)
         return

@@ -19,7 +19,6 @@ from pipeline.sweep.overrides import Job
 
 _STAGE = re.compile(r"^Running stage '([\w@]+)'", re.MULTILINE)
 _EPOCH = re.compile(r"^epoch (\d+)/(\d+) ", re.MULTILINE)
-_TAIL = 8192  # bytes at the end of a log in which the stage and the epoch are looked for
 _INTERVAL = 0.5  # seconds between looks at the jobs
 
 
@@ -57,28 +56,21 @@ def _watch(found: list[Job], folder: Path, display: Display, ended: threading.Ev
             if state.state == "running":
                 if changed:
                     display.say(f"{title}: starts; log: {log}")
-                display.show(title, *_doing(job, log))
+                display.show(title, *_doing(log))
             elif changed:
                 display.end(title, _sentence(state))
         display.show_total(sum(state != "running" for state in known.values()))
 
 
-def _doing(job: Job, log: Path) -> tuple[int, int | None, str]:
+def _doing(log: Path) -> tuple[int, int | None, str]:
     """Read from the log: the last epoch, the number of epochs and the stage."""
-    text = _tail(log) if log.exists() else ""
+    text = log.read_text(errors="replace") if log.exists() else ""
     epochs = _EPOCH.findall(text)
-    # After many epochs the stage's name is no longer in the tail.
-    stage = str((_STAGE.findall(text) or [f"train@{job.run}" if epochs else "starts"])[-1])
+    stage = str((_STAGE.findall(text) or ["starts"])[-1])
     if not epochs or not stage.startswith("train"):
         return 0, None, stage
     epoch, of = map(int, epochs[-1])
     return epoch, of, stage
-
-
-def _tail(log: Path) -> str:
-    with log.open("rb") as file:
-        file.seek(max(0, log.stat().st_size - _TAIL))
-        return file.read().decode(errors="replace")
 
 
 def _title(job: Job) -> str:

@@ -17,7 +17,7 @@ from pipeline.data.dataset import SIDE, Split, Splits
 from pipeline.evaluation.results import CURVE_METRICS
 from pipeline.ood import evaluation, examples
 from pipeline.registry import mlflow_runs
-from pipeline.storage.files import write_arrays, write_json
+from pipeline.storage.files import write_arrays, write_csv, write_json
 from pipeline.training import determinism
 from serve.models import drift_reference
 
@@ -118,7 +118,8 @@ def evaluated(workspace) -> Callable[..., None]:
         write_arrays(folder / "mistakes.npz", **worst)
         taken = drift_reference.build(pixels, probabilities)
         write_arrays(folder / drift_reference.FILE, **taken._asdict())
-        evaluate.write_pairs(folder / "confusion.csv", labels, answers)
+        pairs = zip(labels, answers, strict=True)
+        write_csv(folder / "confusion.csv", ("actual", "predicted"), pairs)
         for picture in ("confusion", "reliability"):
             (folder / f"{picture}.svg").write_text("<svg xmlns='http://www.w3.org/2000/svg'/>")
         for picture in ("likelihood", "mistakes", "reliability"):

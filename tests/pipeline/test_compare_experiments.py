@@ -1,7 +1,6 @@
 import re
 import shutil
 from base64 import b64encode
-from pathlib import Path
 
 import pytest
 from support.chromium import chromium
@@ -26,12 +25,12 @@ def three(laboratory):
 def compared(capsys, caplog):
     """Runs the command; the page, its text in one line, and what was printed and logged."""
 
-    def run(*arguments, out=PAGE):
+    def run(*arguments):
         capsys.readouterr()
         caplog.clear()
         with caplog.at_level("INFO", "pipeline.compare_experiments"):
-            compare_experiments.main([*arguments, "--out", str(out)])
-        reader = Reader(out.read_text())
+            compare_experiments.main(list(arguments))
+        reader = Reader(PAGE.read_text())
         said = capsys.readouterr().out + "\n".join(caplog.messages)
         return reader, " ".join(reader.text.split()), said
 
@@ -78,11 +77,10 @@ def test_images_that_only_one_reads_right_say_what_each_said(three, compared):
 
 
 def test_names_are_taken_as_typed_each_once(three, compared):
-    _, text, _ = compared("far", "best", "far", out=Path("two/page.html"))
+    _, text, _ = compared("far", "best", "far")
     assert "The best of 2 experiments" in text
     assert "python -m pipeline.compare_experiments far best far" in text
     assert "close" not in text
-    assert not PAGE.exists()
 
 
 def test_one_alone_is_a_page_without_a_comparison(three, compared):

@@ -105,11 +105,11 @@ EPOCHS = "Running stage 'train@1':\nepoch 1/9  train 0.5\nepoch 2/9  train 0.6\n
     ],
     ids=["no log", "no stage", "fetch", "train", "evaluate", "long"],
 )
-def test_stage_and_epoch_come_from_the_log(found, tmp_path, text, doing):
+def test_stage_and_epoch_come_from_the_log(tmp_path, text, doing):
     log = tmp_path / "log"
     if text:
         log.write_text(text)
-    assert progress._doing(found[0], log) == doing
+    assert progress._doing(log) == doing
 
 
 def test_results_are_sorted_by_accuracy_and_then_loss(found, tmp_path, screen, monkeypatch):
