@@ -57,11 +57,7 @@ def main(arguments: list[str]) -> None:
 
 
 def shown(everywhere: bool) -> list[ExpState]:
-    """Return the commits of `dvc exp show` without the workspace; others only with experiments.
-
-    Raises:
-        PipelineError: DVC failed; the message is its own.
-    """
+    """Return the commits of `dvc exp show` without the workspace; others only with experiments."""
     try:
         with Repo(str(environment.root())) as repo:
             commits = repo.experiments.show(all_commits=everywhere, hide_workspace=True)

@@ -15,11 +15,7 @@ log = logging.getLogger(__name__)
 
 
 def main(cfg: Config) -> None:
-    """Complete `data/raw/<data>/`, and leave nothing else in it.
-
-    Raises:
-        PipelineError: no mirror has one of the files, or the folder cannot be written.
-    """
+    """Complete `data/raw/<data>/`, and leave nothing else in it; PipelineError if it cannot."""
     folder = paths.raw(cfg.data.name)
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -55,11 +51,7 @@ def _way_out(data: Data) -> str:
 
 
 def add_feedback(folder: Path, feedback: Feedback) -> str:
-    """Copy the export of feedback that the configuration names; return the name of its file.
-
-    Raises:
-        PipelineError: there is no export, or another one.
-    """
+    """Copy the export of feedback that the configuration names; return its file's name."""
     source, copy = environment.root() / paths.FEEDBACK, folder / paths.FEEDBACK.name
     export = "python -m pipeline.feedback <STATE_DIR>/feedback.db"
     if feedback.sha256 is None:

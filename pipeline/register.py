@@ -72,14 +72,9 @@ def _options(arguments: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m pipeline.register", description=__doc__, allow_abbrev=False
     )
-    parser.add_argument(
-        "--rollback", action="store_true", help="make the previous champion the champion again"
-    )
-    parser.add_argument(
-        "--promote",
-        action="store_true",
-        help="promote a model that was rolled back too, if it passes the gates",
-    )
+    parser.add_argument("--rollback", action="store_true", help="go back to the champion before")
+    again = "promote a model that was rolled back too, if it passes the gates"
+    parser.add_argument("--promote", action="store_true", help=again)
     return parser.parse_args(arguments)
 
 

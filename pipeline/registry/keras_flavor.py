@@ -12,17 +12,11 @@ import keras
 import mlflow.tensorflow
 import numpy as np
 import tensorflow as tf
-from mlflow.models import ModelSignature
-from mlflow.types import Schema, TensorSpec
+from mlflow.models import infer_signature
 
 from pipeline.config import Model
 from pipeline.data.dataset import CLASSES, SIDE
 from pipeline.training import networks
-
-_SIGNATURE = ModelSignature(
-    Schema([TensorSpec(np.dtype(np.uint8), (-1, SIDE, SIDE, 1))]),
-    Schema([TensorSpec(np.dtype(np.float32), (-1, CLASSES))]),
-)
 
 
 def log(folder: Path, description: dict[str, Any]) -> None:
@@ -30,12 +24,13 @@ def log(folder: Path, description: dict[str, Any]) -> None:
     model = networks.build(Model(**description["settings"]["model"]), training=False)
     model.load_weights(folder / "model.weights.h5")
     keras.config.disable_interactive_logging()
+    images, answers = np.zeros((1, SIDE, SIDE, 1), np.uint8), np.zeros((1, CLASSES), np.float32)
     # `mlflow.keras.log_model` fails on an input example; this one saves the same Keras 3 archive.
     mlflow.tensorflow.log_model(
         model,
         name="keras",
-        signature=_SIGNATURE,
-        input_example=np.zeros((1, SIDE, SIDE, 1), np.uint8),
+        signature=infer_signature(images, answers),
+        input_example=images,
         # Given here, because MLflow would load the model in another process for 13 s to infer them.
         pip_requirements=[
             f"keras=={keras.__version__}",

@@ -67,11 +67,7 @@ def lock(name: str = "mlflow") -> FileLock:
 
 
 def digest(run: int) -> str:
-    """Return what identifies an MLflow run: the hash of all that is logged into it.
-
-    Raises:
-        PipelineError: the model was trained again after its evaluation.
-    """
+    """Return what identifies an MLflow run: the hash of all that is logged into it."""
     model, evaluation = paths.model(run) / "model.json", paths.evaluation(run) / "metrics.json"
     if _json(model)["sha256"] != _json(evaluation)["sha256"]:
         remedy = f"python -m pipeline.evaluate run={run}"

@@ -95,11 +95,7 @@ def feedback(
 
 
 def drift(report: Path, champion: ModelVersion | None, now: datetime) -> Finding:
-    """Find what the drift job's last check says, if it is of the champion and of today.
-
-    Raises:
-        PipelineError: the file is missing, or is no report of the drift job.
-    """
+    """Find what the drift job's last check says; PipelineError if `report` is no report of it."""
     try:
         content = json.loads(report.read_bytes())
         found, version = content["drift"], content["model_version"]

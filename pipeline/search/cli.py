@@ -34,9 +34,8 @@ from pipeline.jobs.progress import Display
 from pipeline.registry import mlflow_runs
 from pipeline.search import report
 from pipeline.search.plan import Plan, Search, make_plan
-from pipeline.search.scheduler import Scheduler
+from pipeline.search.scheduler import Scheduler, run_stage, typed
 from pipeline.search.study import Study
-from pipeline.search.trial import run_stage, typed
 from pipeline.storage import dvc_experiments
 
 logger = logging.getLogger(__name__)

@@ -119,10 +119,6 @@ class Plan:
         own = flat(settings(self.base))
         return {key: own[key] for key, among in self.space.items() if _has(among, own[key])}
 
-    def epochs(self, sampled: Mapping[str, Any]) -> int:
-        """Return how many epochs a trial trains."""
-        return int(self.settings(sampled).get("epochs", self.base.epochs))
-
 
 def make_plan(name: str, search: Search) -> Plan:
     """Check the search `name` against its run; a PipelineError names a wrong key or value."""

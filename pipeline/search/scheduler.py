@@ -1,26 +1,119 @@
-"""Run the trials of a study, several at a time, and record how each of them ends."""
+"""Trials: each is the stage `train` as a process, in a temporary folder; several run at a time."""
 
 from __future__ import annotations
 
+import json
 import math
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from pathlib import Path
 from threading import Event
+from typing import Any
 
 from mlflow import MlflowClient
 from optuna.trial import FrozenTrial, Trial, TrialState
 
-from pipeline.config import PipelineError, environment
+from pipeline.config import CONF, PARAMS, PipelineError, environment, paths
+from pipeline.evaluation import results
+from pipeline.jobs import processes
 from pipeline.jobs.progress import Display
 from pipeline.registry import mlflow_runs
 from pipeline.search.plan import Plan
 from pipeline.search.study import Claim, Study
-from pipeline.search.trial import Training
 
 _MAX_FAILURES = 3  # without a success: then the settings are not the cause
 _LOG_LINES = 15  # at the end of a log, where the error is
 _INTERVAL = 1.0  # seconds between looks at other processes' trials
 _RUN = "mlflow.run"
+
+
+def run_stage(stage: str, workspace: Path, root: Path, plan: Plan) -> None:
+    """Run a stage to its end in another workspace; a PipelineError has the output of a failure."""
+    told = command(stage, plan.search.picks())
+    processes.run(f"{stage} failed", told, workspace, **_environment(root))
+
+
+class Training:
+    """A running training.
+
+    It has its own session, so that Ctrl-C reaches only this process. It writes to a pipe that this
+    process reads. So if this process is killed, the training ends when it prints its next line.
+    """
+
+    def __init__(
+        self, plan: Plan, settings: Mapping[str, Any], source: Path, folder: Path, log: Path
+    ) -> None:
+        """Start it in `folder`, with the data of the workspace `source`."""
+        self._folder, self._log, self._run = folder, log, plan.search.run
+        data = paths.processed(plan.search.data.name)
+        (folder / data).parent.mkdir(parents=True)
+        (folder / data).symlink_to(source / data)
+        shutil.copy(source / PARAMS, folder)
+        self._process = subprocess.Popen(  # noqa: S603  a list, no shell
+            command("train", {"run": self._run, **plan.search.picks(), **settings}),
+            cwd=folder,
+            # Checkpoints go to this folder too, because a trial is never resumed.
+            env=environment.for_program(**_environment(folder)),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+
+    def epochs(self) -> Iterator[tuple[int, dict[str, float]]]:
+        """Yield each epoch (from 1) that ends, with its metrics, and copy the output to the log."""
+        known = 0
+        assert self._process.stdout
+        with self._log.open("ab", buffering=0) as log:
+            for line in self._process.stdout:
+                log.write(line)
+                try:
+                    curves = results.read_curves(self._folder / paths.curves(self._run))
+                except FileNotFoundError:  # no epoch has ended
+                    continue
+                ended = min(map(len, curves.values()))
+                for epoch in range(known, ended):
+                    yield epoch + 1, {name: curves[name][epoch] for name in results.CURVE_METRICS}
+                known = ended
+        self._process.wait()
+
+    def metrics(self) -> dict[str, float]:
+        """Return the finished training's validation metrics; PipelineError if it failed."""
+        if self._process.returncode:
+            raise PipelineError(f"exit code {self._process.returncode}")
+        described = json.loads((self._folder / paths.model(self._run) / "model.json").read_bytes())
+        return dict(described["metrics"])
+
+    def stop(self) -> None:
+        """Stop the training if it still runs."""
+        if self._process.poll() is None:
+            processes.end_group(self._process.pid, signal.SIGTERM)
+            self._process.poll()  # so that Popen knows
+
+    def end(self) -> None:
+        """Stop the training and remove its folder."""
+        self.stop()
+        assert self._process.stdout
+        self._process.stdout.close()
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+
+def typed(settings: Mapping[str, Any]) -> list[str]:
+    """Return settings as overrides for Hydra, a float with all its digits."""
+    return [f"{key}={value}" for key, value in settings.items()]
+
+
+def command(stage: str, settings: Mapping[str, Any]) -> list[str]:
+    """Return the command that starts a stage."""
+    return [sys.executable, "-m", f"pipeline.{stage}", *typed(settings)]
+
+
+def _environment(root: Path) -> dict[str, str]:
+    """Return the variables that make our code importable and `root` the root."""
+    return {"PYTHONPATH": str(CONF.parent), "DVC_ROOT": str(root)}
 
 
 class Scheduler:
@@ -92,7 +185,8 @@ class Scheduler:
 
     def _outcome(self, trial: Trial, training: Training, run: str) -> tuple[str, str]:
         """Follow a trial to its end; return its status in MLflow and its end in words."""
-        epochs, epoch, title = self._plan.epochs(trial.params), 0, f"trial {trial.number}"
+        epoch, title = 0, f"trial {trial.number}"
+        epochs = self._plan.settings(trial.params).get("epochs", self._plan.base.epochs)
         self._display.show(title, epoch, epochs, "")
         for epoch, metrics in training.epochs():
             value = metrics[self._metric]

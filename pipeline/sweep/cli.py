@@ -173,10 +173,8 @@ def _require_tracked(found: list[Job]) -> None:
 
 def show_uncommitted() -> None:
     """Print the uncommitted files, which experiments include, and the untracked ones."""
-    changed: list[str] = []
-    untracked: list[str] = []
-    for line in git.git("status", "--porcelain", "--untracked-files=normal").splitlines():
-        (untracked if line.startswith("??") else changed).append(line[3:])
+    changed = git.git("diff", "--name-only", "HEAD").splitlines()
+    untracked = git.git("ls-files", "--others", "--exclude-standard", "--directory").splitlines()
     if changed:
         print(f"not committed, but part of the experiments: {', '.join(changed)}")
     if untracked:

@@ -55,8 +55,8 @@ class State:
     experiment: str = ""
     reused: bool = False
     seconds: float = 0.0
-    val_accuracy: float | None = None
-    val_loss: float | None = None
+    val_accuracy: float = 0.0
+    val_loss: float = 0.0
     reason: str = ""
 
     def rank(self) -> tuple[float, float, str]:

@@ -84,8 +84,6 @@ def close_parent(
 ) -> None:
     """End the sweep's run, with the metrics of its best job."""
     if best := best_of(outcomes):
-        assert best.val_accuracy is not None
-        assert best.val_loss is not None
         metrics = {"val_accuracy": best.val_accuracy, "val_loss": best.val_loss}
         mlflow_runs.log(client, parent, metrics)
         mlflow_runs.set_tags(client, parent, {"best": best.experiment})

@@ -81,7 +81,7 @@ def _sentence(state: State) -> str:
     took = _duration(state.seconds)
     if state.state == "done":
         how = "was done before" if state.reused else f"done in {took}"
-        return f"{how}, validation accuracy {hundredths(-state.rank()[0])} %"
+        return f"{how}, validation accuracy {hundredths(state.val_accuracy)} %"
     return f"{state.state} after {took}{': ' if state.reason else ''}{state.reason}"
 
 
@@ -92,7 +92,7 @@ def show_results(found: Outcomes, folder: Path) -> None:
     if done:
         names = [state.experiment for state in done]
         columns = [
-            Column("validation %", [hundredths(-state.rank()[0]) for state in done]),
+            Column("validation %", [hundredths(state.val_accuracy) for state in done]),
             Column("loss", [f"{state.val_loss:.4f}" for state in done]),
             Column("time", ["before" if s.reused else _duration(s.seconds) for s in done]),
         ]

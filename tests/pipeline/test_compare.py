@@ -156,13 +156,6 @@ def test_figures_on_feedback_are_in_every_report(with_feedback, compared_runs):
     assert "Nobody else checked them" in card
 
 
-def test_without_feedback_no_report_speaks_of_it(evaluated, compared_runs):
-    evaluated(1)
-    assert "feedback" not in json.dumps(compared_runs(1))
-    for path in (paths.METRICS, *(paths.CHAMPION / n for n in ("model.json", "README.md"))):
-        assert "feedback" not in path.read_text()
-
-
 def test_the_model_card_says_how_good_it_is_and_how_to_verify_it(evaluated, compared_runs):
     evaluated(1, wrong=[8, 18, 28, 33])
     compared_runs(1)

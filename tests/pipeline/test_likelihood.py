@@ -7,7 +7,6 @@ import pytest
 
 from pipeline import evaluate, likelihood
 from pipeline.config import PipelineError, paths
-from pipeline.evaluation import metrics
 from pipeline.ood import evaluation, examples
 from pipeline.storage.files import sha256
 from serve.models.predictor import Likelihood, Predictor
@@ -17,18 +16,6 @@ def test_the_threshold_is_what_all_but_one_in_a_hundred_reach():
     likelihoods = np.random.default_rng(1).random(5000).astype(np.float32)
     threshold = likelihood.threshold_of(likelihoods)
     assert (likelihoods < threshold).mean() == pytest.approx(0.01, abs=3e-4)
-
-
-def test_auroc_is_how_often_a_positive_is_above_a_negative():
-    random = np.random.default_rng(2)
-    positive, negative = (
-        random.integers(low, low + 20, count).astype(np.float32)
-        for low, count in ((5, 90), (0, 70))
-    )
-    pairs = positive[:, None] - negative[None]
-    expected = (pairs > 0).mean() + (pairs == 0).mean() / 2
-    assert metrics.auroc(positive, negative) == pytest.approx(expected)
-    assert metrics.auroc(negative, positive) == pytest.approx(1 - expected)
 
 
 def test_what_it_leaves_tells_digits_from_what_is_none(built):

@@ -166,13 +166,6 @@ def test_feedback_leaves_validation_and_test_images_as_they_are(mnist_feedback, 
     assert "60 images of feedback" in caplog.text
 
 
-def test_without_feedback_nothing_says_feedback(mnist):
-    preprocess.main(mnist)
-    with np.load(paths.processed("mnist")) as arrays:
-        assert not [name for name in arrays if "feedback" in name]
-    assert "feedback" not in report()
-
-
 # Reading
 
 

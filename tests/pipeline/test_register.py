@@ -211,10 +211,3 @@ def test_before_the_pipeline_has_run_it_refuses_and_makes_no_store(
     with pytest.raises(PipelineError, match=reason):
         register.main(options)
     assert not (workspace / "mlflow.db").exists()
-
-
-@pytest.mark.parametrize("option", ["--promot", "--roll"])
-def test_an_option_is_not_taken_for_another(option, capsys):
-    with pytest.raises(SystemExit):
-        register.main([option])
-    assert option in capsys.readouterr().err

@@ -140,12 +140,6 @@ def test_a_check_runs_nothing_and_makes_no_store(steps, workspace, caplog):
     assert not (workspace / "mlflow.db").exists()
 
 
-def test_an_option_is_not_taken_for_another(capsys):
-    with pytest.raises(SystemExit):
-        retrain.main(["--chec"])
-    assert "--chec" in capsys.readouterr().err
-
-
 def test_no_feedback_yet_is_no_error_but_a_wrong_folder_is(champion, steps, workspace, caplog):
     assert "no feedback yet" in said(caplog, "--feedback", "feedback.db")
     with pytest.raises(PipelineError, match="there is no folder"):

@@ -13,21 +13,10 @@ from serve.models.predictor import BundleError
 MODEL = "a-classifier"
 
 
-@pytest.fixture(scope="module")
-def template(tmp_path_factory):
-    """A new store, whose tables take seconds to create."""
-    folder = tmp_path_factory.mktemp("store")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
-        patch.setenv("DVC_ROOT", str(folder))
-        mlflow_runs.connect()
-    return folder / "mlflow.db"
-
-
 @pytest.fixture
-def client(template, workspace, monkeypatch):
+def client(empty_store, workspace, monkeypatch):
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    shutil.copy(template, workspace / "mlflow.db")
+    shutil.copy(empty_store, workspace / "mlflow.db")
     return mlflow_runs.connect()
 
 
@@ -199,10 +188,10 @@ def test_a_torn_line_of_the_history_is_left_out(client, register):
     assert actions() == [("promote", 1), ("promote", 2)]
 
 
-def test_a_store_is_missing_until_it_is_connected(workspace, monkeypatch, template):
+def test_a_store_is_missing_until_it_is_connected(workspace, monkeypatch, empty_store):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{workspace}/mlflow.db")
     assert not mlflow_runs.store_exists()
-    shutil.copy(template, workspace / "mlflow.db")
+    shutil.copy(empty_store, workspace / "mlflow.db")
     assert mlflow_runs.store_exists()
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{workspace}/mlflow.db?timeout=9")
     assert mlflow_runs.store_exists()

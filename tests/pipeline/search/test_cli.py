@@ -20,7 +20,7 @@ from omegaconf import OmegaConf
 from pipeline.config import CONF, PipelineError, checked
 from pipeline.registry import mlflow_runs
 from pipeline.search import cli as search
-from pipeline.search import trial
+from pipeline.search import scheduler
 from pipeline.search.plan import Search
 
 pytestmark = pytest.mark.slow  # a process for each trial
@@ -103,15 +103,16 @@ def orders(workspace, empty_store, monkeypatch):
     (folder / "search/small.yaml").write_text(SEARCH.lstrip())
 
     def command(stage, told):
-        return [sys.executable, str(folder / "stage.py"), stage, *trial.typed(told)]
+        return [sys.executable, str(folder / "stage.py"), stage, *scheduler.typed(told)]
 
-    monkeypatch.setattr(trial, "command", command)
+    monkeypatch.setattr(scheduler, "command", command)
     # The same for a search that is a process of its own.
     (folder / "search.py").write_text(
-        "import sys\nfrom pipeline.search import cli as search, trial\n"
+        "import sys\nfrom pipeline.search import cli as search, scheduler\n"
+        f"stand_in = {str(folder / 'stage.py')!r}\n"
         "def command(stage, told):\n"
-        f"    return [sys.executable, {str(folder / 'stage.py')!r}, stage, *trial.typed(told)]\n"
-        "trial.command = command\nsearch.run()\n"
+        "    return [sys.executable, stand_in, stage, *scheduler.typed(told)]\n"
+        "scheduler.command = command\nsearch.run()\n"
     )
     return folder / "orders"
 

@@ -175,4 +175,3 @@ def test_a_trial_trains_with_few_digits():
         "optimizer.learning_rate": 0.00183,
         "batch_size": 64,
     }
-    assert made.epochs({}) == 10

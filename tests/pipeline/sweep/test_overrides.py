@@ -143,9 +143,6 @@ def test_an_edited_run_is_another_job(repository, monkeypatch):
     [
         ("epoch", "epochs"),
         ("optimizer.lr", "optimizer.learning_rate"),
-        ("optimizer.learnin_rate", "optimizer.learning_rate"),
-        ("bs", "batch_size"),
-        ("dropout", "model.dropout"),
         ("data.split.validaton", "data.split.validation"),
     ],
 )
