@@ -100,9 +100,8 @@ def run(job: Job, folder: Path, parent: str | None) -> None:
 def _outcome(job: Job, folder: Path, parent: str | None) -> State:
     with _alone(job) as lock:
         found = existing(job)
-        reason = "" if found else _experiment(job, folder, parent, lock)
-    if reason:
-        return State("failed", 0, reason=reason)
+        if not found:
+            _experiment(job, folder, parent, lock)
     experiment = found or existing(job)
     assert experiment is not None, "DVC reported success without an experiment"
     reached = dvc_experiments.metrics(experiment)
@@ -150,14 +149,15 @@ def starting() -> FileLock:
     return FileLock(_locks() / "start.lock")
 
 
-def _experiment(job: Job, folder: Path, parent: str | None, lock: int) -> str:
-    """Run DVC, again if it was busy; return why it failed, or nothing."""
+def _experiment(job: Job, folder: Path, parent: str | None, lock: int) -> None:
+    """Run DVC, again if it was busy; a PipelineError says why it failed."""
     log = log_of(folder, job)
     for _ in range(_ATTEMPTS):
         code = _run_dvc(job, folder, parent, lock)
         if not code or _BUSY not in log.read_text(errors="replace"):
             break
-    return _reason(code, log) if code else ""
+    if code:
+        raise PipelineError(_reason(code, log))
 
 
 def _run_dvc(job: Job, folder: Path, parent: str | None, lock: int) -> int:

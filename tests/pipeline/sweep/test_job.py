@@ -107,15 +107,6 @@ def test_the_workspace_stays_as_it_was(made):
     assert not (made.repository.folder / "models").exists()
 
 
-def test_what_the_job_prints_is_in_its_log(made):
-    first = next(
-        folder for folder, state in zip(made.folders, made.states, strict=True) if not state.reused
-    )
-    log = sweep_job.log_of(first, made.job).read_text()
-    assert "epoch 1/3  train 0.5" in log
-    assert f"Ran experiment(s): {made.job.name}" in log
-
-
 def test_the_same_settings_are_not_made_twice(made):
     (same,) = jobs(
         "run=3", "seed=7", "epochs=3", "data=digits", f"batch_size={conf(3, 'batch_size')}"
