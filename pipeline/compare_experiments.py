@@ -27,7 +27,7 @@ logger = logging.getLogger(__name__)
 
 PAGE = Path("reports/experiments.html")
 
-_COLUMNS = ("val %", "test % (95 %)", "loss", "ECE %", "params", "size")  # in the terminal
+_COLUMNS = ("run", "val %", "test % (95 %)", "loss", "ECE %", "params", "size")  # in the terminal
 
 
 def main(arguments: list[str]) -> None:
@@ -111,11 +111,8 @@ def show(groups: Sequence[Group]) -> None:
     everyone = [candidate for group in groups for candidate in group]
     rows = [tables.cells(candidate.result.metrics) for candidate in everyone]
     columns = [
-        tables.Column("run", [row["run"] for row in rows]),
-        *(
-            tables.Column(title, [row[title] for row in rows], spare=max(0, place - 1))
-            for place, title in enumerate(_COLUMNS)
-        ),
+        tables.Column(title, [row[title] for row in rows], spare=max(0, place - 2))
+        for place, title in enumerate(_COLUMNS)
     ]
     if len(groups) > 1:
         labelled = zip(pairwise.labels(groups), groups, strict=True)

@@ -32,9 +32,5 @@ def log(folder: Path, description: dict[str, Any]) -> None:
         signature=infer_signature(images, answers),
         input_example=images,
         # Given here, because MLflow would load the model in another process for 13 s to infer them.
-        pip_requirements=[
-            f"keras=={keras.__version__}",
-            f"numpy=={np.__version__}",
-            f"tensorflow=={tf.__version__}",
-        ],
+        pip_requirements=[f"{lib.__name__}=={lib.__version__}" for lib in (keras, np, tf)],
     )

@@ -13,11 +13,12 @@ from typing import NamedTuple
 
 import numpy as np
 import optuna
-from filelock import FileLock, Timeout
+from filelock import FileLock
 from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from pipeline.search.plan import Plan
+from pipeline.storage.files import is_locked
 
 _PLACE, _LOG = "place", "log"
 _WRITE_SECONDS = 60.0  # to wait for another process, because SQLite has one writer at a time
@@ -75,7 +76,7 @@ class Study:
     def release_dead(self) -> list[FrozenTrial]:
         """End and return the trials of killed processes, whose locks are free."""
         with self.lock:
-            dead = [trial for trial in self._running() if not self._is_held(trial.number)]
+            dead = [t for t in self._running() if not is_locked(self._scratch(t.number) / ".lock")]
             for trial in dead:
                 self.interrupt(trial.number)
                 shutil.rmtree(self._scratch(trial.number), ignore_errors=True)
@@ -122,10 +123,3 @@ class Study:
 
     def _running(self) -> Iterator[FrozenTrial]:
         return (trial for trial in self.trials() if trial.state is TrialState.RUNNING)
-
-    def _is_held(self, number: int) -> bool:
-        try:
-            with FileLock(self._scratch(number) / ".lock", timeout=0):
-                return False
-        except Timeout:
-            return True

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
 from pipeline.config import PipelineError
@@ -71,6 +72,15 @@ def write_arrays(path: Path, **arrays: NDArray[Any]) -> None:
     """Write an uncompressed `.npz`; equal arrays give equal bytes."""
     with replacing(path) as temporary, temporary.open("wb") as file:
         np.savez(file, allow_pickle=False, **arrays)
+
+
+def is_locked(path: Path) -> bool:
+    """Return whether a process holds the lock of that file."""
+    try:
+        with FileLock(path, timeout=0):
+            return False
+    except Timeout:
+        return True
 
 
 def sha256(path: Path) -> str:

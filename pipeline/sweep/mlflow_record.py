@@ -7,12 +7,13 @@ import json
 import shlex
 from pathlib import Path
 
-from filelock import FileLock, Timeout
+from filelock import FileLock
 from mlflow import MlflowClient
 
 from pipeline.config import paths
 from pipeline.registry import mlflow_runs
 from pipeline.storage import dvc_experiments
+from pipeline.storage.files import is_locked
 from pipeline.sweep import job as jobs
 from pipeline.sweep.job import State
 from pipeline.sweep.overrides import Job
@@ -22,11 +23,12 @@ Outcomes = list[tuple[Job, State | None]]
 _SWEEP = "sweep"  # tag: digest of the jobs' names
 _FOLDER = "sweep.folder"  # tag: the sweep's folder with its logs and its lock
 _HOST = "sweep.host"
+_LOCK = "alive.lock"  # in the sweep's folder
 
 
 def lock(folder: Path) -> FileLock:
     """Return the lock that a sweep holds in its folder while it runs."""
-    return FileLock(folder / "alive.lock", timeout=0)
+    return FileLock(folder / _LOCK)
 
 
 def open_parent(client: MlflowClient, found: list[Job], typed: list[str], folder: Path) -> str:
@@ -46,20 +48,10 @@ def mark_dead(client: MlflowClient) -> list[str]:
         # In a shared store only sweeps of this machine can be judged.
         here = parent.data.tags.get(_HOST) == jobs.HOST
         folder = parent.data.tags.get(_FOLDER)
-        if here and folder and not _alive(Path(folder)):
+        if here and folder and not (Path(folder).exists() and is_locked(Path(folder) / _LOCK)):
             client.set_terminated(parent.info.run_id, "KILLED")
             marked.append(str(parent.info.run_name))
     return marked + mlflow_runs.mark_half_filled(client)
-
-
-def _alive(folder: Path) -> bool:
-    if not folder.exists():
-        return False
-    try:
-        with lock(folder):
-            return False
-    except Timeout:
-        return True
 
 
 def complete(client: MlflowClient, job: Job, state: State, parent: str | None, log: Path) -> None:
