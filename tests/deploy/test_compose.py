@@ -6,7 +6,6 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from itertools import takewhile
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -215,12 +214,11 @@ def test_feedback_is_copied_and_brought_back_as_documented(tmp_path):
 
 
 @pytest.fixture
-def postgres(tmp_path_factory):
+def postgres():
     """The address of a PostgreSQL of this test's own, with the user and database of Compose."""
     given = SERVICES["postgres"]["environment"]
-    folder, port = tmp_path_factory.mktemp("postgres"), free_port()
-    for each in takewhile(lambda each: each != Path(tempfile.gettempdir()), folder.parents):
-        each.chmod(0o755)  # pytest's own, which are closed to the user `postgres`
+    # Not below pytest's own folder, which each start of pytest closes to the user `postgres`.
+    folder, port = Path(tempfile.mkdtemp(prefix="postgres-")), free_port()
     shutil.chown(folder, "postgres")
     home = max(Path("/usr/lib/postgresql").iterdir()) / "bin"
 
@@ -239,6 +237,7 @@ def postgres(tmp_path_factory):
     run(*ask, f"CREATE DATABASE {database} OWNER {user}")
     yield f"127.0.0.1:{port}"
     run("pg_ctl", "--pgdata", folder / "data", "-m", "fast", "stop")
+    shutil.rmtree(folder)
 
 
 @pytest.fixture

@@ -36,7 +36,7 @@ def runnable():
             if re.search(rf"\b{program} ", typed)
         ]
         if block.above == "run: slow":
-            marks.append(pytest.mark.slow)
+            marks += [pytest.mark.slow, pytest.mark.nightly]
         name = f"{block.document}-{block.line}"
         yield pytest.param(block, following.code if answer else None, id=name, marks=marks)
 

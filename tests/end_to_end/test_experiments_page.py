@@ -12,6 +12,7 @@ def run(clone, name, epochs):
 
 
 @pytest.mark.slow
+@pytest.mark.nightly
 def test_real_experiments_are_listed_and_compared_with_their_baseline(clone):
     run(clone, "short", 1)
     run(clone, "long", 4)

@@ -101,7 +101,14 @@ def test_editing_one_run_retrains_that_run_alone(clone):
 @pytest.mark.slow
 def test_two_clean_rebuilds_are_the_same_to_the_byte(clone):
     recorded = clone.read("dvc.lock")
-    for folder in (".dvc/cache", "data", "models", "mlartifacts"):
+    for folder in (
+        ".dvc/cache",
+        "data/raw",
+        "data/processed",
+        "data/nondigits",
+        "models",
+        "mlartifacts",
+    ):
         shutil.rmtree(clone.folder / folder)
     for file in ("dvc.lock", "mlflow.db"):
         (clone.folder / file).unlink()
@@ -111,6 +118,7 @@ def test_two_clean_rebuilds_are_the_same_to_the_byte(clone):
 
 
 @pytest.mark.slow
+@pytest.mark.nightly
 def test_an_experiment_leaves_the_workspace_alone(clone):
     before = {p: p.read_bytes() for p in (clone.folder / "reports").rglob("*") if p.is_file()}
     clone.run("dvc", "exp", "run", "--temp", "--name", "seven", "-S", "seed=7", "-S", "runs=[1]")
@@ -153,8 +161,14 @@ def lose(clone, stage):
         (clone.folder / ".dvc/cache/files/md5" / out.md5[:2] / out.md5[2:]).unlink(missing_ok=True)
 
 
+_BY_NIGHT = set(STAGES) - {"train", "track"}  # two that are surely met in the middle of their work
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize(
+    "stage",
+    [pytest.param(each, marks=pytest.mark.nightly if each in _BY_NIGHT else ()) for each in STAGES],
+)
 def test_a_stage_that_is_killed_is_made_good_by_the_next_repro(clone, stage):
     recorded = clone.read("dvc.lock")
     name = f"{stage}@3" if stage in ("train", "evaluate") else stage

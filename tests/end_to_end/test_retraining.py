@@ -13,6 +13,7 @@ from pipeline.storage.idx import read_idx
 MNIST = Path(__file__).parents[3] / "shared/mnist"
 pytestmark = [
     pytest.mark.slow,
+    pytest.mark.nightly,
     pytest.mark.skipif(not MNIST.is_dir(), reason=f"no MNIST in {MNIST}"),
 ]
 

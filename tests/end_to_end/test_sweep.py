@@ -379,6 +379,7 @@ def test_seeds_one_after_the_other_give_the_weights_of_each_alone(orphaned, alon
     assert weights(orphaned, tmp_path) == alone.weights
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize("launcher", ["joblib", "submitit_local"])
 def test_seeds_on_several_cores_give_the_weights_of_each_alone(alone, tmp_path, launcher):
     clone = copied(alone, tmp_path)
@@ -389,6 +390,7 @@ def test_seeds_on_several_cores_give_the_weights_of_each_alone(alone, tmp_path, 
     assert processes(clone) == {}
 
 
+@pytest.mark.nightly
 def test_seeds_on_two_nodes_give_the_weights_of_each_alone(alone, tmp_path):
     clone = copied(alone, tmp_path)
     with (
@@ -442,6 +444,7 @@ def refs(clone):
     return re.findall(r"^refs/exps/\w{2}/\w{38}/(.+)$", listed, re.M)
 
 
+@pytest.mark.nightly
 def test_four_queued_experiments_leave_four_runs_in_mlflow(queued):
     assert len(refs(queued)) == 4, queued.status
     assert queued.status.count("Success") == 4
