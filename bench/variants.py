@@ -11,7 +11,7 @@ import io
 from collections.abc import Callable
 
 import numpy as np
-from PIL import Image, ImageFilter
+from PIL import Image, ImageFilter, ImageOps
 from rich.table import Table
 
 from docs.tools.recorded import show
@@ -24,17 +24,6 @@ from serve.models.predictor import Predictor
 Picture = np.ndarray | bytes  # an array to save as a PNG, or a file
 Change = Callable[[np.ndarray, np.random.Generator], Picture]
 FEW = 500  # digits for slow variants
-
-_TURNS = [
-    None,
-    Image.Transpose.FLIP_LEFT_RIGHT,
-    Image.Transpose.ROTATE_180,
-    Image.Transpose.FLIP_TOP_BOTTOM,
-    Image.Transpose.TRANSPOSE,
-    Image.Transpose.ROTATE_90,
-    Image.Transpose.TRANSVERSE,
-    Image.Transpose.ROTATE_270,
-]
 
 
 def file(picture: np.ndarray | Image.Image, file_format: str = "PNG", **options: object) -> bytes:
@@ -76,13 +65,12 @@ def coloured(image: np.ndarray, chance: np.random.Generator) -> np.ndarray:
 
 
 def turned(image: np.ndarray, chance: np.random.Generator) -> bytes:
-    orientation = int(chance.integers(1, 9))
-    exif = Image.Exif()
+    """Turn the picture in its pixels, and back again in its EXIF."""
+    picture, orientation = Image.fromarray(resized(image, 280)), int(chance.integers(1, 9))
+    exif = picture.getexif()
+    exif[0x0112] = {6: 8, 8: 6}.get(orientation, orientation)  # the inverse
+    picture = ImageOps.exif_transpose(picture)
     exif[0x0112] = orientation
-    picture = Image.fromarray(resized(image, 280))
-    turn = _TURNS[orientation - 1]
-    if turn is not None:
-        picture = picture.transpose(turn)
     return file(picture, "JPEG", exif=exif, quality=90)
 
 

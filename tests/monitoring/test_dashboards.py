@@ -31,12 +31,8 @@ every = pytest.mark.parametrize("name", BOARDS)
 
 def live(test):
     """Marks a test that asks a platform that runs."""
-    for program, package in (
-        ("prometheus", "prometheus"),
-        ("prometheus-alertmanager", "prometheus-alertmanager"),
-    ):
-        test = pytest.mark.system(program, package)(test)
-    return test
+    test = pytest.mark.system("prometheus", "prometheus")(test)
+    return pytest.mark.system("prometheus-alertmanager", "prometheus-alertmanager")(test)
 
 
 def test_there_are_three_dashboards_with_an_id_and_title_each():

@@ -1,7 +1,6 @@
 """The rules: what promtool says of them, what each alert must carry, and what names they use."""
 
 import re
-import subprocess
 
 import httpx2
 import pytest
@@ -9,6 +8,7 @@ import yaml
 from prometheus_client import CollectorRegistry, generate_latest
 from starlette.testclient import TestClient
 from support.alerting import ALERTS, RULES, alertmanager, expressions, names
+from support.manifests import succeeds
 from support.mlflow_registry import Registry
 from support.service_process import ROOT
 
@@ -25,22 +25,16 @@ PARTS = ("Means", "Service or model", "First", "Mend", "Wake")
 promtool = pytest.mark.system("promtool", "prometheus")
 
 
-def run(*command):
-    done = subprocess.run(command, capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
-
-
 @promtool
 def test_prometheus_reads_its_configuration_and_every_rule(tmp_path):
-    said = run("promtool", "check", "config", PROMETHEUS / "prometheus.yml")
+    said = succeeds("promtool", "check", "config", PROMETHEUS / "prometheus.yml")
     assert f"SUCCESS: {len(RULES)} rule files found" in said
 
 
 @promtool
 @pytest.mark.parametrize("file", TESTS, ids=lambda file: file.stem)
 def test_promtool_tests_pass(file):
-    run("promtool", "test", "rules", file)
+    succeeds("promtool", "test", "rules", file)
 
 
 def test_promtool_tests_see_every_alert_firing_and_quiet():
@@ -179,11 +173,6 @@ def test_every_name_that_is_asked_for_exists(made, tmp_path, monkeypatch):
     assert asked - known == set()
 
 
-def test_a_name_in_promql_is_found():
-    query = 'sum by (le) (rate(a_bucket{b="c d"}[5m])) / on (x) group_left () digits:e:f5m * 0.25'
-    assert names(query) == {"a_bucket", "digits:e:f5m"}
-
-
 # ---- shares
 
 
@@ -214,11 +203,11 @@ def routes(tmp_path):
 
 @pytest.mark.system("amtool", "prometheus-alertmanager")
 def test_alertmanager_routes_every_alert_to_the_receiver_on_call(routes):
-    assert "SUCCESS" in run("amtool", "check-config", routes)
+    assert "SUCCESS" in succeeds("amtool", "check-config", routes)
     for name, rule in ALERTS.items():
         labels = [f"{key}={value}" for key, value in rule["labels"].items()]
         command = ["amtool", "config", "routes", "test", f"--config.file={routes}"]
-        assert run(*command, f"alertname={name}", *labels).strip() == "on-call"
+        assert succeeds(*command, f"alertname={name}", *labels).strip() == "on-call"
 
 
 def test_inhibition_rules_name_existing_alerts():

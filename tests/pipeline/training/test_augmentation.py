@@ -62,21 +62,26 @@ def centres(images):
     return np.stack([(weights.sum(2) * grid).sum(1), (weights.sum(1) * grid).sum(1)], axis=1)
 
 
-def test_shift_moves_up_to_its_limit_both_ways(augmentation):
-    images, _ = content(
-        augmentation.batches(bar(), 50, Augmentation(0.0, 2.0, 0.0, 0.0), seed=3)(0)
-    )
-    moved = centres(images.astype(float))
+@pytest.fixture
+def augmented(augmentation):
+    """The images of an epoch, as floats, under augmentation by such limits."""
+
+    def images(split, *limits):
+        epoch = augmentation.batches(split, 50, Augmentation(*limits), seed=3)(0)
+        return content(epoch)[0].astype(float)
+
+    return images
+
+
+def test_shift_moves_up_to_its_limit_both_ways(augmented):
+    moved = centres(augmented(bar(), 0.0, 2.0, 0.0, 0.0))
     assert np.abs(moved).max() <= 2.05
     assert (moved.min(axis=0) < -1.5).all()
     assert (moved.max(axis=0) > 1.5).all()
 
 
-def test_rotation_turns_about_the_centre(augmentation):
-    images, _ = content(
-        augmentation.batches(bar(), 50, Augmentation(20.0, 0.0, 0.0, 0.0), seed=3)(0)
-    )
-    images = images.astype(float)
+def test_rotation_turns_about_the_centre(augmented):
+    images = augmented(bar(), 20.0, 0.0, 0.0, 0.0)
     assert np.abs(centres(images)).max() < 0.2
     # The slope of a line through the bright pixels is the tangent of the angle.
     grid = np.arange(28) - 13.5
@@ -87,21 +92,18 @@ def test_rotation_turns_about_the_centre(augmentation):
     assert -20.5 <= angles.min() < -15
 
 
-def test_zoom_changes_the_size_of_both_axes(augmentation):
-    images, _ = content(
-        augmentation.batches(bar(8), 50, Augmentation(0.0, 0.0, 0.2, 0.0), seed=3)(0)
-    )
-    ink = images.sum(axis=(1, 2, 3)) / 255
+def test_zoom_changes_the_size_of_both_axes(augmented):
+    ink = augmented(bar(8), 0.0, 0.0, 0.2, 0.0).sum(axis=(1, 2, 3)) / 255
     assert ink.max() > 8 * 20 * 1.2
     assert ink.min() < 8 * 20 * 0.85
 
 
-def test_shear_slants_without_turning(augmentation):
+def test_shear_slants_without_turning(augmented):
     tall = bar()
     tall = Split(tall.images.transpose(0, 2, 1).copy(), tall.labels, tall.index)
-    images, _ = content(augmentation.batches(tall, 50, Augmentation(0.0, 0.0, 0.0, 0.3), seed=3)(0))
-    rows = images[..., 0][:, [6, 21]].astype(float)
+    images = augmented(tall, 0.0, 0.0, 0.0, 0.3)
+    rows = images[..., 0][:, [6, 21]]
     columns = (rows * np.arange(28)).sum(2) / rows.sum(2)
     slant = columns[:, 1] - columns[:, 0]
     assert np.abs(slant).max() > 2.5
-    assert np.abs(centres(images.astype(float))).max() < 0.3
+    assert np.abs(centres(images)).max() < 0.3
