@@ -47,19 +47,15 @@ def record(name: str, command: str, shown: rich.table.Table) -> None:
 
 def times() -> Table:
     """Return the training time and the latencies of the runs of the last `dvc repro`."""
+    columns = {
+        "training": "{train_seconds:.0f} s",
+        "one image, median": "{latency_ms_p50:.2f} ms",
+        "one image, p99": "{latency_ms_p99:.2f} ms",
+        "256 images, median": "{batch_256_ms_p50:.1f} ms",
+    }
     timings = json.loads((ROOT / paths.TIMINGS).read_bytes())
-    rows = [
-        [
-            run,
-            f"{found['train_seconds']:.0f} s",
-            f"{found['latency_ms_p50']:.2f} ms",
-            f"{found['latency_ms_p99']:.2f} ms",
-            f"{found['batch_256_ms_p50']:.1f} ms",
-        ]
-        for run, found in timings.items()
-    ]
-    columns = ["run", "training", "one image, median", "one image, p99", "256 images, median"]
-    return Table("dvc repro", machine(), columns, rows)
+    rows = [[run, *(c.format(**found) for c in columns.values())] for run, found in timings.items()]
+    return Table("dvc repro", machine(), ["run", *columns], rows)
 
 
 def likelihood() -> Table:

@@ -133,6 +133,9 @@ def test_a_planted_secret_is_found(repository):
     with pytest.raises(audit.AuditError, match=r"settings\.py:2: AWS Access Key") as error:
         audit.secrets()
     assert FAKE.split('"')[1] not in str(error.value)
+    (repository / audit.BASELINE).write_text("no baseline")
+    with pytest.raises(audit.AuditError, match=r"(?s)NOT CHECKED: .*Unable to read baseline"):
+        audit.secrets()
     (repository / audit.BASELINE).unlink()
     with pytest.raises(audit.AuditError, match=r"NOT CHECKED: .* is missing"):
         audit.secrets()
