@@ -74,7 +74,3 @@ def test_paths_are_those_of_dvc_yaml():
         )
     ]
     assert list(outs("track")) == [str(paths.TRACKED)]
-
-
-def test_dvc_yaml_fits_two_screens():
-    assert len((ROOT / "dvc.yaml").read_text().splitlines()) < 100

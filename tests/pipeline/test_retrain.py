@@ -127,12 +127,6 @@ def test_mnist_is_fetched_before_its_images_are_told_from_new_ones(
     assert steps == [("dvc", "repro", "fetch"), *PIPELINE]
 
 
-def test_right_answers_are_no_reason_however_many(champion, steps, workspace, caplog):
-    database(workspace / "1.db", [entry(n) for n in range(150)])
-    assert "150 of 150 (100.0%)" in said(caplog, "--feedback", "1.db")
-    assert steps == []
-
-
 def test_a_check_runs_nothing_and_makes_no_store(steps, workspace, caplog):
     assert "A new model is due" in said(caplog, "--check")
     assert steps == []
