@@ -13,7 +13,6 @@ from omegaconf import OmegaConf
 
 from pipeline.config import PARAMS, PipelineError, cli, environment
 from pipeline.storage import dvc_experiments, git
-from pipeline.storage.dvc_experiments import Experiment
 from pipeline.storage.files import write
 
 
@@ -26,8 +25,11 @@ def main(arguments: list[str]) -> None:
     file = Path(f"conf/run/{run}.yaml")
     adopted = dvc_experiments.read(experiment, file)
     place = environment.root() / file
-    for line in different_picks(experiment):
-        print(line)
+    here: Any = OmegaConf.to_container(OmegaConf.load(environment.root() / PARAMS))
+    for key, value in dvc_experiments.picks(experiment).items():
+        if key != "runs" and here.get(key) != value:
+            note = f"note: the experiment had {key}={value}, {PARAMS} has {here.get(key)}"
+            print(f"{note}: another model")
     if place.exists() and place.read_bytes() == adopted:
         print(f"{file} has these settings already.")
         return
@@ -37,16 +39,6 @@ def main(arguments: list[str]) -> None:
     write(place, adopted)
     print(git.git("diff", "HEAD", experiment.commit, "--", str(file)))
     print(f"Next:\n  dvc repro   builds run {run} with these settings; cached models are reused")
-
-
-def different_picks(experiment: Experiment) -> list[str]:
-    """Name the picks that made the experiment's model and that are not copied."""
-    here: Any = OmegaConf.to_container(OmegaConf.load(environment.root() / PARAMS))
-    return [
-        f"note: the experiment had {key}={value}, {PARAMS} has {here.get(key)}: another model"
-        for key, value in dvc_experiments.picks(experiment).items()
-        if key != "runs" and here.get(key) != value
-    ]
 
 
 if __name__ == "__main__":

@@ -44,7 +44,9 @@ def main(cfg: Config) -> None:
     write_settings(paths.BEST, best.model)
     write_curves(paths.PLOTS / "curves.csv", runs)
     write_curves(paths.PLOTS / "best_curves.csv", {best_run: best})
-    copy_plots(paths.PLOTS, best_run, cfg.data.name)
+    evaluate = results.EVALUATE.format(run=best_run, data=cfg.data.name)
+    for name in ("confusion.csv", "likelihood.png", "mistakes.png", "reliability.png"):
+        copy(paths.evaluation(best_run) / name, paths.PLOTS / f"best_{name}", evaluate)
     write_bundle(paths.CHAMPION, best, cfg.data.name)
     write_page(paths.PAGE, candidates)
     drawn = sorted(candidates, key=lambda candidate: candidate.place)
@@ -113,13 +115,6 @@ def copy(source: Path, target: Path, command: str) -> None:
     if not source.exists():
         raise PipelineError(f"{source} is missing: {command}")
     write(target, source.read_bytes())
-
-
-def copy_plots(folder: Path, run: int, data: str) -> None:
-    """Copy the best run's plots to where `dvc plots` finds them, whichever run that is."""
-    for name in ("confusion.csv", "likelihood.png", "mistakes.png", "reliability.png"):
-        source = paths.evaluation(run) / name
-        copy(source, folder / f"best_{name}", results.EVALUATE.format(run=run, data=data))
 
 
 def write_bundle(folder: Path, best: Result, data: str) -> None:

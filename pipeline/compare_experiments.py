@@ -37,7 +37,14 @@ def main(arguments: list[str]) -> None:
     everything = "default: all experiments of this commit"
     parser.add_argument("names", nargs="*", metavar="NAME", help=everything)
     names: list[str] = parser.parse_args(arguments).names
-    found = [dvc_experiments.find(name) for name in dict.fromkeys(names)] if names else of_head()
+    found = [dvc_experiments.find(name) for name in dict.fromkeys(names)]
+    found = found or dvc_experiments.of_head()
+    if not found:
+        raise PipelineError(
+            "this commit has no experiments yet: python train.py -m run=1,2,3\n"
+            "Those of other commits can be named: make compare EXPS='main NAME', "
+            "and `python -m pipeline.exps --all` lists them"
+        )
     with TemporaryDirectory(prefix="experiments-") as folder:
         candidates = read(_best(found), Path(folder), strict=bool(names))
     groups = pairwise.of_experiments(candidates)
@@ -48,17 +55,6 @@ def main(arguments: list[str]) -> None:
     for test in tests:
         logger.info("%s: %s", *pairwise.verdict(test))
     logger.info("\n%s", PAGE)
-
-
-def of_head() -> list[Experiment]:
-    """Return all experiments of the commit that is checked out; PipelineError if there is none."""
-    if found := dvc_experiments.of_head():
-        return found
-    raise PipelineError(
-        "this commit has no experiments yet: python train.py -m run=1,2,3\n"
-        "Those of other commits can be named: make compare EXPS='main NAME', "
-        "and `python -m pipeline.exps --all` lists them"
-    )
 
 
 def _best(experiments: list[Experiment]) -> list[Experiment]:

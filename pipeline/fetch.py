@@ -19,7 +19,9 @@ def main(cfg: Config) -> None:
     folder = paths.raw(cfg.data.name)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        download.complete(folder, cfg.data.files, mirrors(cfg.data))
+        own = environment.mnist_mirror() if cfg.data.format is Format.idx else None
+        mirrors = [own, *cfg.data.mirrors] if own else cfg.data.mirrors
+        download.complete(folder, cfg.data.files, mirrors)
         names = set(cfg.data.files)
         if cfg.data.feedback:
             names.add(add_feedback(folder, cfg.data.feedback))
@@ -32,12 +34,6 @@ def main(cfg: Config) -> None:
             "that you may write to, on a disk with room for it: see `ls -ld` and `df -h`"
         ) from error
     log.info("%s is complete", folder)
-
-
-def mirrors(data: Data) -> list[str]:
-    """Return the places to ask, in this order: MNIST_MIRROR, then those of the configuration."""
-    own = environment.mnist_mirror() if data.format is Format.idx else None
-    return ([own] if own else []) + data.mirrors
 
 
 def _way_out(data: Data) -> str:

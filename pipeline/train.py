@@ -14,17 +14,6 @@ from pipeline.storage.files import sha256, write_json
 from pipeline.training import determinism
 from serve.models.predictor import softmax
 
-# Modules that decide the weights: a checkpoint of other code is not resumed.
-_CODE = (
-    "data/dataset",
-    "training/augmentation",
-    "training/determinism",
-    "training/dropout",
-    "training/fit",
-    "training/learning_rate_schedule",
-    "training/networks",
-)
-
 
 def main(cfg: Config) -> None:
     """Train, calibrate, export and describe the model of `cfg.run`."""
@@ -35,7 +24,9 @@ def main(cfg: Config) -> None:
     from pipeline.training import calibration, checkpoints, fit, litert_export, networks
 
     started = time.monotonic()
-    code = [Path(__file__).parent / f"{module}.py" for module in _CODE]
+    # A checkpoint of other code is not resumed.
+    here = Path(__file__).parent
+    code = [here / "data" / "dataset.py", *sorted((here / "training").glob("*.py"))]
     checkpoint = checkpoints.folder(settings(cfg), [source, *code])
     with checkpoints.claimed(checkpoint):
         trained = fit.fit(cfg, train, validation, checkpoint)

@@ -22,10 +22,9 @@ INTERRUPTED = 130  # the shell's exit code for a command that Ctrl-C ended
 
 
 def run(failure: str, command: Sequence[str], folder: Path, **variables: str) -> None:
-    """Run a program of ours to its end in `folder`, with more environment variables.
+    """Run a program of ours in `folder`, with more environment variables.
 
-    Raises:
-        PipelineError: it failed; the message is `failure` and all that it printed.
+    If it fails, a PipelineError has `failure` and all that it printed.
     """
     done = subprocess.run(  # noqa: S603  a list, no shell
         command,

@@ -187,12 +187,6 @@ def set_tags(client: MlflowClient, run: str, tags: Mapping[str, Any]) -> None:
     client.log_batch(run, tags=[RunTag(key, str(value)) for key, value in tags.items()])
 
 
-def end(client: MlflowClient, run: str, status: str, **tags: str) -> None:
-    """End a run as FINISHED, FAILED or KILLED."""
-    set_tags(client, run, tags)
-    client.set_terminated(run, status)
-
-
 def _fill(
     client: MlflowClient,
     place: str,

@@ -133,15 +133,9 @@ def _tag(client: MlflowClient, version: ModelVersion, tags: dict[str, str]) -> N
 
 
 def history() -> list[dict[str, Any]]:
-    """Return the entries of `reports/promotions.jsonl`, the oldest first, without torn lines."""
-    entries = []
+    """Return the entries of `reports/promotions.jsonl`, the oldest first."""
     text = paths.PROMOTIONS.read_text() if paths.PROMOTIONS.exists() else ""
-    for line in text.splitlines():
-        try:
-            entries.append(json.loads(line))
-        except ValueError:
-            logger.warning("%s: not a line of JSON: %s", paths.PROMOTIONS, line)
-    return entries
+    return [json.loads(line) for line in text.splitlines()]
 
 
 def record(action: str, version: ModelVersion, replaced: ModelVersion | None) -> None:

@@ -100,7 +100,7 @@ def work(plan: Plan, study: Study) -> None:
             metrics = {plan.search.metric.value: best.value or 0.0}
             mlflow_runs.log(client, parent, metrics, best.number)
     finally:
-        mlflow_runs.end(client, parent, status)
+        client.set_terminated(parent, status)
     if status == "KILLED":
         logger.info("Stopped; repeat the command to continue.")
         sys.exit(processes.INTERRUPTED)

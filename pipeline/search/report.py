@@ -80,13 +80,8 @@ def importance(study: optuna.Study, metric: str, seed: int) -> Figure:
     """Plot each setting's share of the metric's variance, the largest on top.
 
     After Hutter et al., "An Efficient Approach for Assessing Hyperparameter Importance", ICML
-    2014. The plot says so if the completed trials are too few or all equal.
+    2014.
     """
-    values = [trial.value for trial in study.get_trials(states=[TrialState.COMPLETE])]
-    if len(values) < _TRIALS_FOR_IMPORTANCE or len(set(values)) == 1:
-        empty = Figure((7.2, 1))
-        empty.text(0.5, 0.5, "not enough trials for the importance of settings", ha="center")
-        return empty
     size = (7.2, 1.2 + 0.3 * len(study.trials[0].distributions))
     evaluator = FanovaImportanceEvaluator(seed=seed)
     figure, axes = _plot(draw.plot_param_importances, study, size, evaluator=evaluator)
@@ -130,9 +125,12 @@ def _plot(
 
 
 def plots(study: optuna.Study, metric: str, seed: int) -> dict[str, Figure]:
-    """Return the plots, drawn by Optuna, by the names of their files."""
-    return {
-        "history": history(study, metric),
-        "importance": importance(study, metric, seed),
-        "parallel": parallel(study, metric),
-    }
+    """Return the plots, drawn by Optuna, by the names of their files.
+
+    The importance of settings is missing if the completed trials are too few or all equal.
+    """
+    found = {"history": history(study, metric), "parallel": parallel(study, metric)}
+    values = [trial.value for trial in study.get_trials(states=[TrialState.COMPLETE])]
+    if len(values) >= _TRIALS_FOR_IMPORTANCE and len(set(values)) > 1:
+        found["importance"] = importance(study, metric, seed)
+    return found

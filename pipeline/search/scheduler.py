@@ -150,7 +150,7 @@ class Scheduler:
         while not self._stopped.is_set():
             for dead in self._study.release_dead():
                 if _RUN in dead.user_attrs:
-                    mlflow_runs.end(self._client, dead.user_attrs[_RUN], "KILLED")
+                    self._client.set_terminated(dead.user_attrs[_RUN], "KILLED")
             if claim := self._study.claim():
                 self._train(claim)
                 self._give_up_if_all_fail()
@@ -179,7 +179,7 @@ class Scheduler:
             self._active.remove(training)
             self._study.interrupt(trial.number)  # if it has no result
             claim.lock.release()
-            mlflow_runs.end(self._client, run, status)
+            self._client.set_terminated(run, status)
             self._display.end(f"trial {trial.number}", line)
             self._show_total()
 
@@ -215,8 +215,8 @@ class Scheduler:
 
     def _give_up_if_all_fail(self) -> None:
         if len(self._failed) >= _MAX_FAILURES and not self._study.ranked():
-            lines = self._failed[-1].read_text(errors="replace").splitlines()[-_LOG_LINES:]
-            end = "\n".join(lines)
+            lines = self._failed[-1].read_text(errors="replace").splitlines()
+            end = "\n".join(lines[-_LOG_LINES:])
             raise PipelineError(f"all trials fail; the last one's log ends with\n{end}")
 
     def _show_total(self) -> None:

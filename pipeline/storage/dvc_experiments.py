@@ -71,8 +71,7 @@ def read(experiment: Experiment, path: Path) -> bytes:
 
 def metrics(experiment: Experiment) -> dict[str, Any]:
     """Return the experiment's `reports/metrics.json`: the metrics of its best run."""
-    found: dict[str, Any] = json.loads(read(experiment, paths.METRICS))
-    return found
+    return dict(json.loads(read(experiment, paths.METRICS)))
 
 
 def picks(experiment: Experiment) -> dict[str, Any]:

@@ -68,7 +68,7 @@ def complete(client: MlflowClient, job: Job, state: State, parent: str | None, l
     run = mlflow_runs.start_child(
         client, job.data, parent, name, {"run": job.run, **job.typed}, tags
     )
-    mlflow_runs.end(client, run, "FAILED" if state.state == "failed" else "KILLED")
+    client.set_terminated(run, "FAILED" if state.state == "failed" else "KILLED")
 
 
 def close_parent(
@@ -80,7 +80,7 @@ def close_parent(
         mlflow_runs.log(client, parent, metrics)
         mlflow_runs.set_tags(client, parent, {"best": best.experiment})
     done = all(state and state.state == "done" for _, state in outcomes)
-    mlflow_runs.end(client, parent, "FINISHED" if done else "KILLED" if interrupted else "FAILED")
+    client.set_terminated(parent, "FINISHED" if done else "KILLED" if interrupted else "FAILED")
 
 
 def best_of(outcomes: Outcomes) -> State | None:

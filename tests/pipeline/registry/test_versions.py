@@ -180,14 +180,6 @@ def test_a_rollback_is_remembered_until_the_next_promotion(client, register):
     assert rollback.rolled_back_at(fresh(client, two)) == "some time", "by the tag alone"
 
 
-def test_a_torn_line_of_the_history_is_left_out(client, register):
-    promoted(client, register(1.0))
-    with paths.PROMOTIONS.open("a") as file:
-        file.write('{"action": "promo')
-    promoted(client, register(2.0))
-    assert actions() == [("promote", 1), ("promote", 2)]
-
-
 def test_a_store_is_missing_until_it_is_connected(workspace, monkeypatch, empty_store):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{workspace}/mlflow.db")
     assert not mlflow_runs.store_exists()
