@@ -238,10 +238,6 @@ FAILED = "ERROR: failed to reproduce 'train@3': failed to run: python -m x, exit
         ("epoch 1/2  train 0.5", 3, "dvc ended with 3"),
         (FAILED.format(1), 255, "dvc ended with 255"),
     ],
-    ids=[
-        *("raised", "memory", "dotted", "ours", "killed", "ended", "dash", "status"),
-        *("dvc", "crash", "mute", "bare"),
-    ],
 )
 def test_the_reason_is_the_first_thing_to_know(tmp_path, log, code, reason):
     (tmp_path / "log").write_text(log)
