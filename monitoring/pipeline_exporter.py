@@ -11,11 +11,11 @@ import json
 import logging
 import os
 import signal
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from prometheus_client import CollectorRegistry, start_http_server
 from prometheus_client.core import GaugeMetricFamily, Metric
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
 
 logger = logging.getLogger(__name__)
+
+Found = TypeVar("Found")
 
 MODEL = "mnist-classifier"
 EXPERIMENT = "mnist"
@@ -90,7 +92,7 @@ class PipelineCollector(Collector):
         times = [time for time in (*_times(self._reports), found.ended if found else 0) if time]
         last = {(): max(times)} if times else {}
         yield _family("last_run_timestamp_seconds", "When the pipeline last wrote metrics.", last)
-        runs = _runs(self._reports / "comparison.json")
+        runs = _read(self._reports / "comparison.json", lambda c: dict(json.loads(c)["runs"])) or {}
         for name, key in (("test", "test_accuracy"), ("validation", "val_accuracy")):
             values = {(run,): metrics.get(key) for run, metrics in runs.items()}
             about = f"Accuracy of a run of the last comparison on the {name} set."
@@ -131,25 +133,23 @@ def _times(reports: Path) -> Iterator[float]:
     with suppress(FileNotFoundError):
         # Neither Git nor DVC restores this file, so its modification time is that of the run.
         yield (reports / "timings.json").stat().st_mtime
-    promotions = reports / "promotions.jsonl"
-    try:
-        last = promotions.read_bytes().splitlines()[-1]
-        yield datetime.fromisoformat(json.loads(last)["at"]).timestamp()
-    except FileNotFoundError:
-        return
-    except (IndexError, KeyError, OSError, TypeError, ValueError):
-        logger.warning("%s: the last line cannot be read", promotions)
+    yield _read(reports / "promotions.jsonl", _last_promotion) or 0
 
 
-def _runs(comparison: Path) -> dict[str, dict[str, Any]]:
-    """Return the metrics of each run; nothing if the file is missing or unreadable."""
+def _last_promotion(content: bytes) -> float:
+    last = json.loads(content.splitlines()[-1])
+    return datetime.fromisoformat(last["at"]).timestamp()
+
+
+def _read(file: Path, find: Callable[[bytes], Found]) -> Found | None:
+    """Return what `find` finds in the file; None if the file is missing or unreadable."""
     try:
-        return dict(json.loads(comparison.read_bytes())["runs"])
+        return find(file.read_bytes())
     except FileNotFoundError:
-        return {}
-    except (KeyError, OSError, TypeError, ValueError) as error:
-        logger.warning("%s cannot be read: %r", comparison, error)
-        return {}
+        return None
+    except (IndexError, KeyError, OSError, TypeError, ValueError) as error:
+        logger.warning("%s cannot be read: %r", file, error)
+        return None
 
 
 def _registered(found: Registered) -> Iterator[Metric]:

@@ -39,10 +39,10 @@ def test_every_data_set_is_complete(configured, data):
 
 def test_feedback_joins_the_very_files_and_split_of_mnist(configured):
     """So that a model with and one without it are judged on the same images."""
-    plain, told = (configured(1, f"data={data}").data for data in ("mnist", "mnist_feedback"))
+    plain, joined = (configured(1, f"data={data}").data for data in ("mnist", "mnist_feedback"))
     for key in ("format", "files", "split"):
-        assert getattr(told, key) == getattr(plain, key)
-    assert told.mirrors[1:] == plain.mirrors
+        assert getattr(joined, key) == getattr(plain, key)
+    assert joined.mirrors[1:] == plain.mirrors
     assert plain.feedback is None
 
 

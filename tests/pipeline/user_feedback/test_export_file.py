@@ -133,7 +133,7 @@ def test_the_file_is_the_same_bytes_for_the_same_images(tmp_path):
     for kept, given in zip(export_file.load(tmp_path / "a.npz"), exported, strict=True):
         np.testing.assert_array_equal(kept, given)
     with np.load(tmp_path / "a.npz", allow_pickle=False) as arrays:
-        assert set(arrays) == {"images", "labels"}, "nothing of who told it"
+        assert set(arrays) == {"images", "labels"}, "nothing of who gave it"
 
 
 def test_a_missing_file_names_the_stage_that_copies_it(tmp_path):
