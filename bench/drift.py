@@ -96,18 +96,14 @@ def drawn(sample: Reference, size: int, chance: np.random.Generator) -> Referenc
     return Reference(sample.probabilities[index], sample.features[index])
 
 
-def drifts(window: Reference, reference: Reference) -> bool:
-    """Test for drift as the job does, also windows that are too small for it."""
-    return any(
-        result.drift
-        for test in (stability, kolmogorov_smirnov)  # the faster one first
-        for result in test(window, reference).values()
-    )
-
-
 def detected(draw: Callable[[], Reference], reference: Reference, draws: int) -> float:
-    """Return the share of drawn windows in which drift is found."""
-    return sum(drifts(draw(), reference) for _ in range(draws)) / draws
+    """Return the share of drawn windows in which drift is found, also in too small ones."""
+
+    def drifts(window: Reference) -> bool:
+        tests = stability, kolmogorov_smirnov  # the faster one first
+        return any(found.drift for test in tests for found in test(window, reference).values())
+
+    return sum(drifts(draw()) for _ in range(draws)) / draws
 
 
 def smallest(sample: Reference, reference: Reference) -> str:

@@ -21,10 +21,8 @@ def read(name: str, header: int) -> np.ndarray:
 
 images = read("train-images-idx3-ubyte", 16).reshape(-1, 28, 28, 1) / np.float32(255)
 labels = read("train-labels-idx1-ubyte", 8)
-test = (
-    read("t10k-images-idx3-ubyte", 16).reshape(-1, 28, 28, 1) / np.float32(255),
-    read("t10k-labels-idx1-ubyte", 8),
-)
+test_images = read("t10k-images-idx3-ubyte", 16).reshape(-1, 28, 28, 1) / np.float32(255)
+test_labels = read("t10k-labels-idx1-ubyte", 8)
 
 
 def network(filters: int, dense: int) -> list[keras.Layer]:
@@ -48,5 +46,5 @@ for filters, dense, rate, batch in ((32, 0, 1e-3, 128), (64, 128, 1e-3, 128), (6
     held_out = images[54000:], labels[54000:]
     model.fit(images[:54000], labels[:54000], batch, 5, verbose=2, validation_data=held_out)
     seconds = time.monotonic() - started
-    print(model.evaluate(*test, verbose=0))
+    print(model.evaluate(test_images, test_labels, verbose=0))
 print(f"{seconds:.1f}")  # training time of run 3's recipe, without start-up and test

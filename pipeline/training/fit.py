@@ -27,6 +27,10 @@ _OPTIMIZERS = {
     "sgd": keras.optimizers.SGD,
 }
 _VALIDATION_BATCH = 500
+_SUMMARY = (
+    "  train {train_accuracy:.4f} (loss {train_loss:.4f})"
+    "  validation {val_accuracy:.4f} (loss {val_loss:.4f})"
+)
 
 
 def fit(cfg: Config, train: Split, validation: Split, checkpoint: Path) -> keras.Model:
@@ -68,8 +72,8 @@ def fit(cfg: Config, train: Split, validation: Split, checkpoint: Path) -> keras
             )
             checkpoints.save(checkpoint, model, history, best=best_epoch(history))
             _log(curves, len(history), history[-1])
-            summary = _summary(len(history), cfg.epochs, history[-1])
-            progress.console.print(summary, soft_wrap=True)
+            summary = _SUMMARY.format(**history[-1])
+            progress.console.print(f"epoch {len(history)}/{cfg.epochs}{summary}", soft_wrap=True)
     if patience:
         checkpoints.restore_best(checkpoint, model, best_epoch(history))
         logger.info("keeps epoch %d, the best on validation", best_epoch(history))
@@ -130,11 +134,4 @@ def _progress() -> Progress:
         console=console,
         transient=True,
         disable=not console.is_terminal,
-    )
-
-
-def _summary(epoch: int, epochs: int, row: dict[str, float]) -> str:
-    return (
-        f"epoch {epoch}/{epochs}  train {row['train_accuracy']:.4f} (loss {row['train_loss']:.4f})"
-        f"  validation {row['val_accuracy']:.4f} (loss {row['val_loss']:.4f})"
     )

@@ -4,8 +4,6 @@ from fractions import Fraction
 
 import pytest
 import yaml
-from hypothesis import given
-from hypothesis import strategies as st
 from support import time_scale as scale
 from support.service_process import ROOT
 
@@ -14,19 +12,17 @@ SIXTIETH = Fraction(1, 60)
 
 @pytest.mark.parametrize(
     ("text", "expected"),
-    [("5m", "5000ms"), ("1h30m", "90000ms"), ("3d", "4320000ms"), ("15s", "250ms"), ("0s", "0s")],
+    [
+        ("5m", "5000ms"),
+        ("1h30m", "90000ms"),
+        ("3d", "4320000ms"),
+        ("15s", "250ms"),
+        ("0s", "0s"),
+        ("1ms", "1ms"),
+    ],
 )
 def test_a_duration_becomes_a_sixtieth(text, expected):
     assert scale.duration(text, SIXTIETH) == expected
-
-
-@given(st.integers(1, 10_000), st.sampled_from(["s", "m", "h", "d", "w", "y"]))
-def test_there_and_back_is_where_it_was(count, unit):
-    there = scale.duration(f"{count}{unit}", SIXTIETH)
-    back = scale.duration(there, 1 / SIXTIETH)
-    same = scale.duration(f"{count}{unit}", Fraction(1))
-    assert abs(int(back[:-2]) - int(same[:-2])) <= 30  # of a millisecond that was rounded
-    assert scale.duration("1ms", SIXTIETH) == "1ms"  # none is nothing
 
 
 @pytest.mark.parametrize(
