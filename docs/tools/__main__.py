@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import argparse
 
-from docs.tools import derived, openapi, recorded, tables
+from docs.tools import derived, recorded, tables
 
 
 def main() -> None:
@@ -32,7 +32,7 @@ def main() -> None:
         text = document.read_text()
         if (new := tables.rendered(text)) != text:
             document.write_text(new)
-    openapi.FILE.write_text(openapi.document())
+    (tables.ROOT / "docs" / "openapi.json").write_text(derived.openapi())
 
 
 if __name__ == "__main__":

@@ -1,12 +1,14 @@
-"""Tables that the code, `conf/` and the committed reports decide: equal on every machine.
+"""Tables that the code, `conf/` and the committed reports decide, and the OpenAPI document.
 
-`python -m docs.tools.derived` prints the comparison of the runs in the working folder.
+They are equal on every machine. `python -m docs.tools.derived` prints the comparison of the runs
+in the working folder.
 """
 
 from __future__ import annotations
 
 import json
 import re
+import tomllib
 from collections.abc import Callable, Iterator
 from typing import Any, cast
 
@@ -99,6 +101,15 @@ TABLES: dict[str, Callable[[], Table]] = {
     "gates": lambda: limits("conf/register.yaml", "gate", "limit"),
     "retrain": lambda: limits("conf/retrain.yaml", "limit", "value"),
 }
+
+
+def openapi() -> str:
+    """Return the answer of `/openapi.json` with the project's version, as JSON."""
+    found = create_app(Settings.model_construct()).openapi()
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    described = {**found, "info": {**found["info"], "version": project["version"]}}
+    return json.dumps(described, indent=2, ensure_ascii=False) + "\n"
+
 
 if __name__ == "__main__":
     print(compared(paths.COMPARISON.read_bytes()).markdown())
