@@ -74,9 +74,3 @@ def test_latency_is_median_and_99th_percentile(clock):
 def test_a_tenth_of_the_calls_at_least_one_does_not_count(clock, calls, warm_up):
     found = latency.latency(clock([9.0] * warm_up + [0.001] * calls), IMAGE, calls=calls)
     assert found == pytest.approx((1, 1))
-
-
-def test_by_default_a_thousand_single_images_are_timed():
-    seen = []
-    latency.latency(lambda some: seen.append(len(some)), IMAGE)
-    assert seen == [1] * 1100
