@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import logging
 import socket
+import time
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from io import BytesIO
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit, urlunsplit
+from zipfile import ZipFile
 
 import numpy as np
 import requests
@@ -20,6 +22,9 @@ from serve.models.drift_reference import Reference
 logger = logging.getLogger(__name__)
 
 READ_SECONDS = 10  # until the next bytes of a response
+RESPONSE_SECONDS = 60  # for a whole response
+MAX_RESPONSE_BYTES = 50 * 2**20  # also when unpacked; the largest window has 2 MB
+_PART = 2**16
 
 
 class ReplicasError(Exception):
@@ -111,22 +116,37 @@ def replicas(url: str) -> Iterator[Replica]:
 def _fetch_one(replica: Replica, key: str, latest: int) -> Response:
     with requests.Session() as session:
         session.trust_env = False  # no proxy between the job and a replica
-        session.headers.update({"Host": replica.host} | ({"X-API-Key": key} if key else {}))
-        archive = _get(session, f"{replica.url}/api/reference")
-        window = _get(session, f"{replica.url}/api/window?images={latest}")
-    if not (version := archive.headers.get("X-Model-Version")):
+        session.headers.update({"Host": replica.host, "Accept-Encoding": "identity"})
+        session.headers.update({"X-API-Key": key} if key else {})
+        archive, version = _download(session, f"{replica.url}/api/reference")
+        window, _ = _download(session, f"{replica.url}/api/window?images={latest}")
+    if version is None:
         raise ReplicasError("the reference has no X-Model-Version")
-    with np.load(BytesIO(window.content), allow_pickle=False) as arrays:
+    reference = drift_reference.read(archive)
+    with np.load(BytesIO(window), allow_pickle=False) as arrays:
         predictions = Predictions(*(arrays[name] for name in Predictions._fields))
     _check_arrays(predictions)
-    return Response(version, drift_reference.read(archive.content), predictions)
+    return Response(version, reference, predictions)
 
 
-def _get(session: requests.Session, url: str) -> requests.Response:
-    response = session.get(url, timeout=READ_SECONDS)
-    if not response.ok:
-        raise ReplicasError(f"status {response.status_code}: {response.text[:200]}")
-    return response
+def _download(session: requests.Session, url: str) -> tuple[bytes, str | None]:
+    """Download an archive; also return the model version that its header names."""
+    deadline = time.monotonic() + RESPONSE_SECONDS
+    content = bytearray()
+    with session.get(url, timeout=READ_SECONDS, stream=True) as response:
+        while part := response.raw.read1(_PART):
+            content += part
+            if len(content) > MAX_RESPONSE_BYTES:
+                raise ReplicasError(f"more than {MAX_RESPONSE_BYTES:,} bytes")
+            if time.monotonic() > deadline:
+                raise ReplicasError(f"response not complete after {RESPONSE_SECONDS} s")
+    if response.status_code != requests.codes.ok:
+        detail = content[:200].decode(errors="replace")
+        raise ReplicasError(f"status {response.status_code}: {detail}")
+    with ZipFile(BytesIO(content)) as archive:
+        if sum(file.file_size for file in archive.infolist()) > MAX_RESPONSE_BYTES:
+            raise ReplicasError(f"more than {MAX_RESPONSE_BYTES:,} bytes when unpacked")
+    return bytes(content), response.headers.get("X-Model-Version")
 
 
 def _check_arrays(predictions: Predictions) -> None:

@@ -1,6 +1,6 @@
 """Published files from mirrors, each checked by the SHA-256 of its decompressed bytes.
 
-A mirror is a folder, a web folder, or `package:<name>`.
+A mirror is a folder, a web folder, Keras' `mnist.npz` (path or URL), or `package:<name>`.
 """
 
 from __future__ import annotations
@@ -17,21 +17,30 @@ from concurrent.futures import Future, wait
 from functools import partial
 from importlib import resources
 from pathlib import Path
+from zipfile import BadZipFile
 
+import numpy as np
 import pooch
 import requests
 
 from pipeline.config import environment
 from pipeline.storage.files import sha256
+from pipeline.storage.idx import write_idx
 
 log = logging.getLogger(__name__)
 
 RETRIES = 1  # after a broken connection, a busy server or a wrong hash; pooch waits 1 s before it
 # The longest time without a byte: name look-up, handshakes and headers included. Without a network
-# the public mirrors of MNIST are given up in half a minute.
+# the three public mirrors of MNIST are given up in half a minute.
 SILENT_SECONDS = 10.0
 
 _WEB = ("http://", "https://")
+_KERAS = {
+    "train-images-idx3-ubyte": "x_train",
+    "train-labels-idx1-ubyte": "y_train",
+    "t10k-images-idx3-ubyte": "x_test",
+    "t10k-labels-idx1-ubyte": "y_test",
+}
 
 
 class MirrorError(Exception):
@@ -84,10 +93,11 @@ def _fetch(folder: Path, files: Mapping[str, str], place: str) -> dict[str, str]
     pooch.get_logger().setLevel(logging.WARNING)  # else it prints addresses with passwords
     retries = RETRIES if place.startswith(_WEB) else 0
     mirror = pooch.create(folder, place, registry=dict(files), retry_if_failed=retries)
+    read = partial(_keras_file, {}) if place.endswith(".npz") else _file
 
     def write(name: str, url: str, file: str, mirror: object) -> None:
         """Be a downloader of pooch, which then checks the hash of `file` and gives it its name."""
-        Path(file).write_bytes(_content(place, name))
+        Path(file).write_bytes(read(place, name))
 
     failed: dict[str, str] = {}
     names = list(files)
@@ -108,7 +118,7 @@ def _fetch(folder: Path, files: Mapping[str, str], place: str) -> dict[str, str]
     return failed
 
 
-def _content(place: str, name: str) -> bytes:
+def _file(place: str, name: str) -> bytes:
     """Return the file decompressed, or the plain one where there is no compressed one."""
     try:
         compressed = _read(place, f"{name}.gz")
@@ -118,6 +128,25 @@ def _content(place: str, name: str) -> bytes:
         return gzip.decompress(compressed)
     except (OSError, EOFError, zlib.error) as error:
         raise FileError(f"{name}.gz: {error}") from None
+
+
+def _keras_file(files: dict[str, bytes], place: str, name: str) -> bytes:
+    """Return the published file of an array in Keras' `mnist.npz`, which is read once to `files`.
+
+    Raises:
+        MirrorError: the archive is missing or is another one.
+    """
+    archive = re.split(r"[/:]", place)[-1]
+    try:
+        if not files:
+            content = _read(place.removesuffix(archive), archive)
+            with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
+                files |= {n: write_idx(arrays[array]) for n, array in _KERAS.items()}
+        return files[name]
+    except FileError as error:
+        raise MirrorError(str(error)) from None
+    except (ValueError, TypeError, KeyError, EOFError, BadZipFile, zlib.error) as error:
+        raise MirrorError(f"not Keras' mnist.npz: {error}") from None
 
 
 def _read(place: str, name: str) -> bytes:

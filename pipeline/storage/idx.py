@@ -36,3 +36,9 @@ def read_idx(content: bytes, name: str) -> NDArray[np.uint8]:
             f"{name}: announces {shape} = {expected} bytes of data, holds {len(content) - end}"
         )
     return np.frombuffer(content, np.uint8, offset=end).reshape(shape)
+
+
+def write_idx(array: NDArray[np.uint8]) -> bytes:
+    """Return the IDX file of an array of unsigned bytes; the inverse of `read_idx`."""
+    header = bytes([0, 0, _UNSIGNED_BYTES, array.ndim]) + np.array(array.shape, ">u4").tobytes()
+    return header + array.tobytes()

@@ -2,6 +2,7 @@
 
 import io
 import socket
+import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
 from urllib.parse import parse_qs, urlsplit
@@ -47,7 +48,8 @@ class Stub:
 
     def __init__(self, address="127.0.0.1", port=0, **attributes):
         self.version, self.versions, self.times, self.ink = "3", ["3"] * 4, range(4), 1
-        self.broken, self.asked = {}, []
+        self.broken, self.pause = {}, 0
+        self.asked = []
         self.__dict__.update(attributes)
         stub = self
 
@@ -60,7 +62,12 @@ class Stub:
                 self.send_header("X-Model-Version", stub.version)
                 self.send_header("Content-Length", str(len(content)))
                 self.end_headers()
-                self.wfile.write(content)
+                if not stub.pause:
+                    self.wfile.write(content)
+                    return
+                for place in range(len(content)):  # too few for a timeout, too slow to end
+                    self.wfile.write(content[place : place + 1])
+                    time.sleep(stub.pause)
 
             def log_message(self, *_):
                 pass
@@ -156,6 +163,8 @@ def test_one_that_does_not_answer_is_left_out_with_a_warning(serve, caplog):
         ("/api/window", 200, window(times=np.arange(3))),
         ("/api/window", 200, window(times=np.int64(4))),
         ("/api/reference", 200, expected(np.nan)),
+        ("/api/window", 200, window(more=np.zeros(60 * 2**20, np.uint8))),
+        ("/api/window", 200, bytes(51 * 2**20)),
     ],
     ids=lambda value: "" if isinstance(value, bytes) else None,
 )
@@ -166,6 +175,13 @@ def test_when_none_answers_as_it_should_that_is_an_error(serve, path, status, co
     if status != 200:
         assert str(status) in str(error.value)
     assert len(fetch([stub.url, serve().url], "", 10, 0).predictions.times) == 4
+
+
+def test_one_that_never_ends_is_left_out(serve, monkeypatch):
+    monkeypatch.setattr(service_client, "RESPONSE_SECONDS", 0.5)
+    slow = serve(pause=0.1)  # the whole response would take minutes
+    with pytest.raises(ReplicasError, match="not complete"):
+        fetch([slow.url], "", 10, 0)
 
 
 def test_a_name_without_an_address_is_one_that_does_not_answer(serve, caplog):

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from support.idx import write_idx
 
 from pipeline import fetch
 from pipeline.config import CONF, PipelineError
+from pipeline.storage.idx import write_idx
 
 RAW = Path("data/raw/mnist")
 FEEDBACK = Path("data/raw/mnist_feedback")

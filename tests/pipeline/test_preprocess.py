@@ -10,13 +10,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 from support.feedback_entries import noise
-from support.idx import write_idx
 
 from pipeline import fetch, preprocess
 from pipeline.config import PipelineError, paths
 from pipeline.data import dataset
 from pipeline.data.dataset import NAMES, Splits
 from pipeline.preprocess import Published, split, statistics
+from pipeline.storage.idx import write_idx
 from pipeline.user_feedback import export_file
 from pipeline.user_feedback.export_file import Export
 

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 from mlflow.entities.model_registry import ModelVersion
 from support.feedback_entries import database, entry, noise
-from support.idx import write_idx
 
 from pipeline import retrain
 from pipeline.config import PipelineError
 from pipeline.registry import gates, mlflow_runs
 from pipeline.registry.versions import CHAMPION
+from pipeline.storage.idx import write_idx
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 import gzip
 import hashlib
+import io
 import re
 import sys
 import threading
@@ -12,20 +13,27 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import numpy as np
 import pooch
 import pytest
-from support.idx import write_idx
 
 from pipeline.fetching import download
 from pipeline.fetching.download import MirrorError, complete
+from pipeline.storage.idx import write_idx
 
-RANDOM = np.random.default_rng(0)
-IMAGES, LABELS = "train-images-idx3-ubyte", "train-labels-idx1-ubyte"
-# Noise in the shape of MNIST: it hardly compresses.
-PUBLISHED = {
-    IMAGES: write_idx(RANDOM.integers(0, 256, (60, 28, 28), np.uint8)),
-    LABELS: write_idx(RANDOM.integers(0, 10, 60, np.uint8)),
-    "t10k-images-idx3-ubyte": write_idx(RANDOM.integers(0, 256, (20, 28, 28), np.uint8)),
-    "t10k-labels-idx1-ubyte": write_idx(RANDOM.integers(0, 10, 20, np.uint8)),
+KERAS = {
+    "x_train": "train-images-idx3-ubyte",
+    "y_train": "train-labels-idx1-ubyte",
+    "x_test": "t10k-images-idx3-ubyte",
+    "y_test": "t10k-labels-idx1-ubyte",
 }
+IMAGES, LABELS, TEST_IMAGES, TEST_LABELS = KERAS.values()
+RANDOM = np.random.default_rng(0)
+# Noise in the shape of MNIST: it hardly compresses.
+ARRAYS = {
+    "x_train": RANDOM.integers(0, 256, (60, 28, 28), np.uint8),
+    "y_train": RANDOM.integers(0, 10, 60, np.uint8),
+    "x_test": RANDOM.integers(0, 256, (20, 28, 28), np.uint8),
+    "y_test": RANDOM.integers(0, 10, 20, np.uint8),
+}
+PUBLISHED = {KERAS[key]: write_idx(array) for key, array in ARRAYS.items()}
 HASHES = {name: hashlib.sha256(content).hexdigest() for name, content in PUBLISHED.items()}
 
 
@@ -133,6 +141,12 @@ def write_folder(folder, files):
     return str(folder)
 
 
+def npz(**arrays):
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, **arrays)
+    return buffer.getvalue()
+
+
 # Kinds of mirrors
 
 
@@ -159,6 +173,28 @@ def test_a_mirror_may_be_a_folder_beside_the_true_root(raw, tmp_path, monkeypatc
     folder = write_folder(tmp_path / "shared/mnist", PUBLISHED)
     complete(raw, HASHES, [prefix + folder if prefix else "../shared/mnist"])
     assert contents(raw) == PUBLISHED
+
+
+@pytest.mark.parametrize("place", ["web", "relative", "absolute"])
+def test_keras_archive_is_fetched_once_and_gives_the_published_bytes(server, raw, tmp_path, place):
+    server.files["/mnist.npz"] = npz(**ARRAYS)
+    (tmp_path / "mnist.npz").write_bytes(npz(**ARRAYS))
+    mirror = {"web": server.url, "relative": ".", "absolute": tmp_path}[place]
+    complete(raw, HASHES, [f"{mirror}/mnist.npz"])
+    assert contents(raw) == PUBLISHED
+    assert server.paths == (["/mnist.npz"] if place == "web" else [])
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"PK\3\4 and so on", b"", npz(a=np.zeros(3)), npz(**{k: np.array([{}]) for k in KERAS})],
+    ids=["zip", "nothing", "other arrays", "pickled objects"],
+)
+def test_another_archive_is_refused_after_one_download(server, raw, content):
+    server.files["/mnist.npz"] = content
+    with pytest.raises(MirrorError, match=r"not Keras' mnist\.npz"):
+        complete(raw, HASHES, [f"{server.url}/mnist.npz"])
+    assert server.paths == ["/mnist.npz"]
 
 
 # What is there already

@@ -1,9 +1,8 @@
 import numpy as np
 import pytest
-from support.idx import write_idx
 
 from pipeline.config import PipelineError
-from pipeline.storage.idx import read_idx
+from pipeline.storage.idx import read_idx, write_idx
 
 
 @pytest.mark.parametrize("shape", [(3, 28, 28), (5,), (0, 28, 28)])
@@ -14,8 +13,11 @@ def test_idx_content_survives_writing_and_reading(shape):
     np.testing.assert_array_equal(again, array)
 
 
-def test_a_file_as_mnist_has_it_is_read():
-    assert read_idx(bytes.fromhex("00000801 00000002 0709"), "file").tolist() == [7, 9]
+def test_idx_header_is_as_mnist_has_it():
+    assert write_idx(np.zeros((2, 28, 28), np.uint8))[:16].hex(" ", 4) == (
+        "00000803 00000002 0000001c 0000001c"
+    )
+    assert write_idx(np.array([7, 9], np.uint8)).hex() == "00000801000000020709"
 
 
 @pytest.mark.parametrize(
