@@ -21,6 +21,7 @@ def trials(clone):
 
 
 @pytest.mark.slow
+@pytest.mark.nightly
 def test_the_pipeline_trains_the_winner_to_the_same_figures(module_clone):
     clone = module_clone
     output = clone.run(*SEARCH)

@@ -375,6 +375,7 @@ def raylets_at_work(clone):
     return found
 
 
+@pytest.mark.nightly
 def test_seeds_one_after_the_other_give_the_weights_of_each_alone(orphaned, alone, tmp_path):
     assert weights(orphaned, tmp_path) == alone.weights
 

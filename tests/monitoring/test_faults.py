@@ -215,7 +215,15 @@ def test_the_table_has_these_faults_and_alerts():
 @pytest.mark.slow
 @pytest.mark.system("prometheus", "prometheus")
 @pytest.mark.system("prometheus-alertmanager", "prometheus-alertmanager")
-@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.begin.__name__)
+@pytest.mark.parametrize(
+    "fault",
+    [
+        pytest.param(
+            each, id=each.begin.__name__, marks=() if each.inhibited else pytest.mark.nightly
+        )
+        for each in FAULTS
+    ],
+)
 def test_a_fault_makes_its_alerts_and_no_others_and_they_end_with_it(world, rows, fault):
     watch = world.watch
     expected = {*fault.sent, *fault.inhibited}
