@@ -34,7 +34,7 @@ def test_the_pipeline_trains_the_winner_to_the_same_figures(module_clone):
     assert clone.run("git", "status", "--porcelain") == ""
 
     again = clone.run(*SEARCH)
-    assert not re.search(r"^trial \d", again, re.MULTILINE)
+    assert not re.search(r"^trial \d+: ", again, re.MULTILINE)
     assert f"pipeline.adopt {name} " in again
 
     clone.run("python", "-m", "pipeline.adopt", name)
