@@ -10,7 +10,8 @@ import argparse
 import logging
 import shlex
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -22,12 +23,18 @@ from pipeline.config import PARAMS, PipelineError, cli, environment, paths
 from pipeline.registry import gates, mlflow_runs, retrain_triggers, versions
 from pipeline.registry.retrain_triggers import Finding
 from pipeline.registry.versions import CHAMPION
-from pipeline.storage.files import replace_value
+from pipeline.storage.files import replace_value, write
 from pipeline.storage.idx import read_idx
 from pipeline.user_feedback import databases, export_file
 from serve.prediction.feedback_store import Entry
 
 logger = logging.getLogger(__name__)
+
+# Files that say which data a model is trained on; `pipeline.feedback` writes the first three.
+_CHANGED = (
+    *(paths.FEEDBACK, paths.FEEDBACK.with_name(f"{paths.FEEDBACK.name}.dvc")),
+    *(Path(f"conf/data/{export_file.DATA}.yaml"), PARAMS),
+)
 
 
 def main(arguments: list[str]) -> None:
@@ -61,11 +68,12 @@ def main(arguments: list[str]) -> None:
     if options.check:
         logger.info("A new model is due.")
         return
-    if with_feedback:
-        run("python", "-m", "pipeline.feedback", *(str(file.absolute()) for file in files))
-        if replace_value(params, "data: ", export_file.DATA):
-            logger.info("%s now has data: %s", PARAMS, export_file.DATA)
-    run("dvc", "repro")
+    with restored_on_failure(environment.root() / file for file in _CHANGED):
+        if with_feedback:
+            run("python", "-m", "pipeline.feedback", *(str(file.absolute()) for file in files))
+            if replace_value(params, "data: ", export_file.DATA):
+                logger.info("%s now has data: %s", PARAMS, export_file.DATA)
+        run("dvc", "repro")
     run("python", "-m", "pipeline.register")
 
 
@@ -144,6 +152,22 @@ def mnist_files() -> Iterator[Path]:
     """Yield the files of MNIST's images, for whichever data set they were fetched."""
     for name in ("mnist", export_file.DATA):
         yield from (environment.root() / paths.raw(name)).glob("*-images-idx3-ubyte")
+
+
+@contextmanager
+def restored_on_failure(files: Iterable[Path]) -> Iterator[None]:
+    """Restore the files if the block fails, so that it can be repeated; remove new ones."""
+    before = {file: file.read_bytes() if file.exists() else None for file in files}
+    try:
+        yield
+    except BaseException:  # Ctrl-C as well
+        for file, content in before.items():
+            if content is None:
+                file.unlink(missing_ok=True)
+            else:
+                write(file, content)
+        logger.info("%s and the export of feedback are restored.", PARAMS)
+        raise
 
 
 def run(*arguments: str) -> None:

@@ -133,9 +133,17 @@ def _tag(client: MlflowClient, version: ModelVersion, tags: dict[str, str]) -> N
 
 
 def history() -> list[dict[str, Any]]:
-    """Return the entries of `reports/promotions.jsonl`, the oldest first."""
-    text = paths.PROMOTIONS.read_text() if paths.PROMOTIONS.exists() else ""
-    return [json.loads(line) for line in text.splitlines()]
+    """Return the entries of `reports/promotions.jsonl`, the oldest first.
+
+    Lines that are not JSON, such as the marks of a merge in Git, are left out with a warning.
+    """
+    entries = []
+    for line in paths.PROMOTIONS.read_text().splitlines() if paths.PROMOTIONS.exists() else ():
+        try:
+            entries.append(json.loads(line))
+        except ValueError:
+            logger.warning("%s: not a line of JSON: %s", paths.PROMOTIONS, line)
+    return entries
 
 
 def record(action: str, version: ModelVersion, replaced: ModelVersion | None) -> None:

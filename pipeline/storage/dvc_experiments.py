@@ -91,11 +91,12 @@ def _yaml(experiment: Experiment, path: Path) -> dict[str, Any]:
     return dict(plain)
 
 
-def deciding_files() -> list[str]:
-    """Return `dvc.yaml` and the code that its stages depend on."""
+def deciding_files(*stages: str) -> list[str]:
+    """Return `dvc.yaml` and the code that these stages, or all of them, depend on."""
     pipeline = OmegaConf.load(environment.root() / "dvc.yaml")
     content: Any = OmegaConf.to_container(pipeline, resolve=False)
-    every_dep = {dep for stage in content["stages"].values() for dep in stage.get("deps", ())}
+    named = [content["stages"][stage] for stage in stages or content["stages"]]
+    every_dep = {dep for stage in named for dep in stage.get("deps", ())}
     return ["dvc.yaml", *sorted(dep for dep in every_dep if "${" not in dep)]
 
 

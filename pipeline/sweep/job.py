@@ -116,9 +116,20 @@ def _outcome(job: Job, folder: Path, parent: str | None) -> State:
 
 
 def existing(job: Job) -> Experiment | None:
-    """Return the experiment with the job's settings and code; its name may mention other keys."""
+    """Return the experiment with the job's settings and code; its name may mention other keys.
+
+    Raises:
+        PipelineError: an experiment has the job's digest but other settings.
+    """
     same = re.compile(rf"run{job.run}-(.+-)?{job.digest}")
-    return next((e for e in dvc_experiments.of_head() if same.fullmatch(e.name)), None)
+    found = next((e for e in dvc_experiments.of_head() if same.fullmatch(e.name)), None)
+    if found:
+        saved = dvc_experiments.settings(found, job.run)
+        for key, value in job.typed.items():
+            if saved[key] != value:
+                other = f"{found.name} has {key}={saved[key]}, not {value}"
+                raise PipelineError(f"{other}: remove it with dvc exp remove {found.name}")
+    return found
 
 
 @contextmanager

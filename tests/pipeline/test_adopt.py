@@ -77,6 +77,22 @@ def test_picks_that_differ_are_noted_and_stay(repository, capsys):
     assert "params.yaml" not in repository.git("status", "--porcelain")
 
 
+@pytest.mark.parametrize(
+    "file", ["pipeline/train.py", "serve/imaging/normalise.py", "conf/data/mnist.yaml", "dvc.yaml"]
+)
+def test_files_that_decide_a_model_too_are_noted(repository, capsys, file):
+    tried(repository)
+    for changed in (file, "README.md", "serve/static/style.css", "pipeline/exps.py"):
+        path = repository.folder / changed
+        path.parent.mkdir(exist_ok=True, parents=True)
+        with path.open("a") as content:
+            content.write("# newer\n")
+    repository.commit("go on")
+    adopt.main([NAME])
+    notes = [line for line in capsys.readouterr().out.splitlines() if line.startswith("note")]
+    assert notes == [f"note: the experiment had another {file}: another model"]
+
+
 def test_what_is_there_already_is_left_alone(repository, capsys):
     tried(repository)
     adopt.main([NAME])

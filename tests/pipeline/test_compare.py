@@ -198,3 +198,8 @@ def test_what_is_missing_names_the_command_that_makes_it(
     missing.unlink()
     with pytest.raises(PipelineError, match=rf"{missing}.*pipeline\.{command} data=mnist"):
         compared_runs(2)
+
+
+def test_a_bare_clone_is_an_error_and_no_traceback(workspace, compared_runs):
+    with pytest.raises(PipelineError, match=r"models/runs/1/model\.json.*pipeline\.train run=1"):
+        compared_runs(1, 2, 3)

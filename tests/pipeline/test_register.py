@@ -3,7 +3,7 @@ import json
 
 import pytest
 
-from pipeline import compare, register
+from pipeline import adopt, compare, exps, register, retrain
 from pipeline.config import PipelineError, paths
 from pipeline.data import dataset
 from pipeline.data.dataset import Splits
@@ -211,3 +211,14 @@ def test_before_the_pipeline_has_run_it_refuses_and_makes_no_store(
     with pytest.raises(PipelineError, match=reason):
         register.main(options)
     assert not (workspace / "mlflow.db").exists()
+
+
+@pytest.mark.parametrize(
+    ("command", "typed"),
+    [(register, ["--promot"]), (retrain, ["--chec"]), (adopt, ["--hel"]), (exps, ["--hel"])],
+)
+def test_a_part_of_an_option_is_not_taken_for_it(capsys, command, typed):
+    with pytest.raises(SystemExit) as ended:
+        command.main(typed)
+    assert ended.value.code == 2
+    assert "usage: " in capsys.readouterr().err

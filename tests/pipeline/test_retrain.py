@@ -166,3 +166,27 @@ def test_only_feedback_given_since_is_news():
     assert not retrain.has_news(version, [before], "mnist_feedback")
     assert retrain.has_news(version, [before, then], "mnist_feedback")
     assert retrain.has_news(version, [], "mnist")
+
+
+@pytest.mark.parametrize("failing", ["pipeline.feedback", "repro"])
+def test_what_a_failure_leaves_is_what_was(champion, workspace, monkeypatch, failing):
+    database(workspace / "1.db", [entry(n, prediction=(n + 1) % 10) for n in range(110)])
+    conf = workspace / "conf/data/mnist_feedback.yaml"
+    conf.parent.mkdir(parents=True)
+    conf.write_text("before")
+    params = (workspace / "params.yaml").read_text()
+
+    def run(*command):
+        if "pipeline.feedback" in command:
+            conf.write_text("after")
+            (workspace / "data").mkdir()
+            (workspace / "data/feedback.npz").write_bytes(b"export")
+        if failing in command:
+            raise PipelineError("failed")
+
+    monkeypatch.setattr(retrain, "run", run)
+    with pytest.raises(PipelineError, match="failed"):
+        retrain.main(["--feedback", "1.db"])
+    assert conf.read_text() == "before"
+    assert (workspace / "params.yaml").read_text() == params
+    assert not (workspace / "data/feedback.npz").exists()

@@ -189,3 +189,11 @@ def test_a_store_is_missing_until_it_is_connected(workspace, monkeypatch, empty_
     assert mlflow_runs.store_exists()
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "https://mlflow.example.com")
     assert mlflow_runs.store_exists()
+
+
+def test_a_mark_of_a_merge_in_the_history_is_left_out(client, register):
+    promoted(client, register(1.0))
+    with paths.PROMOTIONS.open("a") as file:
+        file.write("<<<<<<< HEAD\n")
+    promoted(client, register(2.0))
+    assert actions() == [("promote", 1), ("promote", 2)]

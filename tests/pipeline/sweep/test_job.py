@@ -7,6 +7,7 @@ import subprocess
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -125,6 +126,12 @@ def test_the_same_settings_are_not_made_twice(made):
         assert sweep_job.existing(made.job) is None, "it is of an older commit"
     finally:
         made.repository.git("reset", "-q", "--soft", head)
+
+
+def test_an_experiment_with_the_digest_but_other_settings_is_refused(made):
+    other = replace(made.job, typed=made.job.typed | {"seed": 8})
+    with pytest.raises(PipelineError, match=r"has seed=7, not 8: remove it with dvc exp remove"):
+        sweep_job.existing(other)
 
 
 def test_its_outputs_are_given_to_track_with_its_place_in_mlflow(made):
