@@ -180,7 +180,7 @@ def _strips(image: Image.Image, factor: int) -> Iterator[tuple[int, Image.Image]
 
 def _converted(image: Image.Image, modes: Sequence[str]) -> Image.Image:
     for mode in modes:
-        image = image.convert(mode)
+        image = image if image.mode == mode else image.convert(mode)
     return image
 
 
