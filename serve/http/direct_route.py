@@ -21,6 +21,7 @@ from serve.http.schemas import Error
 
 Endpoint = Callable[[Request], Awaitable[Response]]
 
+_JSON = (b"content-type", b"application/json")
 _REASONS = {
     400: "Not an image, or a corrupt one",
     401: "API key missing or wrong",
@@ -74,8 +75,9 @@ def errors(*codes: int) -> dict[int | str, dict[str, Any]]:
 class Json(Response):
     """JSON response by `orjson`, which can write NumPy arrays."""
 
-    media_type = "application/json"
-
     def __init__(self, content: object, version: str | None = None) -> None:
-        body = orjson.dumps(content, option=orjson.OPT_SERIALIZE_NUMPY)
-        super().__init__(body, headers={"X-Model-Version": version} if version else None)
+        self.status_code, self.background = 200, None  # Response.__init__ would loop over headers
+        self.body = orjson.dumps(content, option=orjson.OPT_SERIALIZE_NUMPY)
+        self.raw_headers = [_JSON, (b"content-length", b"%d" % len(self.body))]
+        if version:
+            self.raw_headers.append((b"x-model-version", version.encode("latin-1")))

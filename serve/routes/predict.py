@@ -41,13 +41,18 @@ _SHOW = _parameter("query", "image", {"type": "boolean", "default": False}, _SEE
 
 def wants_image(connection: HTTPConnection) -> bool:
     """Return whether the request has `?image=true`."""
-    return connection.query_params.get("image", "").lower() in ("true", "1")
+    return _queried(connection, "image").lower() in ("true", "1")
 
 
 def requested_model(service: Service, request: Request) -> Model:
     """Return the model version that the request asks for; errors as `LoadedModels.choose`."""
-    version = request.query_params.get("version")
-    return service.models.choose(version or request.headers.get("x-model-version"))
+    header = RequestContext.of(request.scope).header(b"x-model-version")
+    return service.models.choose(_queried(request, "version") or header)
+
+
+def _queried(connection: HTTPConnection, name: str) -> str:
+    """Return a parameter of the query; empty if it was not sent, as in most requests."""
+    return connection.query_params.get(name, "") if connection.scope["query_string"] else ""
 
 
 def still_there(request: Request) -> Check:

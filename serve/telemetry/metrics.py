@@ -151,8 +151,10 @@ class Metrics:
         likelihoods = self._likelihoods(version)
         if not isnan(likelihood):  # NaN: the model has none
             likelihoods.observe(likelihood)
-        self._uncertain(version).inc(answer["uncertain"])
-        self._not_digits(version).inc(answer["not_digit"])
+        for doubts, doubt in ((self._uncertain, "uncertain"), (self._not_digits, "not_digit")):
+            child = doubts(version)
+            if answer[doubt]:
+                child.inc()
 
     def began(self) -> None:
         """Count a request as in flight, until it is `answered`."""
