@@ -132,20 +132,18 @@ def _limited(scope: Scope, receive: Receive, limit: int) -> Receive:
     """
     declared = RequestContext.of(scope).headers.get(b"content-length", b"0")
     refused = declared.isdigit() and int(declared[:20]) > 2 * limit
-    too_large = BodyTooLargeError(f"the body has more than {limit:,} bytes")
     size = 0
 
     async def limited() -> Message:
         nonlocal size
-        if refused:
-            raise too_large
-        message = await receive()
-        size += len(message.get("body", b""))
-        while limit < size <= 2 * limit and message.get("more_body"):
+        if not refused:
             message = await receive()
             size += len(message.get("body", b""))
-        if size > limit:
-            raise too_large
-        return message
+            while limit < size <= 2 * limit and message.get("more_body"):
+                message = await receive()
+                size += len(message.get("body", b""))
+            if size <= limit:
+                return message
+        raise BodyTooLargeError(f"the body has more than {limit:,} bytes")
 
     return limited
