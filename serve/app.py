@@ -77,6 +77,7 @@ def create_app(given: Settings | None = None, metrics_folder: Path | None = None
     open_inference.install(app, service)
     drift.install(app, service)
     pages.install(app)
+    app.router.routes.append(app.router.routes.pop(0))  # FastAPI's /openapi.json, after /predict
     return app
 
 
