@@ -184,11 +184,7 @@ def sbom(locks: dict[str, Lock]) -> str:
 def run(
     program: str, *arguments: str, passes: Collection[int] = (0,)
 ) -> subprocess.CompletedProcess[str]:
-    """Run a program of this environment, or of the system.
-
-    Raises:
-        AuditError: it is missing, or its exit status is none of `passes`.
-    """
+    """Run a program of this environment or of the system; AuditError if it lacks or fails."""
     beside = Path(sys.executable).parent / program
     found = str(beside) if beside.exists() else shutil.which(program)
     if found is None:

@@ -59,10 +59,7 @@ def fetch(urls: Iterable[str], key: str, latest: int, since: int) -> Response:
     """Fetch the latest predictions of all replicas, for the version that most of them serve.
 
     `latest`: how many predictions at most; `since`: none before this time, in nanoseconds since
-    1970. A replica that fails is left out with a warning.
-
-    Raises:
-        ReplicasError: all replicas failed.
+    1970. A replica that fails is left out with a warning; if all fail, ReplicasError names them.
     """
     responses, failures = [], []
     for url in urls:
@@ -94,10 +91,8 @@ def replicas(url: str) -> Iterator[Replica]:
     """Resolve the URL's name to all replicas behind it, such as those of a headless service.
 
     If the name has addresses of both kinds, only IPv4 is used, so that no replica counts twice.
-    An https URL is used as it is, because its certificate is for the name.
-
-    Raises:
-        OSError: the name cannot be resolved.
+    An https URL is used as it is, because its certificate is for the name. A name that cannot be
+    resolved is an OSError.
     """
     parts = urlsplit(url)
     if parts.scheme != "http" or not parts.hostname:

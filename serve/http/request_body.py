@@ -87,11 +87,7 @@ def _image_or_error(text: str, max_bytes: int) -> bytes | Exception:
 
 
 def image_of_text(text: str, max_bytes: int) -> bytes:
-    """Decode an image file from base64 text, plain or a data URI.
-
-    Raises:
-        MalformedError, ImageTooLargeError
-    """
+    """Decode base64 text, plain or a data URI; may raise MalformedError or ImageTooLargeError."""
     if text.startswith("data:"):
         found = _DATA_URI.match(text[:256])
         if not found or not found[1]:

@@ -105,10 +105,8 @@ class BundleCache:
     def add(self, release: Release, bundle: Path, made: float) -> None:
         """Copy a bundle from another folder, verify it and put it into service.
 
-        `made`: modification time of its files, in seconds since 1970.
-
-        Raises:
-            BundleError: the bundle cannot predict; the release in service stays.
+        `made`: modification time of its files, in seconds since 1970. A BundleError says why the
+        bundle cannot predict; the release in service then stays.
         """
         incoming = Path(tempfile.mkdtemp(prefix=INCOMING, dir=self.folder))
         try:
