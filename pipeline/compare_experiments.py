@@ -70,8 +70,7 @@ def _best(experiments: list[Experiment]) -> list[Experiment]:
 def read(experiments: Sequence[Experiment], folder: Path, *, strict: bool) -> list[Candidate]:
     """Read the experiments from DVC's cache, by way of `folder`.
 
-    Raises:
-        PipelineError: one is not in the cache; unless `strict`, only if none is.
+    It is a PipelineError if one is not in the cache; unless `strict`, only if none is.
     """
     splits: dict[str, Split] = {}
     candidates = []

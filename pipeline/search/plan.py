@@ -160,8 +160,7 @@ def _dimensions(
 ) -> Iterator[tuple[str, BaseDistribution]]:
     """Yield each key that the nested `space` varies, with its distribution.
 
-    Raises:
-        PipelineError: a leaf is neither `{low, high}` nor `{choices}`, or cannot be sampled.
+    A leaf that is neither `{low, high}` nor `{choices}`, or cannot be sampled, is a PipelineError.
     """
     for name, node in space.items():
         key = prefix + name

@@ -118,8 +118,7 @@ def _outcome(job: Job, folder: Path, parent: str | None) -> State:
 def existing(job: Job) -> Experiment | None:
     """Return the experiment with the job's settings and code; its name may mention other keys.
 
-    Raises:
-        PipelineError: an experiment has the job's digest but other settings.
+    It is a PipelineError if an experiment has the job's digest but other settings.
     """
     same = re.compile(rf"run{job.run}-(.+-)?{job.digest}")
     found = next((e for e in dvc_experiments.of_head() if same.fullmatch(e.name)), None)
