@@ -50,8 +50,7 @@ def _is_json(kind: str) -> bool:
 def picture(body: bytes, content_type: str, max_bytes: int) -> tuple[bytes, bool]:
     """Return the image file in the body, and True if it is a draft: still being drawn.
 
-    Raises:
-        MalformedError, UnsupportedTypeError, ImageTooLargeError, pydantic.ValidationError
+    Raises MalformedError, UnsupportedTypeError, ImageTooLargeError or pydantic.ValidationError.
     """
     kind = _kind(content_type) or ("application/json" if body[:1] == b"{" else "image/*")
     if _is_json(kind):

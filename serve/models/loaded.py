@@ -74,9 +74,7 @@ class LoadedModels:
     def choose(self, version: str | None) -> Model:
         """Return the model in service, or the loaded model of that version.
 
-        Raises:
-            NoModelError: nothing is loaded.
-            UnknownVersionError: that version is not loaded.
+        It is a NoModelError if none is loaded, an UnknownVersionError if that version is not.
         """
         loaded = self.loaded
         if not loaded:

@@ -107,10 +107,7 @@ class Service:
         """Return the prediction for an image file; `show` adds the model's input image.
 
         The answer for a draft is neither counted nor kept: a half-drawn digit is no sign of data
-        drift.
-
-        Raises:
-            ImageError: as `normalise_file`.
+        drift. Raises the ImageError of `normalise_file`.
         """
         started = perf_counter()
         image = await self._normalise(content, check)
