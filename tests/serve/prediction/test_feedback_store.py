@@ -103,6 +103,12 @@ def test_a_file_that_never_rests_is_given_up(tmp_path, monkeypatch):
         feedback.entries()
 
 
+def test_what_is_no_database_is_refused_as_such(tmp_path):
+    (tmp_path / "feedback.db").write_text("no database" * 100)
+    with pytest.raises(sqlite3.DatabaseError, match="not a database"):
+        FeedbackStore(tmp_path / "feedback.db").entries()
+
+
 def test_reading_makes_no_file(tmp_path):
     with pytest.raises(FileNotFoundError):
         FeedbackStore(tmp_path / "state" / "feedback.db").entries()
