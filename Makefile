@@ -49,7 +49,7 @@ compare: setup  ## Experiments on one page, reports/experiments.html (EXPS='NAME
 	@python -m pipeline.compare_experiments $(EXPS)
 
 # In parallel, each file in one process: most tests wait for processes. Then the tests that need the machine alone.
-TOGETHER = python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+TOGETHER = python -m pytest --numprocesses auto --dist loadfile --no-loadscope-reorder
 
 test: setup  ## All tests except slow ones
 	$(TOGETHER) -m "not slow and not alone"
