@@ -241,7 +241,7 @@ def check_stop_under_load(name):
     assert code == "0", f"exit code {code}"
     assert seconds < GRACE_SECONDS, f"stopped after {seconds:.1f} s"
     assert not failed, f"{len(failed)} of {len(done)} failed: {failed[0]!r}"
-    assert before > 100, before
+    assert before > CONNECTIONS, before
     holds(f"stops under load of {CONNECTIONS}", f"{seconds:.1f} s, none of {len(done)} failed")
 
 
