@@ -7,22 +7,31 @@ any fault of a file becomes an ImageError.
 from __future__ import annotations
 
 import contextlib
+import ctypes
+import math
+import threading
 from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, TiffImagePlugin, WebPImagePlugin
+from PIL import AvifImagePlugin, Image, ImageFile, TiffImagePlugin, WebPImagePlugin
 
-from serve.decoding.headers import check_size, count_scans, format_of, image_errors, open_image
+from serve.decoding import png
+from serve.decoding.headers import format_of, image_errors, open_image
+from serve.decoding.jpeg import count_scans
+from serve.decoding.limits import (
+    DETAIL,
+    LARGE_PIXELS,
+    MAX_WHOLE_PIXELS,
+    check_size,
+    format_limit,
+)
+from serve.decoding.transparency import ground, matte
 from serve.imaging.errors import NotAnImageError, UnsupportedImageError
 from serve.imaging.normalise import normalise
 from serve.imaging.placement import Grey
 
-FORMATS = ("PNG", "JPEG", "WebP", "GIF", "BMP", "TIFF")
-
-# A large picture is reduced to a longer side of DETAIL to 2 * DETAIL pixels. That is enough for a
-# digit of a fortieth of the picture.
-DETAIL = 800
+FORMATS = ("PNG", "JPEG", "WebP", "GIF", "BMP", "TIFF", "AVIF")
 
 # Formats that people send but that are not decoded here, by their first bytes.
 _OTHERS = (
@@ -40,8 +49,6 @@ _OTHERS = (
     (b"DDS ", "DDS"),
     *((b"P%d" % kind + space, "Netpbm") for kind in range(1, 8) for space in (b"\n", b" ")),
 )
-_BRANDS = {b"avif": "AVIF", b"avis": "AVIF"}  # brands of ISO base media files; HEIC has many more
-
 # Each scan of a progressive JPEG costs a pass over all pixels, and may have just a few bytes. Real
 # files have about ten scans, and a thumbnail or two inside.
 _MAX_SCANS = 50
@@ -62,7 +69,13 @@ _TURNS: dict[int, Callable[[Grey], Grey]] = {
     8: np.rot90,
 }
 
-_SAME = 48  # grey levels by which the brightness of paper, or of ink, may vary
+_one_at_a_time = threading.Lock()  # the memory of large pictures would add up
+# The GNU C library keeps freed memory for each thread; this gives it back.
+_trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+
+# Formats whose frames come by `seek`. A TIFF's pages are pictures of their own.
+_ANIMATED = ("GIF", "PNG", "AVIF")
+_BLANK = 8  # grey levels by which a frame without any ink may vary
 _ALPHA = ("LA", "La", "PA", "RGBA", "RGBa")
 
 
@@ -72,7 +85,7 @@ def normalise_file(content: bytes, *, max_pixels: int) -> Grey:
 
 
 def decode(content: bytes, *, max_pixels: int) -> Grey:
-    """Return the first frame as (height, width) uint8, upright, not inverted.
+    """Return the first frame with anything on it as (height, width) uint8, upright, not inverted.
 
     A transparent image is laid on a ground that contrasts with its ink. An image of more than
     8 bits is stretched to its own range. Colours become the grey, or the channel, with the most
@@ -84,20 +97,56 @@ def decode(content: bytes, *, max_pixels: int) -> Grey:
         TooManyPixelsError: it declares more than `max_pixels`.
     """
     file_format = _format(content)
+    max_pixels = format_limit(file_format, max_pixels)
     with (
         image_errors(file_format, max_pixels),
         open_image(content, file_format, max_pixels) as image,
     ):
-        if isinstance(image, WebPImagePlugin.WebPImageFile):
-            return _upright(_grey(_webp(image)), image)
-        if file_format == "JPEG":
-            if count_scans(content) > _MAX_SCANS:
-                raise NotAnImageError(f"the JPEG image has more than {_MAX_SCANS} scans")
-            _draft(image)
-        elif isinstance(image, TiffImagePlugin.TiffImageFile):
-            _check_pieces(image, max_pixels)
+        if file_format == "JPEG" and count_scans(content) > _MAX_SCANS:
+            raise NotAnImageError(f"the JPEG image has more than {_MAX_SCANS} scans")
+        pixels = math.prod(image.size)
+        if pixels <= LARGE_PIXELS:
+            return _decoded(content, image, max_pixels)
+        with _one_at_a_time:
+            grey = _decoded(content, image, max_pixels)
+            if _trim and pixels > MAX_WHOLE_PIXELS:
+                _trim(0)
+        return grey
+
+
+def _decoded(content: bytes, image: ImageFile.ImageFile, max_pixels: int) -> Grey:
+    if image.format in ("JPEG", "MPO"):
+        _draft(image)
+    elif isinstance(image, TiffImagePlugin.TiffImageFile):
+        _check_pieces(image, max_pixels)
+    if image.format == "WEBP" or getattr(image, "is_animated", False):
+        for frame in _frames(image, min(max_pixels, MAX_WHOLE_PIXELS)):
+            grey = _grey(frame)
+            if np.ptp(grey) > _BLANK:
+                break
+        return _upright(grey, image)
+    picture: Image.Image = image
+    if isinstance(image, AvifImagePlugin.AvifImageFile):
+        picture = _still(image)
+    elif (
+        image.format == "PNG"
+        and image.mode in png.MODES
+        and math.prod(image.size) > MAX_WHOLE_PIXELS
+    ):
+        picture = png.StripedPng(content, image)
+    else:
         image.load()
-        return _upright(_grey(image), image)
+    return _upright(_grey(picture), picture)
+
+
+def _still(image: AvifImagePlugin.AvifImageFile) -> Image.Image:
+    """Return the picture of an AVIF; unlike `load`, with no more than two copies at once."""
+    decoder, image._decoder = image._decoder, None
+    pixels = decoder.get_frame(0)[0]
+    del decoder  # it holds the picture's planes
+    found = Image.frombuffer(image.mode, image.size, pixels, "raw", image.mode, 0, 1)
+    found.info = image.info
+    return found
 
 
 def _format(content: bytes) -> str:
@@ -107,7 +156,7 @@ def _format(content: bytes) -> str:
     start = content[:32].removeprefix(b"\xef\xbb\xbf").lstrip()
     other = next((name for prefix, name in _OTHERS if start.startswith(prefix)), "")
     if content[4:8] == b"ftyp":
-        other = _BRANDS.get(content[8:12], "HEIC")
+        other = "HEIC"
     if other:
         raise UnsupportedImageError(f"{other} is not supported: send {', '.join(FORMATS)}")
     raise NotAnImageError("the bytes are not an image")
@@ -123,11 +172,25 @@ def _check_pieces(image: TiffImagePlugin.TiffImageFile, max_pixels: int) -> None
         check_size((image.width, rows), max_pixels)
 
 
-def _webp(image: WebPImagePlugin.WebPImageFile) -> Image.Image:
-    """Return the first frame, and drop the decoder: it holds two more copies of the picture."""
-    pixels, _ = image._decoder.get_next()
-    image._decoder = None
-    return Image.frombuffer(image.rawmode, image.size, pixels, "raw", image.rawmode, 0, 1)
+def _frames(image: ImageFile.ImageFile, max_pixels: int) -> Iterator[Image.Image]:
+    """Yield the frames of an animation, those that `max_pixels` allow together; at least one."""
+    if isinstance(image, WebPImagePlugin.WebPImageFile):
+        decoder, image._decoder = image._decoder, None
+        for left in reversed(range(image.n_frames)):
+            pixels, _ = decoder.get_next()
+            if not left:
+                del decoder  # it holds two more copies of the picture
+            yield Image.frombuffer(image.rawmode, image.size, pixels, "raw", image.rawmode, 0, 1)
+        return
+    most = max(1, max_pixels // math.prod(image.size)) if image.format in _ANIMATED else 1
+    for number in range(most):
+        try:
+            image.seek(number)
+        except EOFError:
+            return
+        check_size(image.size, max_pixels)  # a GIF's frame may be larger than those before
+        image.load()
+        yield image
 
 
 def _draft(image: Image.Image) -> None:
@@ -159,15 +222,21 @@ def _grey(image: Image.Image) -> Grey:
     return _of_colours(_reduced(image, "RGB"))
 
 
-def _reduced(image: Image.Image, *modes: str) -> Image.Image:
-    """Convert the image to one mode after another and reduce it, in strips to save memory."""
+def _reduced(
+    image: Image.Image, *modes: str, alphas: NDArray[np.int64] | None = None
+) -> Image.Image:
+    """Convert the image to one mode after another and reduce it, in strips to save memory.
+
+    `alphas`, (256,), counts each pixel by its alpha.
+    """
     factor = max(image.size) // DETAIL
     if factor < 2:
-        return _converted(image, modes)
+        return _counted(_converted(image, modes), alphas)
     size = -(-image.width // factor), -(-image.height // factor)
     reduced = Image.new(modes[-1], size)
     for top, strip in _strips(image, factor):
-        reduced.paste(_converted(strip, modes).reduce(factor), (0, top // factor))
+        converted = _counted(_converted(strip, modes), alphas)
+        reduced.paste(converted.reduce(factor), (0, top // factor))
     return reduced
 
 
@@ -181,6 +250,12 @@ def _strips(image: Image.Image, factor: int) -> Iterator[tuple[int, Image.Image]
 def _converted(image: Image.Image, modes: Sequence[str]) -> Image.Image:
     for mode in modes:
         image = image if image.mode == mode else image.convert(mode)
+    return image
+
+
+def _counted(image: Image.Image, alphas: NDArray[np.int64] | None) -> Image.Image:
+    if alphas is not None:
+        alphas += image.getchannel("A").histogram()
     return image
 
 
@@ -210,25 +285,16 @@ def _of_colours(image: Image.Image) -> Grey:
 
 def _on_ground(image: Image.Image) -> Image.Image:
     """Lay a transparent image on a ground that contrasts with its ink; return reduced RGB."""
-    extrema = [strip.convert("RGBA").getchannel("A").getextrema() for _, strip in _strips(image, 1)]
-    if extrema[0][0] != 0 and len({level for both in extrema for level in both}) == 1:
-        return _reduced(image, "RGBA", "RGB")
-    image = _reduced(image, "RGBA")
+    counts = np.zeros(256, np.int64)
+    reduced = _reduced(image, "RGBA", alphas=counts)
+    levels = np.flatnonzero(counts)
+    if len(levels) == 1 and levels[0] != 0:
+        # The reduced picture is the plain one if nothing in it is transparent.
+        return reduced.convert("RGB") if levels[0] == 255 else _reduced(image, "RGBA", "RGB")
+    image = reduced
     pixels = np.asarray(image)
     alpha = pixels[..., 3]
-    ground = Image.new("RGBA", image.size, (*_ground(pixels[alpha >= alpha.max() * 0.97]), 255))
-    return Image.alpha_composite(ground, image).convert("RGB")
-
-
-def _ground(solid: NDArray[np.uint8]) -> tuple[int, ...]:
-    """Return the ground: black or white under ink alone, else the paper's colour.
-
-    `solid`: (n, 4), the opaque pixels, without the half-transparent edges of strokes.
-    """
-    colours = solid[:, :3]
-    brightness = colours.sum(axis=1, dtype=np.int16) // 3
-    paper = np.median(colours, axis=0)
-    others = np.abs(brightness - paper.sum() / 3) > _SAME
-    if 0.01 < others.mean() < 0.5:
-        return tuple(int(channel) for channel in paper)
-    return (255,) * 3 if brightness.mean() < 128 else (0,) * 3
+    solid = alpha >= alpha.max() * 0.97
+    cut = matte(pixels, solid) if len(levels) == 2 and levels[0] == 0 else None
+    under = Image.new("RGBA", image.size, (*(cut or ground(pixels[solid])), 255))
+    return Image.alpha_composite(under, image).convert("RGB")

@@ -16,18 +16,22 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from io import BytesIO
-from struct import unpack_from
 
-from PIL import Image, ImageFile
+from PIL import AvifImagePlugin, Image, ImageFile, JpegImagePlugin, PngImagePlugin
 
+from serve.decoding import jpeg, png
+from serve.decoding.limits import (
+    MAX_WHOLE_PIXELS,
+    Size,
+    check_size,
+    file_limit,
+    format_limit,
+)
 from serve.imaging.errors import ImageError, NotAnImageError, TooManyPixelsError
-
-Size = tuple[int, int]  # width, height
 
 # A header that needs more reads is refused, because it may be read in the event loop. So many reads
 # take Pillow 20 ms at most. The longest real headers, a GIF's XMP metadata, need about a thousand.
 MAX_READS = 5_000
-MAX_SEGMENTS = 20_000  # of a JPEG: 10 ms; real files have a few hundred at most
 
 _SIGNATURES = {
     "PNG": (b"\x89PNG\r\n\x1a\n",),
@@ -37,12 +41,11 @@ _SIGNATURES = {
     "TIFF": (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"),
 }
 
+_BRANDS_END = 256  # bytes; real files name about ten brands
+
 _PNG_START = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR"
 
-_MARKER = re.compile(rb"\xff[^\x00\x01\xff\xd0-\xd8]")  # of a JPEG segment, or of the end
-_END, _SCAN = 0xD9, 0xDA
-_FRAMES = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}  # SOF0 to SOF15, which hold the size
-_GAP = 2**16  # stray bytes to skip between segments, as libjpeg does
+AvifImagePlugin.DEFAULT_MAX_THREADS = 1  # per picture; the service reads several at once
 
 _PILLOW = r"PIL\."
 _OF_PILLOW = ("ignore", None, Warning, re.compile(_PILLOW), 0)  # an entry of warnings.filters
@@ -68,7 +71,15 @@ def format_of(content: bytes) -> str | None:
     for name, signatures in _SIGNATURES.items():
         if content.startswith(signatures):
             return name
-    return "WEBP" if content[:4] == b"RIFF" and content[8:12] == b"WEBP" else None
+    if content[:4] == b"RIFF" and content[8:12] == b"WEBP":
+        return "WEBP"
+    return "AVIF" if content[4:8] == b"ftyp" and _is_avif(content) else None
+
+
+def _is_avif(content: bytes) -> bool:
+    """Return whether an ISO base media file names AVIF among its brands; HEIC names others."""
+    brands = content[8 : min(int.from_bytes(content[:4]), _BRANDS_END)]
+    return not {b"avif", b"avis"}.isdisjoint(brands[i : i + 4] for i in range(0, len(brands), 4))
 
 
 def declared_pixels(content: bytes, max_pixels: int) -> int:
@@ -76,16 +87,13 @@ def declared_pixels(content: bytes, max_pixels: int) -> int:
     file_format = format_of(content)
     if not file_format:
         return 0
+    max_pixels = format_limit(file_format, max_pixels)
     try:
         with image_errors(file_format, max_pixels):
-            if look := _LOOKS.get(file_format):
-                size = look(content)
-                check_size(size, max_pixels)
-            else:
-                size = open_image(content, file_format, max_pixels).size
+            size = _declared(content, file_format, max_pixels)
+            return math.prod(size or open_image(content, file_format, max_pixels).size)
     except ImageError:
         return 0
-    return math.prod(size)
 
 
 def is_small_png(content: bytes, max_pixels: int) -> bool:
@@ -93,7 +101,7 @@ def is_small_png(content: bytes, max_pixels: int) -> bool:
     return (
         len(content) <= 2 * max_pixels
         and content.startswith(_PNG_START)
-        and 0 < math.prod(_png_size(content.ljust(24, b"\0"))) <= max_pixels
+        and 0 < math.prod(png.size(content.ljust(24, b"\0"))) <= max_pixels
     )
 
 
@@ -102,26 +110,38 @@ def open_image(content: bytes, file_format: str, max_pixels: int) -> ImageFile.I
 
     Call it within `image_errors`.
     """
-    declared = None
-    if look := _LOOKS.get(file_format):
-        declared = look(content)
-        check_size(declared, max_pixels)
+    declared = _declared(content, file_format, max_pixels)
     # Keep Pillow's warnings of odd files off stderr, and from becoming errors under -W error.
     # `catch_warnings` is not safe with threads. Other code may have reset the filters.
     if not warnings.filters or warnings.filters[0] != _OF_PILLOW:
         warnings.filterwarnings("ignore", module=_PILLOW)
     # Pillow refuses more than twice this. Some of its plugins allocate before we see the size.
-    Image.MAX_IMAGE_PIXELS = -(-max_pixels // 2)
+    Image.MAX_IMAGE_PIXELS = -(-min(max_pixels, MAX_WHOLE_PIXELS) // 2)
     # A PNG's header is read in order: one of few bytes needs no count of reads, which costs 2 %.
     short = file_format == "PNG" and len(content) <= MAX_READS
     file = BytesIO(content) if short else _HeaderFile(content)
-    image = Image.open(file, formats=(file_format,))
+    if file_format == "AVIF" or (declared and math.prod(declared) > MAX_WHOLE_PIXELS):
+        image = _PLUGINS[file_format](file)  # which leaves its size to us
+    else:
+        image = Image.open(file, formats=(file_format,))
     if isinstance(file, _HeaderFile):
         file.lift()
     if declared and math.prod(image.size) > math.prod(declared):
         raise NotAnImageError(f"the {file_format} image declares two sizes")
+    if file_format == "AVIF" and (image.mode != "RGB" or getattr(image, "is_animated", False)):
+        max_pixels = min(MAX_WHOLE_PIXELS, max_pixels)
     check_size(image.size, max_pixels)
     return image
+
+
+def _declared(content: bytes, file_format: str, max_pixels: int) -> Size | None:
+    """Return the size of a PNG or JPEG, which may have that many pixels; None for another."""
+    if not (look := _LOOKS.get(file_format)):
+        return None
+    size = look(content)
+    if math.prod(size) > min(MAX_WHOLE_PIXELS, max_pixels):  # few are so large
+        check_size(size, file_limit(content, file_format, size, max_pixels))
+    return size
 
 
 @contextmanager
@@ -137,47 +157,9 @@ def image_errors(file_format: str, max_pixels: int) -> Iterator[None]:
         raise NotAnImageError(f"the {file_format} image is damaged") from error
 
 
-def check_size(size: Size, max_pixels: int) -> None:
-    """Raise TooManyPixelsError if the size has more pixels than that."""
-    pixels = math.prod(size)
-    if pixels > max_pixels:
-        width, height = size
-        raise TooManyPixelsError(
-            f"{width} x {height} is {pixels:,} pixels, more than {max_pixels:,}"
-        )
-
-
-def count_scans(content: bytes) -> int:
-    """Return the number of scans of a JPEG; bytes after its end do not count."""
-    return sum(marker == _SCAN for marker, _ in _segments(content))
-
-
-def _segments(content: bytes) -> Iterator[tuple[int, int]]:
-    """Yield the marker and offset of each JPEG segment up to the end, as libjpeg finds them."""
-    found = _MARKER.search(content, 2, 2 + _GAP)
-    for _ in range(MAX_SEGMENTS):
-        if not found or content[found.end() - 1] == _END:
-            return
-        marker, place = content[found.end() - 1], found.end()
-        yield marker, place
-        after = place + int.from_bytes(content[place : place + 2])
-        found = _MARKER.search(content, after, len(content) if marker == _SCAN else after + _GAP)
-    raise NotAnImageError("the JPEG image has too many segments")
-
-
-def _jpeg_size(content: bytes) -> Size:
-    for marker, place in _segments(content):
-        if marker in _FRAMES:
-            height, width = unpack_from(">HH", content, place + 3)
-            return width, height
-        if marker == _SCAN:
-            break
-    raise NotAnImageError("the JPEG image is damaged")
-
-
-def _png_size(content: bytes) -> Size:
-    width, height = unpack_from(">II", content, 16)
-    return width, height
-
-
-_LOOKS: dict[str, Callable[[bytes], Size]] = {"PNG": _png_size, "JPEG": _jpeg_size}
+_PLUGINS: dict[str, Callable[[BytesIO], ImageFile.ImageFile]] = {
+    "PNG": PngImagePlugin.PngImageFile,
+    "JPEG": JpegImagePlugin.JpegImageFile,
+    "AVIF": AvifImagePlugin.AvifImageFile,
+}
+_LOOKS: dict[str, Callable[[bytes], Size]] = {"PNG": png.size, "JPEG": jpeg.size}

@@ -10,11 +10,12 @@ from PIL import Image
 from support.bundles import picture
 
 from serve.decoding.decode import decode
-from serve.decoding.headers import MAX_READS, MAX_SEGMENTS, declared_pixels
-from serve.imaging.errors import NotAnImageError
+from serve.decoding.headers import MAX_READS, declared_pixels
+from serve.decoding.jpeg import MAX_SEGMENTS
+from serve.imaging.errors import NotAnImageError, TooManyPixelsError
 
 MAX = 16_000_000
-FORMATS = ["PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF"]
+FORMATS = ["PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "AVIF"]
 ANIMATION = {"save_all": True, "append_images": [Image.new("RGB", (40, 30), "red")]}
 
 
@@ -42,11 +43,83 @@ def test_each_format(file_format, size):
         ("JPEG", {"progressive": True, "comment": b"\xff\xc0" * 9}),
         ("TIFF", {"big_tiff": True}),
         ("TIFF", {"compression": "tiff_lzw"}),
+        ("AVIF", ANIMATION),
     ],
 )
 def test_each_kind_of_a_format(file_format, options):
     content = saved(Image.new("RGB", (40, 30)), file_format, **options)
     assert declared_pixels(content, MAX) == 1200
+
+
+def grown(content, before, width, height):
+    """The same file with another size in its header, which comes after those bytes."""
+    form = ">HH" if b"JFIF" in content[:20] else "<HH" if content[:3] == b"GIF" else ">II"
+    sides = (height, width) if form == ">HH" else (width, height)
+    place = content.index(before) + len(before)
+    return content[:place] + struct.pack(form, *sides) + content[place + struct.calcsize(form) :]
+
+
+SMALL = Image.new("RGB", (64, 64))
+INTERLACED = bytearray(saved(SMALL, "PNG"))
+INTERLACED[28] = 1
+FULL = {"progressive": True, "subsampling": 0}
+
+
+@pytest.mark.parametrize(
+    ("content", "before", "side", "fits"),
+    [
+        pytest.param(saved(SMALL, "JPEG"), b"\xff\xc0\0\x11\x08", 8000, True, id="jpeg"),
+        pytest.param(
+            saved(SMALL, "JPEG", progressive=True), b"\xff\xc2\0\x11\x08", 6900, True, id="scans"
+        ),
+        pytest.param(
+            saved(SMALL, "JPEG", progressive=True), b"\xff\xc2\0\x11\x08", 7000, False, id="more"
+        ),
+        pytest.param(
+            saved(SMALL, "JPEG", **FULL), b"\xff\xc2\0\x11\x08", 4890, True, id="full-colours"
+        ),
+        pytest.param(
+            saved(SMALL, "JPEG", **FULL), b"\xff\xc2\0\x11\x08", 4910, False, id="more-of-them"
+        ),
+        pytest.param(
+            saved(SMALL, "JPEG").replace(b"\xff\xc0", b"\xff\xc3"),
+            b"\xff\xc3\0\x11\x08",
+            4010,
+            False,
+            id="lossless-jpeg",
+        ),
+        pytest.param(saved(SMALL, "PNG"), b"IHDR", 8000, True, id="png"),
+        pytest.param(bytes(INTERLACED), b"IHDR", 4010, False, id="interlaced-png"),
+        pytest.param(saved(SMALL, "PNG", **ANIMATION), b"IHDR", 4010, False, id="animated-png"),
+        pytest.param(saved(SMALL, "GIF"), b"GIF87a", 4010, False, id="gif"),
+        pytest.param(saved(SMALL, "AVIF"), b"ispe\0\0\0\0", 4890, True, id="avif"),
+        pytest.param(saved(SMALL, "AVIF"), b"ispe\0\0\0\0", 4910, False, id="large-avif"),
+        pytest.param(
+            saved(SMALL.convert("RGBA").point(lambda level: level // 2), "AVIF"),
+            b"ispe\0\0\0\0",
+            4010,
+            False,
+            id="avif-alpha",
+        ),
+    ],
+)
+def test_what_is_decoded_whole_may_have_fewer_pixels(content, before, side, fits):
+    large = grown(content, before, side, side)
+    assert declared_pixels(large, 64_000_000) == fits * side**2
+    if not fits:
+        with pytest.raises(TooManyPixelsError, match="pixels"):
+            decode(large, max_pixels=64_000_000)
+
+
+def test_a_png_of_very_long_rows_or_endless_chunks_is_decoded_whole():
+    content = saved(SMALL, "PNG")
+    wide = grown(content, b"IHDR", 40_000, 1_600)
+    assert declared_pixels(wide, 64_000_000) == 64_000_000
+    assert declared_pixels(grown(content, b"IHDR", 40_001, 1_599), 64_000_000) == 0
+    started = time.thread_time()
+    endless = wide[:33] + 400_000 * (bytes(4) + b"teXt" + bytes(4)) + wide[33:]
+    assert declared_pixels(endless, 64_000_000) == 0
+    assert time.thread_time() - started < 0.05
 
 
 def test_a_tiff_of_the_other_byte_order():
