@@ -1,5 +1,7 @@
 """The command-line client against the service as a process, and against services that fail."""
 
+import csv
+import io
 import json
 import os
 import subprocess
@@ -8,11 +10,14 @@ import threading
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
+import pyarrow.parquet
 import pytest
 from support.bundles import picture
-from support.service_process import ROOT, Process
+from support.service_process import ROOT, Process, until
 
-from serve import client
+from serve.client import pictures
+from serve.client.results import Terminal
+from serve.client.service import ClientError, Limits, Service
 
 
 @pytest.fixture(scope="module")
@@ -28,13 +33,18 @@ def service(made, tmp_path_factory):
 def ask(service, tmp_path):
     """Runs the client in a folder of its own."""
 
-    def run(*arguments, key="secret", url=None, **options):
+    def run(*arguments, key="secret", url=None, env=None, **options):
         return subprocess.run(
             [sys.executable, "-m", "serve.client", "--url", url or service.url]
             + (["--api-key", key] if key else [])
             + list(arguments),
             cwd=tmp_path,
-            env={**os.environ, "PYTHONPATH": str(ROOT), "http_proxy": "http://127.0.0.1:1"},
+            env={
+                **os.environ,
+                "PYTHONPATH": str(ROOT),
+                "http_proxy": "http://127.0.0.1:1",
+                **(env or {}),
+            },
             capture_output=True,
             timeout=60,
             **options,
@@ -95,9 +105,139 @@ def test_what_fails_is_named_and_the_rest_is_read(ask, files):
     assert "4,001 bytes" in lines[4]
     assert lines[5].split()[1] == "3"
     assert ran.stderr.decode() == "5 of 6 could not be read\n"
-
     found = [json.loads(line) for line in ask("--json", *wrong).stdout.splitlines()]
     assert all(answer["detail"] for answer in found)
+
+
+def test_a_folder_may_have_a_pictures_name(ask, files):
+    (files / "scans" / "x.png").mkdir()
+    (files / "scans" / "x.png" / "d.png").write_bytes(picture())
+    names = [json.loads(line)["file"] for line in ask("--json", "scans").stdout.splitlines()]
+    assert names == ["scans/b.png", "scans/old/c.PNG", "scans/x.png/d.png"]
+
+
+def test_a_key_that_no_header_can_carry(ask, files):
+    ran = ask("a.png", key="schlüssel")
+    assert (ran.returncode, "API key" in ran.stderr.decode()) == (1, True)
+
+
+def test_what_is_nearly_certain_is_not_called_certain(capsys):
+    sure = {"prediction": 3, "confidence": 0.99957, "uncertain": False}
+    Terminal(5, as_json=False).add("a.png", sure)
+    assert "> 99.9%" in capsys.readouterr().out
+
+
+def rows(file):
+    """What a file of results has, as texts."""
+    if file.suffix == ".jsonl":
+        return [json.loads(line) for line in file.read_text().splitlines()]
+    if file.suffix == ".csv":
+        return list(csv.DictReader(file.read_text().splitlines()))
+    return pyarrow.parquet.read_table(io.BytesIO(file.read_bytes())).to_pylist()
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".jsonl", ".parquet"])
+def test_a_file_of_results_is_continued(ask, files, suffix):
+    file = files / f"results{suffix}"
+    first = ask("--out", file.name, "a.png", "scans/notes.txt")
+    assert first.returncode == 1
+    assert first.stdout.decode() == f"1 of 2 were read into {file.name}\n"
+    again = ask("--out", file.name, "a.png", "scans/notes.txt", "scans")
+    assert again.returncode == 0
+    assert again.stdout.decode().endswith(", 2 had been before\n")
+    found = {row["file"]: row for row in rows(file)}
+    assert list(found) == ["a.png", "scans/notes.txt", "scans/b.png", "scans/old/c.PNG"]
+    assert int(found["a.png"]["prediction"]) == 3
+    assert float(found["a.png"]["confidence"]) > 0.5
+    assert "not an image" in found["scans/notes.txt"]["detail"]
+    assert {path.name for path in files.iterdir()} == {"a.png", "scans", "empty", file.name}
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".jsonl", ".parquet"])
+def test_a_name_that_is_not_utf_8_is_escaped_and_known_again(ask, files, suffix):
+    try:
+        (files / os.fsdecode(b"\xe9.png")).write_bytes(picture())
+    except OSError:
+        pytest.skip("this file system takes no name that is not UTF-8")
+    out = os.fsdecode(b"\xe8") + suffix
+    strict = {"env": {"PYTHONIOENCODING": "utf-8:strict"}}  # as a locale other than C has it
+    for arguments in (["--json"], []):
+        assert b"\\xe9.png" in ask(*arguments, ".", **strict).stdout
+    first = ask("--out", out, ".", **strict)
+    assert (first.returncode, first.stderr) == (0, b"")
+    again = ask("--out", out, ".", **strict)
+    assert again.stdout.decode().endswith(f" into \\xe8{suffix}, 4 had been before\n")
+    names = [row["file"] for row in rows(files / out)]
+    assert names == ["a.png", "scans/b.png", "scans/old/c.PNG", "\\xe9.png"]
+
+
+@pytest.mark.parametrize("content", [b"nonsense\n", b"a,b\n1,2\n", b"[1]\n", b"PAR1"])
+@pytest.mark.parametrize("suffix", [".csv", ".jsonl", ".parquet"])
+def test_another_file_is_not_written_over(ask, files, suffix, content):
+    file = files / f"mine{suffix}"
+    file.write_bytes(content)
+    ran = ask("--out", file.name, "a.png")
+    assert (ran.returncode, "name another" in ran.stderr.decode()) == (1, True)
+    assert file.read_bytes() == content
+
+
+def test_a_parquet_file_of_others_is_not_written_over(ask, files):
+    file = files / "mine.parquet"
+    pyarrow.parquet.write_table(pyarrow.table({"a": [1]}), file)
+    content = file.read_bytes()
+    ran = ask("--out", file.name, "a.png")
+    assert (ran.returncode, "name another" in ran.stderr.decode()) == (1, True)
+    assert file.read_bytes() == content
+
+
+@pytest.mark.parametrize(
+    ("name", "fault"), [("a.txt", "must end in"), ("none/a.csv", "No such"), ("b.csv", "directory")]
+)
+def test_a_file_that_cannot_be_written(ask, files, name, fault):
+    (files / "b.csv").mkdir()
+    ran = ask("--out", name, "a.png")
+    assert (ran.returncode, ran.stderr.decode().startswith("error: ")) == (1, True)
+    assert fault in ran.stderr.decode()
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".parquet"])
+def test_two_thousand_pictures_and_a_kill_between(service, ask, tmp_path, suffix):
+    kinds = ["BMP", "JPEG", "WEBP", "GIF", "PNG"]
+    samples = [picture(28 + 8 * n, kind) for n, kind in enumerate(kinds)]
+    (tmp_path / "many").mkdir()
+    for number in range(2000):
+        broken = number % 40 == 7
+        content = b"no picture" if broken else samples[number % len(samples)]
+        (tmp_path / "many" / f"{number:04}.png").write_bytes(content)
+    file = tmp_path / f"results{suffix}"
+    written = file if suffix == ".csv" else file.with_name(f"{file.name}.jsonl")
+    command = [sys.executable, "-m", "serve.client", "--url", service.url, "--api-key", "secret"]
+    killed = subprocess.Popen(
+        [*command, "--out", str(file), str(tmp_path / "many")], cwd=ROOT, stdout=subprocess.DEVNULL
+    )
+    until(lambda: written.exists() and written.read_bytes().count(b"\n") > 300, service)
+    killed.kill()
+    killed.wait()
+    before = written.read_bytes().count(b"\n") - (suffix == ".csv")
+    assert before < 2000
+    ran = ask("--out", file.name, str(tmp_path / "many"))
+    assert f", {before:,} had been before" in ran.stdout.decode()
+    found = rows(file)
+    assert len({row["file"] for row in found}) == len(found) == 2000
+    wrong = [row for row in found if row["detail"]]
+    assert len(wrong) == 50
+    assert {row["detail"] for row in wrong} == {"the bytes are not an image"}
+    assert all(int(row["prediction"]) == 3 for row in found if not row["detail"])
+
+
+def test_pictures_that_are_too_large_together_are_sent_alone(made, start, tmp_path):
+    service = start(MAX_IMAGE_PIXELS=400_000)
+    for number in range(12):
+        (tmp_path / f"{number}.png").write_bytes(picture(600))
+    names = pictures.files([str(tmp_path)])
+    with Service(service.url) as client:
+        answers = list(pictures.ask(client, names, client.limits(), parallel=3))
+    assert [answer.get("prediction") for _, answer in answers] == [3] * 12
 
 
 def test_more_pictures_than_a_request_may_have(ask, tmp_path):
@@ -165,7 +305,7 @@ def failing():
 
     def begin(*answers):
         Failing.answers = list(answers)
-        return client.Service(f"http://127.0.0.1:{server.server_port}/")
+        return Service(f"http://127.0.0.1:{server.server_port}/")
 
     yield begin
     server.shutdown()
@@ -183,7 +323,7 @@ def test_it_waits_where_that_helps(failing):
 
 
 def test_it_does_not_wait_for_ever(failing):
-    with pytest.raises(client.ClientError, match="503: too busy"):
+    with pytest.raises(ClientError, match="503: too busy"):
         failing(*[BUSY] * 5).limits()
 
 
@@ -198,14 +338,15 @@ def test_it_does_not_wait_for_ever(failing):
     ],
 )
 def test_another_service(failing, answer):
-    with pytest.raises(client.ClientError):
+    with pytest.raises(ClientError):
         failing(answer).limits()
 
 
-class Counted(client.Service):
+class Counted(Service):
     """Answers by itself, and counts the images of each request."""
 
     def __init__(self):
+        super().__init__("http://127.0.0.1:1")
         self.asked = []
 
     def predict(self, contents):
@@ -226,7 +367,7 @@ def test_a_request_holds_no_more_than_it_may(tmp_path, sizes, batch, asked):
     service, names = Counted(), [str(tmp_path / str(place)) for place in range(len(sizes))]
     for name, size in zip(names, sizes, strict=True):
         Path(name).write_bytes(bytes(size))
-    answers = list(client.ask(service, names, client.Limits(batch, image_bytes=1000)))
+    answers = list(pictures.ask(service, names, Limits(batch, image_bytes=1000), parallel=1))
     assert [name for name, _ in answers] == names
     assert [answer.get("prediction", 1001) for _, answer in answers] == sizes
     assert service.asked == asked

@@ -1,0 +1,1 @@
+"""Command-line client of a running service: `python -m serve.client picture.png …`."""
