@@ -6,9 +6,9 @@ import fcntl
 import gc
 import logging
 import os
-import shutil
 import socket
 import sys
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
@@ -27,13 +27,15 @@ logger = logging.getLogger("serve")
 
 def main() -> None:
     """Serve until stopped."""
+    os.umask(0o077)  # STATE_DIR holds callers' pictures
     try:
         settings = environment.load()
         _claim(settings)
         listener = _listener(settings)
         folder = settings.state_dir.resolve() / "metrics"  # in which the processes count
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir(parents=True)
+        folder.mkdir(exist_ok=True)
+        for old in folder.iterdir():
+            old.unlink()
     except (SettingsError, OSError) as error:
         sys.exit(f"error: {error}")
     logs.configure(settings)
@@ -46,18 +48,33 @@ def main() -> None:
         )
     if not settings.api_keys and settings.api_host not in ("127.0.0.1", "::1", "localhost"):
         logger.warning("API_KEYS is empty: whoever reaches %s may call", settings.api_host)
-    parent = os.getpid()  # a child may start when its parent is gone already
-    children = []
-    for name in (f"worker-{place}" for place in range(settings.api_workers)):
-        work = partial(worker.main, settings, listener, name, folder, parent)
-        children.append(Child(name, work, died=partial(metrics.forget, folder, name)))
-    if settings.registered:
-        work = partial(registry_sync.main, settings, "puller", folder, parent)
-        children.append(Child("puller", work, died=partial(registry_sync.record_death, settings)))
+    children = _children(settings, listener, folder)
     host, port = listener.getsockname()[:2]
     logger.info("serving %s on http://%s:%s", settings.model_uri, host, port)
     gc.freeze()
     Supervisor(children, settings.drain_seconds + settings.shutdown_seconds + 2).run()
+
+
+def _children(settings: Settings, listener: socket.socket, folder: Path) -> list[Child]:
+    """Return the workers and, if a registry is followed, the puller; they count in the folder."""
+    parent = os.getpid()  # a child may start when its parent is gone already
+    metrics.share(folder, "supervisor")
+    restarted = metrics.Metrics().restarted
+
+    def died(name: str, reason: str) -> None:
+        metrics.forget(folder, name)
+        restarted(name.partition("-")[0], reason)
+        if name == "puller":
+            registry_sync.record_death(settings, reason)
+
+    children = []
+    for name in (f"worker-{place}" for place in range(settings.api_workers)):
+        work = partial(worker.main, settings, listener, name, folder, parent)
+        children.append(Child(name, work, partial(died, name), settings.hang_seconds))
+    if settings.registered:
+        work = partial(registry_sync.main, settings, "puller", folder, parent)
+        children.append(Child("puller", work, partial(died, "puller"), settings.pull_seconds))
+    return children
 
 
 def _claim(settings: Settings) -> None:
@@ -67,7 +84,7 @@ def _claim(settings: Settings) -> None:
             f"MODEL_URI={settings.model_uri} is neither a folder nor models:/NAME@ALIAS"
         )
     settings.state_dir.mkdir(parents=True, exist_ok=True)
-    lock = os.open(settings.state_dir / "serve.lock", os.O_RDWR | os.O_CREAT, 0o644)
+    lock = os.open(settings.state_dir / "serve.lock", os.O_RDWR | os.O_CREAT, 0o600)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -77,7 +94,8 @@ def _claim(settings: Settings) -> None:
             " set another STATE_DIR, or stop that process"
         ) from None
     os.truncate(lock, 0)
-    os.write(lock, b"%d\n" % os.getpid())
+    with suppress(OSError):  # a full disk
+        os.write(lock, b"%d\n" % os.getpid())
     # A child that outlives this process must not hold the lock for it.
     os.register_at_fork(after_in_child=partial(os.close, lock))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +15,14 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp
 
 from serve import settings as environment
-from serve.http import errors
+from serve.http import errors, openapi_document
 from serve.http.access_control import Access, AccessControl
-from serve.http.access_log import AccessLog
-from serve.http.schemas import request_schemas
+from serve.http.access_log import AccessLog, RequestLog
+from serve.http.body_memory import BodyMemory
 from serve.models import registry_sync
 from serve.prediction.service import Service
 from serve.routes import drift, feedback, health, open_inference, pages, predict, stream
-from serve.settings import Settings, package_version
+from serve.settings import VERSION, Settings
 from serve.telemetry import logs
 from serve.telemetry.metrics import Metrics
 from serve.telemetry.tracing import Tracing
@@ -36,18 +37,22 @@ class Application(FastAPI):
 
     service: Service
     access: Access
+    bodies: BodyMemory
+    requests: RequestLog
 
     def build_middleware_stack(self) -> ASGIApp:
         """Wrap the router; `errors.Answers` takes the place of FastAPI's handlers of exceptions."""
         service, settings = self.service, self.service.settings
-        routes = AccessControl(AsyncExitStackMiddleware(self.router), settings, self.access)
+        router = AsyncExitStackMiddleware(self.router)
+        routes = AccessControl(router, settings, self.access, self.bodies)
         answered = _shared(errors.Answers(routes, service.metrics), settings)
-        return AccessLog(answered, service.metrics, logs.requests(settings), service.tracing)
+        return AccessLog(answered, self.requests)
 
     def openapi(self) -> dict[str, Any]:
-        """Return the OpenAPI document, with the schemas of bodies that FastAPI does not parse."""
+        """Return the OpenAPI document; its examples name the version in service."""
         document = super().openapi()
-        document["components"]["schemas"].update(request_schemas())
+        model = self.service.models.current
+        openapi_document.complete(document, model.version if model else "1")
         return document
 
 
@@ -61,17 +66,22 @@ def create_app(given: Settings | None = None, metrics_folder: Path | None = None
     service = Service(settings, metrics, _tracing(settings))
     app = Application(
         title="Digit platform",
-        version=package_version(),
+        version=VERSION,
         description=_DESCRIPTION,
         lifespan=_lifespan,
+        # Generated clients name their functions by it.
+        generate_unique_id_function=attrgetter("name"),
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
         telemetry={"tracing": False, "metrics": False, "logs": False},
     )
     app.service, app.access = service, Access(settings)
+    app.bodies = BodyMemory(settings.max_body_memory)
+    log = logs.requests(settings, metrics.lost_line)
+    app.requests = RequestLog(metrics, log, service.tracing, app.router.routes)
     predict.install(app, service)
-    stream.install(app, service, app.access)
+    stream.install(app, service, app.access, app.requests)
     feedback.install(app, service)
     health.install(app, service)
     open_inference.install(app, service)
@@ -97,9 +107,10 @@ def _shared(app: ASGIApp, settings: Settings) -> ASGIApp:
         app,
         allow_origins=settings.cors_origins,
         allow_methods=["GET", "POST"],
-        allow_headers=["Authorization", "X-API-Key", "X-Model-Version", "X-Request-ID"],
+        allow_headers=settings.cors_headers,
         expose_headers=[
             *("X-Request-ID", "X-Model-Version", "Retry-After"),
+            "Inference-Header-Content-Length",
             *("X-RateLimit-Limit", "X-RateLimit-Remaining", "X-RateLimit-Reset"),
         ],
     )

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import ipaddress
+import math
 import os
 import re
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -20,6 +20,7 @@ from pydantic import (
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 MODEL_NAME = "mnist-classifier"
+VERSION = "0.1.0"  # as in pyproject.toml, which the image does not have
 
 _REGISTERED = re.compile(r"models:/(?P<name>[^/@]+)(?:@(?P<alias>[^/@]+)|/(?P<version>\d+))")
 _SECRET = {"API_KEYS", "RATE_LIMIT_STORAGE", "MLFLOW_TRACKING_URI"}
@@ -27,14 +28,6 @@ _SECRET = {"API_KEYS", "RATE_LIMIT_STORAGE", "MLFLOW_TRACKING_URI"}
 
 class SettingsError(Exception):
     """Wrong environment variables; the message lists each with its meaning."""
-
-
-def package_version() -> str:
-    """Return the platform's version; 0 where it is run without being installed."""
-    try:
-        return version("digit-platform")
-    except PackageNotFoundError:
-        return "0"
 
 
 def _cores() -> int:
@@ -80,6 +73,11 @@ class Settings(BaseSettings):
     model_poll_seconds: float = Field(
         30, ge=0, description="Seconds between checks whether the alias moved; 0: never."
     )
+    pull_seconds: float = Field(
+        300,
+        ge=10,
+        description="Seconds that a check of the registry may take, with its download.",
+    )
     api_host: str = Field("127.0.0.1", description="Address to listen on.")
     api_port: int = Field(8000, ge=0, le=65535, description="Port to listen on; 0: any free port.")
     api_workers: int = Field(
@@ -104,13 +102,49 @@ class Settings(BaseSettings):
     cors_origins: Annotated[tuple[str, ...], NoDecode] = Field(
         (), description="Origins whose pages may call (CORS), comma-separated; if empty, none."
     )
+    cors_headers: Annotated[tuple[str, ...], NoDecode] = Field(
+        (
+            *("Authorization", "X-API-Key", "X-Model-Version", "X-Request-ID", "X-Requested-With"),
+            "Inference-Header-Content-Length",
+        ),
+        description="Headers that pages of other origins may send (CORS), comma-separated; *: any.",
+    )
     max_image_bytes: int = Field(
         5 * 2**20, ge=1, le=2**30, description="Largest image file, in bytes."
     )
     max_image_pixels: int = Field(
-        16_000_000, ge=1, le=2**30, description="Largest image, in pixels."
+        64_000_000,
+        ge=1,
+        le=2**30,
+        description="Largest image, in pixels; files that are decoded whole may have 16 million.",
     )
     max_batch: int = Field(256, ge=1, le=10_000, description="Most images in a batch.")
+    max_body_memory: int = Field(
+        64 * 2**20,
+        ge=1,
+        description="Bytes of all bodies that a worker holds at once; above it, it answers 503.",
+    )
+    max_connections: int = Field(
+        1000,
+        ge=1,
+        le=1_000_000,
+        description="Most open connections of a worker; the next is answered with 503 and closed.",
+    )
+    max_connections_per_address: int = Field(
+        250,
+        ge=1,
+        le=1_000_000,
+        description="Most open connections of a worker from one address that is no trusted proxy.",
+    )
+    head_seconds: float = Field(
+        10, gt=0, description="Seconds for a request's headers, and for the key on a WebSocket."
+    )
+    body_seconds: float = Field(
+        60, gt=0, description="Seconds for a request's body, and for a message on a WebSocket."
+    )
+    idle_seconds: float = Field(
+        600, gt=0, description="Seconds until a WebSocket without a message is closed."
+    )
     confidence_threshold: float = Field(
         0.7, ge=0, le=1, description="Confidence below which a prediction is marked uncertain."
     )
@@ -120,14 +154,23 @@ class Settings(BaseSettings):
         le=1_000_000,
         description="Recent predictions per worker that feedback can refer to.",
     )
+    feedback_max_bytes: int = Field(
+        2**28,
+        ge=2**16,
+        le=2**40,
+        description="Size up to which feedback is stored, in bytes; an entry takes about 1.2 KB.",
+    )
     drain_seconds: float = Field(
         1,
         ge=0,
         le=600,
-        description="Seconds after SIGTERM in which it still answers, but is not ready.",
+        description="Seconds after SIGTERM or Ctrl-C in which it still answers, but is not ready.",
     )
     shutdown_seconds: int = Field(
         10, ge=1, le=600, description="Seconds that requests in flight have to finish on a stop."
+    )
+    hang_seconds: float = Field(
+        60, ge=10, description="Seconds without a sign of life after which a worker is replaced."
     )
     log_level: Annotated[Level, BeforeValidator(str.upper)] = Field(
         "INFO", description="Lowest level that is logged; requests are logged at INFO."
@@ -135,13 +178,14 @@ class Settings(BaseSettings):
     log_format: Literal["json", "console"] | None = Field(
         None, description="json or console; if empty, console on a terminal and json elsewhere."
     )
+    commit: str = Field("unknown", description="Git commit of the code; the image sets it.")
 
     otel_exporter_otlp_endpoint: Annotated[str, _collector] = Field(
         "",
         description="Collector of traces (OTLP/HTTP), http://HOST:4318; if empty, no traces.",
     )
 
-    @field_validator("api_keys", "cors_origins", mode="before")
+    @field_validator("api_keys", "cors_origins", "cors_headers", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
         if not isinstance(value, str):
@@ -167,12 +211,20 @@ class Settings(BaseSettings):
                 raise ValueError(f"{origin!r} is not an origin such as https://example.com")
         return value
 
+    @field_validator("cors_headers")
+    @classmethod
+    def _names(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for name in value:
+            if not re.fullmatch(r"[\w!#$%&'*+.^`|~-]+", name, re.ASCII):
+                raise ValueError(f"{name!r} is not the name of a header")
+        return value
+
     @field_validator("trusted_proxies")
     @classmethod
     def _proxies(cls, value: str) -> str:
         for address in map(str.strip, value.split(",")):
             if address not in ("", "*"):
-                ipaddress.ip_network(address, strict=False)
+                ipaddress.ip_network(address)
         return value
 
     @field_validator("rate_limit")
@@ -188,6 +240,12 @@ class Settings(BaseSettings):
     def registered(self) -> re.Match[str] | None:
         """Match with `name` and `alias` or `version` of the registered model; None for a folder."""
         return _REGISTERED.fullmatch(self.model_uri)
+
+    @property
+    def check_seconds(self) -> float:
+        """Seconds within which a check of the registry should end well; infinite without polls."""
+        polls = self.registered and self.registered["alias"] and self.model_poll_seconds
+        return max(3 * self.model_poll_seconds, 30) if polls else math.inf
 
     @property
     def model_name(self) -> str:

@@ -10,6 +10,7 @@ from hydra import compose, initialize_config_dir
 from support.bundles import write_bundle
 from support.litert_file import litert_file
 
+from docs.tools import recorded, tables
 from pipeline import config
 from pipeline.training import determinism
 
@@ -31,8 +32,24 @@ def pytest_collection_modifyitems(items):
     items.sort(key=lambda item: item.path not in slow)
 
 
+@pytest.hookimpl(trylast=True)
+def pytest_terminal_summary(terminalreporter):
+    """With RECORD=--record, `pytest -m fault` writes the table of faults once all of it passed."""
+    stats = terminalreporter.stats
+    passed = [dict(report.user_properties) for report in stats.get("passed", [])]
+    rows = dict.fromkeys(found["fault"] for found in passed if "fault" in found)
+    if os.environ.get("RECORD") and rows and not {"failed", "error"} & set(stats):
+        command = "RECORD=--record python -m pytest -m fault"
+        columns = ["fault", "lost", "what is said", "test"]
+        table = tables.Table(command, recorded.machine(), columns, [[*row] for row in rows])
+        tables.write("faults-of-requests", table)
+
+
 def pytest_runtest_setup(item):
-    """Skips a `system` test whose program is missing, naming its package; in CI it fails."""
+    """Notes the fault of a test; skips one whose program is missing (in CI it fails)."""
+    for marker in item.iter_markers("fault"):
+        file = item.path.relative_to(item.config.rootpath)
+        item.user_properties.append(("fault", (*marker.args, f"`{file}`")))
     for marker in item.iter_markers("system"):
         program, package = marker.args
         if shutil.which(program) is None:

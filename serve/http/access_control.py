@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import hmac
 from typing import TYPE_CHECKING
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from serve.http import content_encoding
+from serve.http.body_memory import SMALL_BYTES, BodyMemory
 from serve.settings import Settings
-from serve.telemetry.request_context import RequestContext
+from serve.telemetry.request_context import LATE, RequestContext
 
 if TYPE_CHECKING:
     from serve.http.rate_limit import Left, RateLimit
@@ -18,6 +21,7 @@ if TYPE_CHECKING:
 _OPEN = {"/", "/health", "/metrics", "/api/info", "/openapi.json", "/favicon.ico"}
 _OPEN_BELOW = ("/health/", "/v2/health/", "/api/docs", "/api/redoc", "/static/")
 _FORM_BYTES = 64 * 1024  # of a form, besides the image file
+_OTHERS = (_FORM_BYTES, 1)
 _V2_BYTES = 28 * 28 * 24  # an image as JSON numbers
 _BATCH_IMAGES = 4  # of the largest size that fit into a batch
 
@@ -28,6 +32,10 @@ class UnauthorisedError(Exception):
 
 class BodyTooLargeError(Exception):
     """The body has more bytes than the path allows."""
+
+
+class BodyTooSlowError(Exception):
+    """The body takes longer than BODY_SECONDS."""
 
 
 class RateLimitedError(Exception):
@@ -73,13 +81,18 @@ class Access:
         """Check the key of a request, and count the request."""
         try:
             caller = self.caller(scope, context)
-        except UnauthorisedError:  # counted too, which slows down guessing of keys
-            await self.count(f"without a key: {_address(scope)}", context)
+        except UnauthorisedError:
+            await self.count_wrong_key(scope, context)
             raise
         await self.count(caller, context)
 
+    async def count_wrong_key(self, scope: Scope, context: RequestContext) -> None:
+        """Count a request with a wrong key or none by its address; it slows down guessing."""
+        await self.count(f"without a key: {_address(scope)}", context)
+
     async def count(self, caller: str, context: RequestContext) -> None:
         """Count a request of the caller against the rate limit, if there is one."""
+        context.caller = caller
         left = await self._rate_limit.hit(caller) if self._rate_limit else None
         if not left:
             return
@@ -103,15 +116,19 @@ def _address(scope: Scope) -> str:
 class AccessControl:
     """ASGI middleware that checks the key, the rate limit and the size of the body."""
 
-    def __init__(self, app: ASGIApp, settings: Settings, access: Access) -> None:
-        self._app, self._access = app, access
+    def __init__(
+        self, app: ASGIApp, settings: Settings, access: Access, memory: BodyMemory
+    ) -> None:
+        self._app, self._access, self._memory = app, access, memory
         one = settings.max_image_bytes * 4 // 3 + _FORM_BYTES
-        infer = f"/v2/models/{settings.model_name}/infer"
-        self._limits = {
-            "/predict": one,
-            "/feedback": one,
-            "/predict/batch": one * min(_BATCH_IMAGES, settings.max_batch),
-            infer: settings.max_batch * _V2_BYTES + _FORM_BYTES,
+        model = f"/v2/models/{settings.model_name}"
+        self._versions = f"{model}/versions/"
+        self._infer = (settings.max_batch * _V2_BYTES + _FORM_BYTES, 1)
+        self._limits = {  # of the body, and its weight
+            "/predict": (one, 1),
+            "/feedback": (one, 3),  # as text, too, and decoded
+            "/predict/batch": (one * min(_BATCH_IMAGES, settings.max_batch), 1),
+            f"{model}/infer": self._infer,
         }
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -122,28 +139,77 @@ class AccessControl:
         path = scope["path"]
         if path not in _OPEN and not path.startswith(_OPEN_BELOW):
             await self._access.admit(scope, RequestContext.of(scope))
-        await self._app(scope, _limited(scope, receive, self._limits.get(path, _FORM_BYTES)), send)
+        body = _Body(scope, receive, *self._limit(path), memory=self._memory)
+        try:
+            await self._app(scope, body, send)
+        finally:
+            body.give_back()
+
+    def _limit(self, path: str) -> tuple[int, int]:
+        known = self._limits.get(path)
+        if not known and path.startswith(self._versions) and path.endswith("/infer"):
+            return self._infer
+        return known or _OTHERS
 
 
-def _limited(scope: Scope, receive: Receive, limit: int) -> Receive:
-    """Return a `receive` that raises BodyTooLargeError if the body has more bytes than `limit`.
+class _Body:
+    """The `receive` of a request, with its body decoded and limits on it.
 
-    Up to twice the limit is read and dropped first: most clients read no response while they send.
+    Beyond `limit` bytes it raises BodyTooLargeError, and BodyMemoryError if there is no memory for
+    it; `weight` is the number of bytes in memory for each byte. `HttpProtocol` drops the rest.
     """
-    declared = RequestContext.of(scope).headers.get(b"content-length", b"0")
-    refused = declared.isdigit() and int(declared[:20]) > 2 * limit
-    size = 0
 
-    async def limited() -> Message:
-        nonlocal size
-        if not refused:
-            message = await receive()
-            size += len(message.get("body", b""))
-            while limit < size <= 2 * limit and message.get("more_body"):
-                message = await receive()
-                size += len(message.get("body", b""))
-            if size <= limit:
-                return message
-        raise BodyTooLargeError(f"the body has more than {limit:,} bytes")
+    def __init__(
+        self, scope: Scope, receive: Receive, limit: int, weight: int, memory: BodyMemory
+    ) -> None:
+        self._scope, self._receive, self._limit = scope, receive, limit
+        self._memory, self._weight = memory, weight
+        headers = RequestContext.of(scope).headers
+        encoding = headers.get(b"content-encoding")
+        self._decoder = content_encoding.decoder(encoding.decode("latin-1")) if encoding else None
+        declared = headers.get(b"content-length", b"0")
+        self._declared = int(declared[:20]) if declared.isdigit() else 0
+        self._size = self._held = 0
 
-    return limited
+    def _hold(self, size: int) -> None:
+        """Hold memory for a body of `size` bytes so far, if that is not too large."""
+        if size > self._limit:
+            raise BodyTooLargeError(f"the body has more than {self._limit:,} bytes")
+        missing = size * self._weight - self._held
+        if missing > 0:
+            self._memory.take(missing, small=size <= SMALL_BYTES)
+            self._held += missing
+
+    def give_back(self) -> None:
+        """Give back the memory."""
+        self._memory.give_back(self._held)
+        self._held = 0
+
+    async def __call__(self) -> Message:
+        """Return the next part of the body."""
+        self._hold(self._declared)  # before its client sends it, if it waits for that
+        message = await self._receive()
+        if LATE in self._scope:
+            raise BodyTooSlowError("the body took too long")
+        if message["type"] != "http.request":
+            return message
+        if self._decoder:
+            message["body"] = await self._decoded(self._decoder, message)
+        else:
+            self._add(len(message.get("body", b"")))
+        return message
+
+    async def _decoded(self, decoder: content_encoding.Gzip, message: Message) -> bytes:
+        """Return the decoded body of the message."""
+        found = []
+        last = not message.get("more_body")
+        for part in decoder.decode(message.get("body", b""), last=last):
+            self._add(len(part))
+            found.append(part)
+            await asyncio.sleep(0)  # others may run
+        return b"".join(found)
+
+    def _add(self, size: int) -> None:
+        """Count `size` bytes more, and hold memory for them."""
+        self._size += size
+        self._hold(self._size)

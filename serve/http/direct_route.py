@@ -26,11 +26,13 @@ _REASONS = {
     400: "Not an image, or a corrupt one",
     401: "API key missing or wrong",
     404: "Unknown model version",
+    408: "The body took too long",
     413: "Too many bytes or pixels",
     415: "Unsupported media type or image format",
     422: "Body does not match the schema, or no digit in the image",
     429: "Too many requests",
     503: "No model is loaded, or the service is too busy",
+    507: "No room for feedback",
 }
 
 
@@ -40,12 +42,20 @@ def post(
     takes: dict[str, Any],
     answer: type[BaseModel],
     parameters: Sequence[dict[str, Any]] = (),
+    own: Sequence[int] = (),
+    also: Sequence[str] = (),
 ) -> Callable[[Endpoint], Endpoint]:
-    """Decorate an endpoint as a direct POST route. `takes`: body schemas by media type."""
+    """Decorate an endpoint as a direct POST route.
+
+    `takes`: body schemas by media type. `own`: statuses of errors that others do not have.
+    `also`: media types of the answer besides JSON.
+    """
     content = {media: {"schema": schema} for media, schema in takes.items()}
     described: dict[str, Any] = {"requestBody": {"required": True, "content": content}}
     if parameters:
         described["parameters"] = parameters
+    if also:
+        described["responses"] = {"200": {"content": {media: {} for media in also}}}
 
     def decorate(endpoint: Endpoint) -> Endpoint:
         async def application(scope: Scope, receive: Receive, send: Send) -> None:
@@ -56,9 +66,10 @@ def post(
             path,
             endpoint,
             methods=["POST"],
+            operation_id=endpoint.__name__,
             response_model=answer,
             openapi_extra=described,
-            responses=errors(400, 401, 404, 413, 415, 422, 429, 503),
+            responses=errors(400, 401, 404, 408, 413, 415, 422, 429, 503, *own),
         )
         route.app = application
         app.router.routes.append(route)

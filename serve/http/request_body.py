@@ -5,13 +5,20 @@ from __future__ import annotations
 import binascii
 import math
 import re
+from urllib.parse import parse_qsl
 
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import Field, File, FormParser, parse_options_header
+from starlette.requests import Request
 
 from serve.http.schemas import BatchRequest, PredictRequest
 
 _DATA_URI = re.compile(r"data:[\w.+-]*/?[\w.+-]*(?:;[\w.+-]+=[^;,]*)*(;base64)?,", re.ASCII)
+# The URL-safe alphabet (RFC 4648, section 5), and the space that a form makes of a plus.
+_STANDARD = str.maketrans("-_ ", "+/+")
+# Media types of bodies that are an image file. The last is curl's default, whatever the body is.
+_BYTES = ("application/octet-stream", "application/x-www-form-urlencoded")
+_FIELDS = (b"file", b"image")  # of a form
 MAX_FORM_PARTS = 16  # per form
 _WAYS = 'JSON {"image": base64}, the image itself as image/png (or jpeg, webp, …), or a form'
 
@@ -32,10 +39,15 @@ class InvalidError(Exception):
     """The request is well-formed JSON with an invalid value."""
 
 
-def check_json(content_type: str) -> None:
-    """Raise UnsupportedTypeError unless the Content-Type is JSON or empty."""
+async def read(request: Request) -> bytes:
+    """Return the body; unlike `request.body()`, the request keeps nothing of it."""
+    return b"".join([part async for part in request.stream()])
+
+
+def check_json(content_type: str, also: str = "") -> None:
+    """Raise UnsupportedTypeError unless the Content-Type is JSON, `also` or empty."""
     kind = _kind(content_type)
-    if kind and not _is_json(kind):
+    if kind not in ("", also) and not _is_json(kind):
         raise UnsupportedTypeError(f"cannot read {kind[:60]!r}: send application/json")
 
 
@@ -56,12 +68,20 @@ def picture(body: bytes, content_type: str, max_bytes: int) -> tuple[bytes, bool
     if _is_json(kind):
         request = PredictRequest.model_validate_json(body)
         return image_of_text(request.image, max_bytes), request.draft
-    if kind == "multipart/form-data":
-        body = _file(body, content_type)
-    elif not kind.startswith("image/") and kind != "application/octet-stream":
+    if kind == "application/x-www-form-urlencoded" and _is_text(body):
+        if body[:1] == b"{":
+            return picture(body, "application/json", max_bytes)
+        body, by_field = _field(body), True
+    elif kind == "multipart/form-data":
+        body, by_field = _part(body, content_type)
+    elif kind.startswith("image/") or kind in _BYTES:
+        by_field = False
+    else:
         raise UnsupportedTypeError(f"cannot read {kind[:60]!r}: send {_WAYS}")
     if not body:
         raise MalformedError("the body is empty")
+    if by_field and _is_text(body):
+        return image_of_text(body.decode(), max_bytes), False
     return _limited(body, max_bytes), False
 
 
@@ -96,8 +116,11 @@ def image_of_text(text: str, max_bytes: int) -> bytes:
         return _limited(binascii.a2b_base64(text, strict_mode=True), max_bytes)
     except ValueError:
         pass
-    try:  # with line breaks, as the command `base64` writes them
-        return _limited(binascii.a2b_base64("".join(text.split()), strict_mode=True), max_bytes)
+    # With line breaks, as the command `base64` writes them, or without padding.
+    text = "".join(map(str.strip, text.splitlines())).rstrip("=").translate(_STANDARD)
+    try:
+        padded = text + "=" * (-len(text) % 4)
+        return _limited(binascii.a2b_base64(padded, strict_mode=True), max_bytes)
     except ValueError as error:
         raise MalformedError(f"not base64: {error}") from error
 
@@ -110,8 +133,8 @@ def _limited(content: bytes, max_bytes: int) -> bytes:
     return content
 
 
-def _file(body: bytes, content_type: str) -> bytes:
-    """Return the content of the form's part `file`, or of its only file."""
+def _part(body: bytes, content_type: str) -> tuple[bytes, bool]:
+    """Return the content of the form's only file, or field `file` or `image`; True for a field."""
     boundary = parse_options_header(content_type)[1].get(b"boundary")
     if not boundary:
         raise MalformedError("the form has no boundary in its Content-Type")
@@ -129,11 +152,31 @@ def _file(body: bytes, content_type: str) -> bytes:
         parser.finalize()
     except FormParserError as error:
         raise MalformedError("the form is malformed") from error
-    found = [part for part in parts if isinstance(part, File) or part.field_name == b"file"]
+    files = [part for part in parts if isinstance(part, File)]
+    fields = [part for part in parts if isinstance(part, Field) and part.field_name in _FIELDS]
+    found = len(files or fields)
+    if found != 1:
+        raise MalformedError(f"the form must have one file, or one field image; it has {found}")
+    if not files:
+        return fields[0].value or b"", True
+    files[0].file_object.seek(0)
+    return files[0].file_object.read(), False
+
+
+def _field(body: bytes) -> bytes:
+    """Return the content of a urlencoded form's field `file` or `image`."""
+    try:
+        fields = parse_qsl(body, max_num_fields=MAX_FORM_PARTS)
+    except ValueError as error:
+        raise MalformedError(f"the form has more than {MAX_FORM_PARTS} parts") from error
+    found = [value for name, value in fields if name in _FIELDS]
     if len(found) != 1:
-        raise MalformedError(f"the form must have one file, named file; it has {len(found)}")
-    (file,) = found
-    if isinstance(file, Field):
-        return file.value or b""
-    file.file_object.seek(0)
-    return file.file_object.read()
+        raise MalformedError(
+            f"the form must have one file, or one field image; it has {len(found)}"
+        )
+    return found[0]
+
+
+def _is_text(content: bytes) -> bool:
+    """Return whether it is text: no image file has ASCII alone."""
+    return content.isascii() and b"\0" not in content

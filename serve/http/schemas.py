@@ -5,20 +5,26 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
-from pydantic.json_schema import models_json_schema
 
-_REFERENCE = "#/components/schemas/{model}"
+REFERENCE = "#/components/schemas/{model}"
+# A 7 of 28x28 pixels, white on black.
+SEVEN = (
+    "iVBORw0KGgoAAAANSUhEUgAAABwAAAAcAQAAAABaduI5AAAAP0lEQV"  # pragma: allowlist secret
+    "R42o3IsQ2AMBAEwfGDEAE90CIlUgolfEhmBxiTcsFq9/i7PSk1cR/C"  # pragma: allowlist secret
+    "mnCJDkI5H2PyfjOhjlyGfdi6NcO5CRcRfhCyAAAAAElFTkSuQmCC"  # pragma: allowlist secret
+)
+_IMAGE = f"data:image/png;base64,{SEVEN}"
 
 ImageText = Annotated[
     str,
     Field(
         description="The image file in base64, plain or as a data URI.",
-        examples=["data:image/png;base64,iVBORw0KGgo…"],
+        examples=[_IMAGE],
     ),
 ]
 Probability = Annotated[float, Field(ge=0, le=1)]
 Digit = Annotated[int, Field(ge=0, le=9)]
-RequestId = Annotated[str, Field(pattern=r"^[\w.:/+=@-]{1,64}$", examples=["example-7"])]
+RequestId = Annotated[str, Field(pattern=r"^[\w.:/+=@-]{1,64}$")]
 
 
 class PredictRequest(BaseModel):
@@ -28,6 +34,20 @@ class PredictRequest(BaseModel):
     draft: bool = Field(
         False,
         description="True while the digit is being drawn: answered, but not counted or stored.",
+    )
+
+
+class PredictFile(BaseModel):
+    """A form with the image file of one digit."""
+
+    file: bytes
+
+
+class PredictForm(BaseModel):
+    """A form with the image of one digit as text."""
+
+    image: str = Field(
+        description="Base64, also URL-safe, or a data URI in base64.", examples=[_IMAGE]
     )
 
 
@@ -75,12 +95,15 @@ class BatchPrediction(BaseModel):
 
 
 class FeedbackRequest(BaseModel):
-    """The true digit of an earlier prediction, or of the image in this request."""
+    """The true digit of an earlier prediction, or of the image in this request; null: none."""
 
-    model_config = ConfigDict(strict=True)
+    model_config = ConfigDict(
+        strict=True,
+        json_schema_extra={"examples": [{"request_id": "example-7", "label": 7, "image": _IMAGE}]},
+    )
 
     request_id: RequestId
-    label: Digit
+    label: Digit | None
     image: ImageText | None = None
 
 
@@ -88,9 +111,9 @@ class Feedback(BaseModel):
     """The stored feedback."""
 
     request_id: str
-    label: Digit
+    label: Digit | None
     prediction: Digit
-    correct: bool
+    correct: bool = Field(description="False also for null, because the prediction is a digit.")
     model_version: str
 
 
@@ -114,7 +137,9 @@ class Limits(BaseModel):
     """Limits on requests."""
 
     max_image_bytes: int
-    max_image_pixels: int
+    max_image_pixels: int  # of a JPEG or a PNG
+    max_avif_pixels: int
+    max_whole_pixels: int  # of a file that is decoded whole
     max_batch: int
     rate_limit: str | None
     api_key_required: bool
@@ -150,62 +175,6 @@ class Error(BaseModel):
     detail: str
 
 
-class Tensor(BaseModel):
-    """An input tensor of the Open Inference Protocol."""
-
-    name: Annotated[str, Field(examples=["image"])]
-    shape: Annotated[
-        list[Annotated[int, Field(ge=1)]], Field(min_length=2, max_length=4, examples=[[1, 784]])
-    ]
-    datatype: Literal["UINT8", "FP32"]
-    data: list[Any] = Field(description="Pixels from 0 to 255, row by row, flat or nested.")
-    parameters: dict[str, Any] | None = None
-
-
-class RequestedOutput(BaseModel):
-    """An output to return."""
-
-    name: Literal["probabilities", "prediction"]
-    parameters: dict[str, Any] | None = None
-
-
-class InferRequest(BaseModel):
-    """A request of the Open Inference Protocol."""
-
-    id: Annotated[str, Field(max_length=64)] | None = None
-    inputs: Annotated[list[Tensor], Field(min_length=1, max_length=1)]
-    outputs: Annotated[list[RequestedOutput], Field(max_length=2)] | None = None
-    parameters: dict[str, Any] | None = None
-
-
-class OutputTensor(BaseModel):
-    """An output tensor of the Open Inference Protocol."""
-
-    name: Literal["probabilities", "prediction"]
-    shape: list[int]
-    datatype: Literal["FP32", "INT64"]
-    data: list[float]
-
-
-class InferResponse(BaseModel):
-    """A response of the Open Inference Protocol."""
-
-    id: str
-    model_name: str
-    model_version: str
-    outputs: list[OutputTensor]
-
-
 def reference(model: type[BaseModel]) -> dict[str, str]:
     """Return the OpenAPI reference to the model's schema."""
-    return {"$ref": _REFERENCE.format(model=model.__name__)}
-
-
-def request_schemas() -> dict[str, Any]:
-    """Return the JSON schemas of all request bodies, by name, for OpenAPI's components."""
-    models = (PredictRequest, BatchRequest, FeedbackRequest, InferRequest)
-    _, found = models_json_schema(
-        [(model, "validation") for model in models], ref_template=_REFERENCE
-    )
-    schemas: dict[str, Any] = found["$defs"]
-    return schemas
+    return {"$ref": REFERENCE.format(model=model.__name__)}

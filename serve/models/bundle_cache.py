@@ -29,6 +29,7 @@ logger = logging.getLogger(__name__)
 
 # Files of a bundle. Other files beside them are not copied.
 _FILES = ("model.tflite", "likelihood.tflite", "model.json", "README.md", "reference.npz")
+_UNKNOWN = "STATE_DIR cannot be written, so it is unknown whether the model is the newest"
 INCOMING = ".incoming-"  # prefix of folders that are being filled
 
 
@@ -57,6 +58,7 @@ class BundleCache:
         self._source = hashlib.sha256(source.encode()).hexdigest()
         self._pointer = folder / "current.json"
         self._status = folder / "status.json"
+        self._checked = folder / f"checked-{self._source[:12]}"
 
     def pointer(self) -> Pointer | None:
         """Return the pointer; None if it is missing, unreadable or of another source."""
@@ -69,7 +71,17 @@ class BundleCache:
 
     def failure(self) -> str:
         """Return why the latest attempt to follow the source failed; empty after a success."""
+        if self._status.exists() and not self._status.stat().st_size:
+            return _UNKNOWN
         return str(self._read(self._status).get("failure", ""))
+
+    def checked(self) -> float:
+        """Return when the source was last followed, in seconds since 1970; 0 if it never was."""
+        return self._checked.stat().st_mtime if self._checked.exists() else 0.0
+
+    def set_checked(self) -> None:
+        """Record that the source was followed just now; this needs no space on the disk."""
+        self._checked.touch()
 
     def is_intact(self, release: Release) -> bool:
         """Return whether the release can be served; a crash or a full disk may corrupt it."""
@@ -115,7 +127,6 @@ class BundleCache:
                     shutil.copyfile(bundle / name, incoming / name)
                     os.utime(incoming / name, (made, made))
             verify_bundle(incoming)
-            incoming.chmod(0o755)
             for path in (*incoming.iterdir(), incoming):
                 _sync(path)
             shutil.rmtree(self.path(release), ignore_errors=True)
@@ -139,9 +150,18 @@ class BundleCache:
                 shutil.rmtree(entry, ignore_errors=True)
 
     def set_failure(self, failure: str) -> None:
-        """Record why the source cannot be followed; an empty text records success."""
-        if failure != self.failure() or not self._status.exists():
+        """Record why the source cannot be followed; an empty text records success.
+
+        On a full disk it leaves an empty status, which is a failure too.
+        """
+        if failure == self.failure() and self._status.exists():
+            return
+        try:
             self._write(self._status, {"failure": failure})
+        except OSError as error:
+            logger.error("%s cannot be written: %s", self._status, error)
+            with suppress(OSError):
+                self._status.write_bytes(b"")
 
     def _read(self, path: Path) -> dict[str, Any]:
         """Return the file's content; empty if it is missing, unreadable or of another source."""
@@ -153,9 +173,12 @@ class BundleCache:
 
     def _write(self, path: Path, content: dict[str, Any]) -> None:
         temporary = path.with_name(f".{path.name}.{os.getpid()}")
-        temporary.write_text(json.dumps({"source": self._source, **content}))
-        _sync(temporary)
-        os.replace(temporary, path)
+        try:
+            temporary.write_text(json.dumps({"source": self._source, **content}))
+            _sync(temporary)
+            os.replace(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
         _sync(self.folder)
 
 
@@ -175,6 +198,13 @@ def verify_bundle(bundle: Path) -> None:
         raise BundleError(f"{bundle.name}: the answer is no distribution over ten digits")
     if predictor.likelihood and not 0 <= likelihoods[0] <= 1:
         raise BundleError(f"{bundle.name}: the likelihood of a digit is not from 0 to 1")
+
+
+def digest_files(bundle: Path) -> str:
+    """Return a digest of all files that `BundleCache.add` copies; an OSError if one is unread."""
+    found = [(name, bundle / name) for name in _FILES if (bundle / name).exists()]
+    digests = [f"{name} {hashlib.sha256(path.read_bytes()).hexdigest()}" for name, path in found]
+    return hashlib.sha256("\n".join(digests).encode()).hexdigest()
 
 
 def name_release(version: str, identity: str) -> Release:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -51,20 +52,36 @@ class LoadedModels:
     """The loaded models. `current` and `previous` change between requests, never within one."""
 
     def __init__(
-        self, bundles: BundleCache, begin: Callable[[str], None] = lambda version: None
+        self,
+        bundles: BundleCache,
+        begin: Callable[[str], None] = lambda version: None,
+        check_seconds: float = math.inf,
     ) -> None:
-        """Start with no model; `begin` is called with each version before it answers."""
+        """Start with no model; `begin` is called with each version before it answers.
+
+        `check_seconds`: how long it may last until the source is followed again.
+        """
         self.current: Model | None = None
         self.previous: Model | None = None
         self._bundles = bundles
         self._begin = begin
         self._loaded: dict[Release, Model] = {}
         self._broken = ""
+        self._check_seconds, self._started = check_seconds, time.time()
 
     @property
     def failure(self) -> str:
         """Reason why the newest version may not be in service; empty if it is."""
-        return self._broken or self._bundles.failure()
+        return self._broken or self._bundles.failure() or self._overdue()
+
+    def _overdue(self) -> str:
+        late = time.time() - max(self.checked, self._started) > self._check_seconds
+        return "the registry is not being checked" if late else ""
+
+    @property
+    def checked(self) -> float:
+        """When the source was last followed, in seconds since 1970; 0 if never, or only once."""
+        return self._bundles.checked() if self._check_seconds < math.inf else 0.0
 
     @property
     def loaded(self) -> list[Model]:

@@ -18,11 +18,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from serve.models import bundle_cache, bundle_digest
-from serve.models.bundle_cache import INCOMING, BundleCache, Release
+from serve.models.bundle_cache import INCOMING, Release
 from serve.models.predictor import BundleError
 from serve.settings import Settings
 from serve.telemetry import logs, metrics
-from serve.telemetry.metrics import DIED, INVALID, SUCCESS, UNAVAILABLE, UNEXPECTED
+from serve.telemetry.metrics import DEAD, DIED, HUNG, INVALID, SUCCESS, UNAVAILABLE, UNEXPECTED
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -30,7 +30,11 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-_DEATH = "the process that follows the registry died"
+# What `/health` says after the death of the puller, and what the next puller counts.
+_DEATHS = {
+    DEAD: ("the process that follows the registry died", DIED),
+    HUNG: ("a check of the registry did not end in time", UNAVAILABLE),
+}
 _FIRST_RETRY = 1.0  # seconds; doubles up to the poll interval
 _NOT_FOUND = {"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"}  # the second for an alias
 # Tags that `pipeline.register` sets, and the digest that must match each of them.
@@ -55,19 +59,19 @@ def sync_folder(settings: Settings, count: Callable[[str], None]) -> None:
     Idempotent: an intact bundle that is already in service is not copied again.
     """
     target, folder = bundle_cache.open_cache(settings), Path(settings.model_uri)
-    with target.lock():
-        try:
-            identity = bundle_digest.identity(folder)
-            release = bundle_cache.name_release(identity[:12], identity)
+    try:
+        with target.lock():
+            version = bundle_digest.identity(folder)[:12]
+            release = bundle_cache.name_release(version, bundle_cache.digest_files(folder))
             pointer = target.pointer()
             if not pointer or pointer.current != release or not target.is_intact(release):
                 target.add(release, folder, (folder / "model.json").stat().st_mtime)
                 count(SUCCESS)
             target.set_failure("")
-        except (BundleError, OSError) as error:
-            logger.error("MODEL_URI=%s: %s", folder, error)
-            count(INVALID)
-            target.set_failure("the bundle in MODEL_URI cannot be served")
+    except (BundleError, OSError) as error:
+        logger.error("MODEL_URI=%s: %s", folder, error)
+        count(INVALID)
+        target.set_failure("the bundle in MODEL_URI cannot be served")
 
 
 class RegistrySync:
@@ -106,6 +110,7 @@ class RegistrySync:
                     version = self._resolve()
                     self._bring(version)
                 self._cache.set_failure("")
+                self._cache.set_checked()
                 return True
         except BundleError as error:
             logger.error("version %s cannot be served: %s", version.version, _masked(error))
@@ -123,7 +128,7 @@ class RegistrySync:
 
     def _fail(self, outcome: str, reason: str) -> None:
         self._count(outcome)
-        _record(self._cache, reason)
+        self._cache.set_failure(reason)
 
     def _resolve(self) -> ModelVersion:
         client = self._client()
@@ -205,22 +210,17 @@ def _masked(error: Exception) -> str:
     return re.sub(r"(?<!/)//(?!/)\S*@", "//***@", line)
 
 
-def record_death(settings: Settings) -> None:
-    """Record for `/health` that the puller died; the next puller counts it in the metrics."""
-    _record(bundle_cache.open_cache(settings), _DEATH)
+def record_death(settings: Settings, reason: str) -> None:
+    """Record for `/health` how the puller ended; the next puller counts it in the metrics."""
+    bundle_cache.open_cache(settings).set_failure(_DEATHS[reason][0])
 
 
-def _record(cache: BundleCache, failure: str) -> None:
-    try:
-        cache.set_failure(failure)
-    except OSError as error:
-        logger.error("the cache cannot say so: %s", error)
-
-
-def main(settings: Settings, name: str, metrics_folder: Path, parent: int) -> None:
+def main(
+    settings: Settings, name: str, metrics_folder: Path, parent: int, beat: Callable[[], None]
+) -> None:
     """Follow the registry until stopped, or until the process `parent` is gone.
 
-    `name`: the puller's name in the folder of metrics.
+    `name`: the puller's name in the folder of metrics. `beat` is called between two checks.
     """
     logs.configure(settings)
     metrics.share(metrics_folder, name)
@@ -228,12 +228,14 @@ def main(settings: Settings, name: str, metrics_folder: Path, parent: int) -> No
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")  # our own loop retries
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
-    if bundle_cache.open_cache(settings).failure() == _DEATH:
-        count(DIED)
+    outcome = dict(_DEATHS.values()).get(bundle_cache.open_cache(settings).failure())
+    if outcome:
+        count(outcome)
 
     def wait(seconds: float) -> None:
         until = time.monotonic() + seconds
         while (left := until - time.monotonic()) > 0:
+            beat()
             if os.getppid() != parent:
                 raise SystemExit
             time.sleep(min(left, 1))

@@ -1,18 +1,21 @@
 """Ring buffers of recent answers: 28x28 images with their predictions, of all workers.
 
 Each worker writes its own ring buffer, a file of fixed size under `STATE_DIR`. Reading searches
-all of them. A file outlives its worker: the next worker continues where it ended.
+all of them. A file outlives its worker: the next worker continues where it ended. It is mapped:
+two writes to a file on ext4 took 10 us, where all of `add` takes 3 us.
 """
 
 from __future__ import annotations
 
 import fcntl
+import logging
 import mmap
+import os
 import struct
 import threading
 import time
 import zlib
-from io import BufferedRandom, BytesIO
+from io import BytesIO
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,13 +23,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from serve.imaging.placement import SIDE
+from serve.telemetry.allocated_files import allocate
 
-_MAGIC = b"digits3\0"
+logger = logging.getLogger(__name__)
+
+_MAGIC = b"digits4\0"
 _HEADER = struct.Struct("<8sQQ")  # magic, slots, answers written so far
 _HEADER_SIZE = 64
+_NUMBERS = slice(8, 24)  # of the header, in the file: slots, answers
+_COUNT = slice(16, 24)
 _SLOT = np.dtype(
     [
         ("request_id", "S64"),
+        ("owner", "S16"),
         ("model_version", "S48"),
         ("prediction", "u1"),
         ("time", "<i8"),  # nanoseconds since 1970
@@ -37,8 +46,8 @@ _SLOT = np.dtype(
     ]
 )
 ANSWER_SIZE = _SLOT.itemsize  # bytes
-_CONTENT = struct.Struct("<64s48sBq40sf784s")  # the same without the checksum, faster to write
-
+_CONTENT = struct.Struct("<64s16s48sBq40sf784s")  # the same without the checksum, faster to write
+_RETRY_SECONDS = 5.0  # between attempts to allocate a ring buffer on a full disk
 
 Answer = dict[str, Any]  # a response of /predict
 
@@ -75,37 +84,61 @@ class RecentAnswers:
         folder.mkdir(parents=True, exist_ok=True)
         self._folder, self._slots = folder, slots
         self._file = self._claim()
-        size = _HEADER_SIZE + slots * ANSWER_SIZE
-        self._file.truncate(size)
-        self._ring = mmap.mmap(self._file.fileno(), size)
-        magic, kept, written = _HEADER.unpack_from(self._ring)
-        same = magic == _MAGIC and kept == slots
-        self._written = written if same else 0
-        _HEADER.pack_into(self._ring, 0, _MAGIC, slots, self._written)
+        self._ring: mmap.mmap | None = None
+        self._written, self._retry_at = 0, 0.0
         self._lock = threading.Lock()
+        self._open()
+
+    def _open(self) -> mmap.mmap | None:
+        """Map the ring buffer; on a full disk return None, and try again from time to time."""
+        if time.monotonic() < self._retry_at:
+            return None
+        size = _HEADER_SIZE + self._slots * ANSWER_SIZE
+        try:
+            allocate(self._file, size)
+        except OSError as error:
+            if not self._retry_at:
+                logger.warning("answers are not kept, so feedback needs the image: %s", error)
+            self._retry_at = time.monotonic() + _RETRY_SECONDS
+            return None
+        os.truncate(self._file, size)
+        self._ring = mmap.mmap(self._file, size)
+        magic, kept, written = _HEADER.unpack_from(self._ring)
+        same = magic == _MAGIC and kept == self._slots
+        self._written = written if same else 0
+        header = _HEADER.pack(_MAGIC, self._slots, self._written)
+        self._ring[_NUMBERS] = header[_NUMBERS]  # before the magic, which makes them valid
+        self._ring[:8] = header[:8]
+        return self._ring
 
     def close(self) -> None:
         """Close the ring buffer, so that the next worker can continue it."""
-        self._ring.close()
-        self._file.close()
+        if self._ring:
+            self._ring.close()
+        os.close(self._file)
 
-    def _claim(self) -> BufferedRandom:
+    def _claim(self) -> int:
         """Open and lock the first ring buffer that no living process writes to."""
         place = 0
         while True:
-            file = (self._folder / f"{place}.ring").open("a+b")
+            file = os.open(self._folder / f"{place}.ring", os.O_RDWR | os.O_CREAT, 0o600)
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                file.close()
+                os.close(file)
                 place += 1
             else:
                 return file
 
-    def add(self, answer: Answer, image: NDArray[np.uint8]) -> None:
-        """Store a (28, 28) image and its answer over the oldest; takes some microseconds."""
+    def add(self, answer: Answer, image: NDArray[np.uint8], owner: str) -> None:
+        """Store a (28, 28) image and its answer over the oldest; takes some microseconds.
+
+        `owner`: see RequestContext. Where the full disk left no room for the ring buffer, nothing
+        is stored.
+        """
         content = _CONTENT.pack(
             answer["request_id"].encode(),
+            owner.encode(),
             answer["model_version"].encode(),
             answer["prediction"],
             time.time_ns(),
@@ -115,15 +148,20 @@ class RecentAnswers:
         )
         slot = content + zlib.crc32(content).to_bytes(4, "little")
         with self._lock:
+            ring = self._ring or self._open()
+            if not ring:
+                return
             start = _HEADER_SIZE + self._written % self._slots * ANSWER_SIZE
-            self._ring[start : start + ANSWER_SIZE] = slot
+            ring[start : start + ANSWER_SIZE] = slot
             self._written += 1
-            _HEADER.pack_into(self._ring, 0, _MAGIC, self._slots, self._written)
+            # At once: `pack_into` writes zeros first, which another worker may read.
+            ring[_COUNT] = self._written.to_bytes(8, "little")
 
-    def find(self, request_id: str) -> Seen | None:
-        """Return the latest image of the request, if it is not yet overwritten."""
+    def find(self, request_id: str, owner: str) -> Seen | None:
+        """Return the latest image of the owner's request, if it is not yet overwritten."""
         slots = self._latest(None)
-        found = _whole(slots[slots["request_id"] == request_id.encode()])
+        own = (slots["request_id"] == request_id.encode()) & (slots["owner"] == owner.encode())
+        found = _whole(slots[own])
         if not len(found):
             return None
         latest = found[found["time"].argmax()]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Sequence
 from functools import partial
 from time import perf_counter
@@ -21,6 +22,7 @@ from serve.prediction.recent_answers import ANSWER_SIZE, Answer, RecentAnswers, 
 from serve.prediction.work_queue import MAX_ITEMS, Check, WorkQueues
 from serve.settings import Settings
 from serve.telemetry.metrics import Metrics, State
+from serve.telemetry.request_context import RequestContext
 from serve.telemetry.tracing import Tracing
 
 Result = TypeVar("Result")
@@ -28,9 +30,8 @@ Image = NDArray[np.uint8]  # (28, 28)
 Floats = NDArray[np.float32]
 
 # Work is measured in pixels to decode. A work queue takes this many pictures of the largest size
-# (a few seconds' work), and a batch takes the second number.
-MAX_WAITING_PICTURES = 16
-MAX_BATCH_PICTURES = 4
+# (a few seconds' work); a batch has as many pixels as one of them.
+MAX_WAITING_PICTURES = 4
 # Cost in pixels of the smallest picture, all steps included, and of one byte of a tensor.
 MIN_PICTURE_PIXELS = 8192
 PIXELS_PER_TENSOR_BYTE = 4
@@ -52,8 +53,10 @@ class Service:
     def __init__(self, settings: Settings, metrics: Metrics, tracing: Tracing) -> None:
         self.settings = settings
         self.metrics = metrics
-        self.models = LoadedModels(open_cache(settings), metrics.expect)
-        self.feedback = FeedbackStore(settings.state_dir / "feedback.db")
+        self.models = LoadedModels(open_cache(settings), metrics.expect, settings.check_seconds)
+        self.feedback = FeedbackStore(
+            settings.state_dir / "feedback.db", settings.feedback_max_bytes
+        )
         self.tracing = tracing
         self.stopping = False
         self._threshold = np.float32(settings.confidence_threshold)
@@ -98,7 +101,7 @@ class Service:
         self,
         content: bytes,
         model: Model,
-        request_id: str,
+        request: RequestContext,
         *,
         draft: bool = False,
         show: bool = False,
@@ -113,9 +116,9 @@ class Service:
         image = await self._normalise(content, check)
         with self.tracing.span("infer", images=1, version=model.version):
             (probabilities,), (likelihood,) = infer(model, image[None])
-        answer = self._answer(probabilities, likelihood, model, request_id)
+        answer = self._answer(probabilities, likelihood, model, request.id)
         if not draft:
-            self._keep(answer, image, perf_counter() - started)
+            self._keep(answer, image, perf_counter() - started, request.owner)
         return answer | {"image": data_uri(image)} if show else answer
 
     async def recognise(self, content: bytes, model: Model) -> Seen:
@@ -134,7 +137,11 @@ class Service:
             return await self._queues.run(self._queues.pictures, work, len(content), pixels, check)
 
     async def predict_files(
-        self, contents: Sequence[bytes | Exception], model: Model, request_id: str, check: Check
+        self,
+        contents: Sequence[bytes | Exception],
+        model: Model,
+        request: RequestContext,
+        check: Check,
     ) -> list[Answer | Exception]:
         """Return a prediction for each image file, or the exception if it failed.
 
@@ -147,7 +154,7 @@ class Service:
             with self.tracing.span("normalise", images=len(capped)):
                 images = [self._image(content) for content in capped]
             found = [image for image in images if isinstance(image, np.ndarray)]
-            answers = iter(self.predict_images(found, model, request_id, started))
+            answers = iter(self.predict_images(found, model, request, started))
             return [image if isinstance(image, Exception) else next(answers) for image in images]
 
         size = sum(len(content) for content in capped if isinstance(content, bytes))
@@ -159,13 +166,13 @@ class Service:
     ) -> tuple[list[bytes | Exception], int]:
         """Return the batch, with errors for files beyond its pixel limit, and its pixel count."""
         largest = self.settings.max_image_pixels
-        limit, total = MAX_BATCH_PICTURES * largest, 0
+        total = 0
         capped = list(contents)
         for place, content in enumerate(contents):
             pixels = declared_pixels(content, largest) if isinstance(content, bytes) else 0
-            if total + pixels > limit:
+            if total + pixels > largest:
                 capped[place] = TooManyPixelsError(
-                    f"with this picture the batch has more than {limit:,} pixels: "
+                    f"with this picture the batch has more than {largest:,} pixels: "
                     "send it in another"
                 )
             else:
@@ -181,9 +188,9 @@ class Service:
             return error
 
     def predict_images(
-        self, images: Sequence[Image], model: Model, request_id: str, started: float
+        self, images: Sequence[Image], model: Model, request: RequestContext, started: float
     ) -> list[Answer]:
-        """Return the predictions for (28, 28) uint8 images; the n-th has the id `request_id.n`.
+        """Return the predictions for (28, 28) uint8 images; the n-th has the id `request.id.n`.
 
         `started`: the value of `perf_counter` when work on them began.
         """
@@ -193,10 +200,10 @@ class Service:
         with self.tracing.span("infer", images=len(stacked), version=model.version):
             rows, likelihoods = infer(model, stacked)
         seconds = (perf_counter() - started) / len(stacked)
-        answers = []
+        answers, owner = [], request.owner
         for place, (row, likelihood) in enumerate(zip(rows, likelihoods, strict=True)):
-            answer = self._answer(row, likelihood, model, f"{request_id}.{place}")
-            self._keep(answer, stacked[place], seconds)
+            answer = self._answer(row, likelihood, model, f"{request.id}.{place}")
+            self._keep(answer, stacked[place], seconds, owner)
             answers.append(answer)
         return answers
 
@@ -217,10 +224,10 @@ class Service:
             "request_id": request_id,
         }
 
-    def _keep(self, answer: Answer, image: Image, seconds: float) -> None:
+    def _keep(self, answer: Answer, image: Image, seconds: float, owner: str) -> None:
         """Count the answer, which took `seconds`; keep it for feedback and the drift job."""
         self.metrics.predicted(answer, seconds)
-        self.recent.add(answer, image)
+        self.recent.add(answer, image, owner)
 
     async def window(self, most: int) -> bytes:
         """Return the latest `most` answers of all workers, as a `Window` in an `.npz`."""
@@ -230,13 +237,20 @@ class Service:
         )
 
     def _state(self) -> State:
-        """Return the state of the model in service for `/metrics`."""
-        model = self.models.current
-        if not model:
-            return State(self.ready, self.degraded, None, 0)
-        labels = {"model_name": self.settings.model_name, "model_version": model.version}
-        labels |= {name: str(model.description.get(name, "")) for name in ("run", "sha256")}
-        return State(self.ready, self.degraded, labels, model.created)
+        """Return the state of the model in service, and of the disk, for `/metrics`."""
+        model, settings, labels = self.models.current, self.settings, None
+        if model:
+            labels = {"model_name": settings.model_name, "model_version": model.version}
+            labels |= {name: str(model.description.get(name, "")) for name in ("run", "sha256")}
+        return State(
+            self.ready,
+            self.degraded,
+            labels,
+            created=model.created if model else 0,
+            checked=self.models.checked,
+            free=shutil.disk_usage(settings.state_dir).free,
+            commit=settings.commit,
+        )
 
 
 def infer(model: Model, images: NDArray[np.uint8]) -> tuple[Floats, Floats]:

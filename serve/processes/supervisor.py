@@ -7,6 +7,7 @@ uvicorn's also imports everything again for each worker (1.2 s); a fork shares t
 from __future__ import annotations
 
 import logging
+import mmap
 import multiprocessing
 import os
 import signal
@@ -16,21 +17,34 @@ from multiprocessing.connection import wait
 from multiprocessing.context import ForkProcess
 from types import FrameType
 
+from serve.telemetry.metrics import DEAD, HUNG
+
 logger = logging.getLogger(__name__)
 
 _MIN_LIFETIME = 5.0  # seconds; a process that dies sooner is restarted with a delay
 _MAX_PAUSE = 10.0
+_LOOK_SECONDS = 1.0  # between two looks at the heartbeats
 _FORK = multiprocessing.get_context("fork")
 
 
 class Child:
-    """A process that is restarted whenever it dies, until `work` returns.
+    """A process that is restarted whenever it dies or hangs, until `work` returns.
 
-    The parent calls `died` when the process ended in another way.
+    `work` gets a function to call as a heartbeat. After `patience` looks without one the process is
+    killed; looks are a second apart while this process runs, so no clock and no pause of the
+    machine can kill it. The parent calls `died` with DEAD or HUNG before a replacement.
     """
 
-    def __init__(self, name: str, work: Callable[[], None], died: Callable[[], None]) -> None:
-        self.name, self._work, self._died = name, work, died
+    def __init__(
+        self,
+        name: str,
+        work: Callable[[Callable[[], None]], None],
+        died: Callable[[str], None],
+        patience: float,
+    ) -> None:
+        self.name, self._work, self._died, self._patience = name, work, died, patience
+        self._beats = memoryview(mmap.mmap(-1, mmap.PAGESIZE)).cast("Q")  # shared with the process
+        self._seen = self._silent = 0
         self.process: ForkProcess | None = None
         self.due = 0.0  # when to start it
         self._started = 0.0
@@ -38,19 +52,31 @@ class Child:
 
     def start(self) -> None:
         """Fork the process."""
-        self._started, self.due = time.monotonic(), float("inf")
+        self._started, self.due, self._silent = time.monotonic(), float("inf"), 0
         self.process = _FORK.Process(target=self._run, name=self.name)
         self.process.start()
 
     def _run(self) -> None:
         signal.set_wakeup_fd(-1)
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, signal.SIG_DFL)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's Ctrl-C is for the parent
         try:
-            self._work()
+            self._work(self._beat)
         except Exception as error:
             logger.exception("%s failed", self.name)
             raise SystemExit(1) from error
+
+    def _beat(self) -> None:
+        self._beats[0] += 1
+
+    def look(self) -> None:
+        """Kill the process if it hangs; it is then reaped as one that died."""
+        beats = self._beats[0]
+        self._silent = self._silent + 1 if beats == self._seen else 0
+        self._seen = beats
+        if self.process and self._silent > self._patience:
+            logger.error("%s has given no sign of life and is killed", self.name)
+            self.process.kill()  # SIGTERM would not reach a stopped process
 
     def reap(self) -> None:
         """Reap the dead process, and decide when its replacement starts."""
@@ -65,16 +91,16 @@ class Child:
         self._pause = min(max(2 * self._pause, 0.5), _MAX_PAUSE) if soon else 0.0
         self.due = time.monotonic() + self._pause
         logger.error("%s (pid %s) ended with %s and is replaced", self.name, pid, code)
-        self._died()
+        self._died(HUNG if self._silent > self._patience else DEAD)
 
 
 class Supervisor:
-    """Keep children running until SIGTERM or SIGINT."""
+    """Keep children running until SIGTERM or SIGINT. Then stop them; SIGINT again kills them."""
 
     def __init__(self, children: list[Child], stop_seconds: float) -> None:
         self._children = children
         self._stop_seconds = stop_seconds
-        self._signal = 0
+        self._signals: list[int] = []
         self._woken, self._wake = os.pipe()
         os.set_blocking(self._wake, False)
 
@@ -83,31 +109,35 @@ class Supervisor:
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._stop)
         signal.set_wakeup_fd(self._wake)
-        while not self._signal:
+        look = time.monotonic() + _LOOK_SECONDS
+        while not self._signals:
             for child in self._children:
                 if child.due <= time.monotonic():
                     child.start()
             alive = {child.process.sentinel: child for child in self._children if child.process}
-            seconds = min(child.due for child in self._children) - time.monotonic()
-            timeout = None if seconds == float("inf") else max(0.0, seconds)
-            for ready in wait([*alive, self._woken], timeout):
-                if isinstance(ready, int) and ready in alive and not self._signal:
+            due = min(look, *(child.due for child in self._children))
+            for ready in wait([*alive, self._woken], max(0.0, due - time.monotonic())):
+                if isinstance(ready, int) and ready in alive and not self._signals:
                     alive[ready].reap()
+            if time.monotonic() >= look:
+                look = time.monotonic() + _LOOK_SECONDS
+                for child in self._children:
+                    child.look()
         self._end()
 
     def _stop(self, number: int, frame: FrameType | None) -> None:
-        self._signal = number
+        self._signals.append(number)
 
     def _end(self) -> None:
         logger.info("stopping")
         deadline = time.monotonic() + self._stop_seconds
-        for child in self._children:
-            if child.process and child.process.pid:
-                os.kill(child.process.pid, self._signal)
-        for child in self._children:
-            if child.process:
-                child.process.join(max(0.0, deadline - time.monotonic()))
-                if child.process.exitcode is None:
-                    logger.warning("%s did not stop in time and is killed", child.name)
-                    child.process.kill()
-                    child.process.join()
+        alive = [child.process for child in self._children if child.process]
+        for process in alive:
+            process.terminate()
+        while alive and time.monotonic() < deadline and signal.SIGINT not in self._signals[1:]:
+            wait([process.sentinel for process in alive], 0.1)
+            alive = [process for process in alive if process.is_alive()]
+        for process in alive:
+            logger.warning("%s has not stopped and is killed", process.name)
+            process.kill()
+            process.join()

@@ -79,7 +79,7 @@ def install(app: FastAPI, service: Service) -> None:
         response_class=Response,
         responses={200: _DESCRIBED, **errors(401, 404, 429, 503)},
     )
-    async def get_reference() -> Response:
+    async def reference() -> Response:
         """Reference images and predictions of the model in service, as NumPy arrays."""
         model = service.models.choose(None)
         path = model.folder / FILE

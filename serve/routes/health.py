@@ -8,10 +8,11 @@ from fastapi import FastAPI, Request
 from starlette.responses import JSONResponse, Response
 
 from serve.decoding.decode import FORMATS
+from serve.decoding.limits import format_limit
 from serve.http.schemas import Health, Info, Limits, ModelInfo, Probe
 from serve.models.loaded import Model
 from serve.prediction.service import Service
-from serve.settings import package_version
+from serve.settings import VERSION
 
 _UNREADY: dict[int | str, dict[str, Any]] = {
     503: {"model": Probe, "description": "No model is loaded, or the service is stopping"}
@@ -64,7 +65,7 @@ def install(app: FastAPI, service: Service) -> None:
         """The service's version, models and limits."""
         return Info(
             service="digit-platform",
-            version=package_version(),
+            version=VERSION,
             model_name=settings.model_name,
             models=[_model(model) for model in service.models.loaded],
             confidence_threshold=settings.confidence_threshold,
@@ -72,6 +73,8 @@ def install(app: FastAPI, service: Service) -> None:
             limits=Limits(
                 max_image_bytes=settings.max_image_bytes,
                 max_image_pixels=settings.max_image_pixels,
+                max_avif_pixels=format_limit("AVIF", settings.max_image_pixels),
+                max_whole_pixels=format_limit("WEBP", settings.max_image_pixels),
                 max_batch=settings.max_batch,
                 rate_limit=settings.rate_limit or None,
                 api_key_required=bool(settings.api_keys),

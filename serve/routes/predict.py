@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 from fastapi import FastAPI, Request
 from starlette.requests import ClientDisconnect, HTTPConnection
@@ -10,18 +11,28 @@ from starlette.responses import Response
 
 from serve.http import errors, request_body
 from serve.http.direct_route import Json, post
-from serve.http.schemas import BatchPrediction, BatchRequest, Prediction, PredictRequest, reference
+from serve.http.schemas import (
+    BatchPrediction,
+    BatchRequest,
+    PredictFile,
+    PredictForm,
+    Prediction,
+    PredictRequest,
+    reference,
+)
 from serve.models.loaded import Model
 from serve.prediction.service import Service
 from serve.prediction.work_queue import Check
 from serve.telemetry.request_context import RequestContext
 
+Result = TypeVar("Result")
+
 _FILE = {"type": "string", "format": "binary"}
-_FORM = {"type": "object", "required": ["file"], "properties": {"file": _FILE}}
 _PREDICT = {
     "application/json": reference(PredictRequest),
     **dict.fromkeys(("image/png", "image/jpeg", "image/webp", "application/octet-stream"), _FILE),
-    "multipart/form-data": _FORM,
+    "multipart/form-data": reference(PredictFile),
+    "application/x-www-form-urlencoded": reference(PredictForm),
 }
 _VERSION = {"type": "string", "maxLength": 64}
 _LOADED = "A loaded model version (see /api/info); default: the one in service."
@@ -65,23 +76,30 @@ def still_there(request: Request) -> Check:
     return check
 
 
+async def _parse(
+    service: Service, request: Request, parse: Callable[[bytes], Result], check: Check
+) -> Result:
+    """Read and parse the body; once it is parsed, nothing holds it."""
+    body = await request_body.read(request)
+    return await service.parse(body, lambda: parse(body), check)
+
+
 def install(app: FastAPI, service: Service) -> None:
     """Add the routes to the application."""
-    settings = service.settings
+    most, max_bytes = service.settings.max_batch, service.settings.max_image_bytes
 
     @post(app, "/predict", _PREDICT, Prediction, [*_CHOICE, _SHOW])
     async def predict(request: Request) -> Response:
         """Predict the digit in an image."""
         context = RequestContext.of(request.scope)
         model = requested_model(service, request)
-        body = await request.body()
         kind, check = context.header(b"content-type"), still_there(request)
-        content, draft = await service.parse(
-            body, lambda: request_body.picture(body, kind, settings.max_image_bytes), check
+        content, draft = await _parse(
+            service, request, lambda body: request_body.picture(body, kind, max_bytes), check
         )
         show = wants_image(request)
         answer = await service.predict_file(
-            content, model, context.id, draft=draft, show=show, check=check
+            content, model, context, draft=draft, show=show, check=check
         )
         return Json(answer, model.version)
 
@@ -91,15 +109,13 @@ def install(app: FastAPI, service: Service) -> None:
     async def predict_batch(request: Request) -> Response:
         """Predict the digits in a batch of images; a bad image has its error in its place."""
         context = RequestContext.of(request.scope)
+        request_body.check_json(context.header(b"content-type"))
         model = requested_model(service, request)
-        body = await request.body()
         check = still_there(request)
-        contents = await service.parse(
-            body,
-            lambda: request_body.images(body, settings.max_batch, settings.max_image_bytes),
-            check,
+        contents = await _parse(
+            service, request, lambda body: request_body.images(body, most, max_bytes), check
         )
-        answers = await service.predict_files(contents, model, context.id, check)
+        answers = await service.predict_files(contents, model, context, check)
         shaped = [
             errors.answer_in_place(answer, service.metrics)
             if isinstance(answer, Exception)

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
 from urllib.parse import urlsplit
 
 import orjson
 from fastapi import FastAPI, WebSocket, WebSocketDisconnect
+from starlette.types import Message
 
 from serve.http import errors, request_body
-from serve.http.access_control import Access, UnauthorisedError
+from serve.http.access_control import Access, RateLimitedError, UnauthorisedError
+from serve.http.access_log import WEBSOCKET, RequestLog
+from serve.prediction.recent_answers import Answer
 from serve.prediction.service import Service
 from serve.routes.predict import wants_image
 from serve.telemetry.request_context import RequestContext
@@ -16,10 +22,9 @@ from serve.telemetry.request_context import RequestContext
 _POLICY = 1008  # close code: not allowed
 
 
-def install(app: FastAPI, service: Service, access: Access) -> None:
+def install(app: FastAPI, service: Service, access: Access, requests: RequestLog) -> None:
     """Add the route to the application."""
     origins = service.settings.cors_origins
-    max_bytes = service.settings.max_image_bytes
 
     @app.websocket("/predict/stream")
     async def stream(socket: WebSocket) -> None:
@@ -35,32 +40,53 @@ def install(app: FastAPI, service: Service, access: Access) -> None:
             return
         await socket.accept()
         try:
-            caller = await _caller(socket, access, context)
+            caller = await _caller(socket, access, requests, service.settings.head_seconds)
             number, show = 0, wants_image(socket)
-            while True:
-                message = await socket.receive()
-                if message["type"] == "websocket.disconnect":
-                    return
+            while (message := await socket.receive())["type"] != "websocket.disconnect":
                 number += 1
-                try:
-                    await access.count(caller, context)
-                    if (text := message.get("text")) is None:
-                        body, kind = message["bytes"], "image/*"
-                    else:
-                        body, kind = text.encode("utf-8", "replace"), "application/json"
-                    content, draft = request_body.picture(body, kind, max_bytes)
-                    model, request_id = service.models.choose(None), f"{context.id}.{number}"
-                    answer = await service.predict_file(
-                        content, model, request_id, draft=draft, show=show
-                    )
-                except Exception as error:
-                    answer = errors.answer_in_place(error, service.metrics)
-                content = orjson.dumps(answer, option=orjson.OPT_SERIALIZE_NUMPY)
-                await socket.send_text(content.decode())
-        except UnauthorisedError as error:
+                picture = context.of_picture(number)
+                with _counted(socket, picture, requests):
+                    try:
+                        await access.count(caller, picture)
+                        answer = await _answer(service, message, picture, show)
+                        picture.status = 200
+                    except Exception as error:
+                        answer = errors.answer_on_socket(error, picture, service.metrics)
+                    content = orjson.dumps(answer, option=orjson.OPT_SERIALIZE_NUMPY)
+                    await socket.send_text(content.decode())
+        except (UnauthorisedError, RateLimitedError) as error:
             await socket.close(_POLICY, str(error))
         except WebSocketDisconnect:
             return
+
+
+async def _answer(
+    service: Service, message: Message, picture: RequestContext, show: bool
+) -> Answer:
+    """Return the prediction for the picture in a message."""
+    if (text := message.get("text")) is None:
+        body, kind = message["bytes"], "image/*"
+    else:
+        body, kind = text.encode("utf-8", "replace"), "application/json"
+    most = service.settings.max_image_bytes
+    content, draft = await service.parse(
+        body, lambda: request_body.picture(body, kind, most), _always
+    )
+    model = service.models.choose(None)
+    return await service.predict_file(content, model, picture, draft=draft, show=show)
+
+
+async def _always() -> None:
+    """Check nothing: an answer is wanted as long as its WebSocket is open."""
+
+
+@contextmanager
+def _counted(socket: WebSocket, context: RequestContext, requests: RequestLog) -> Iterator[None]:
+    end = requests.begin(socket.scope, context, WEBSOCKET)
+    try:
+        yield
+    finally:
+        end()
 
 
 def _from_here(context: RequestContext, origins: tuple[str, ...]) -> bool:
@@ -77,12 +103,29 @@ def _from_here(context: RequestContext, origins: tuple[str, ...]) -> bool:
         return False
 
 
-async def _caller(socket: WebSocket, access: Access, context: RequestContext) -> str:
+async def _caller(socket: WebSocket, access: Access, requests: RequestLog, seconds: float) -> str:
+    """Return the caller's name for the rate limit, by the headers or by the first message.
+
+    A wrong key, or none in `seconds`, is counted and logged as a request.
+    """
+    context = RequestContext.of(socket.scope)
     try:
         return access.caller(socket.scope, context)
     except UnauthorisedError:
         try:
-            key = orjson.loads(await socket.receive_text())["api_key"]
-        except (KeyError, TypeError, ValueError):
+            async with asyncio.timeout(seconds):
+                key = orjson.loads(await socket.receive_text())["api_key"]
+        except (KeyError, TypeError, ValueError, TimeoutError):
             key = ""
+    try:
         return access.check(str(key).encode())
+    except UnauthorisedError as error:
+        context = context.of_picture(0)
+        with _counted(socket, context, requests):
+            context.status = errors.status(error)
+            try:
+                await access.count_wrong_key(socket.scope, context)
+            except RateLimitedError as limited:
+                context.status = errors.status(limited)
+                raise
+        raise

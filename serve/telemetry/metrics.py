@@ -25,11 +25,19 @@ from prometheus_client.exposition import choose_encoder
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 from prometheus_client.registry import Collector
 
+from serve.settings import VERSION
+from serve.telemetry.allocated_files import AllocatedValues
+from serve.telemetry.process_metrics import ProcessMetrics
+
 _LATENCY = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 5)
 _CONFIDENCE = (0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99, 1)
 _LIKELIHOOD = (0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 0.9, 0.95, 0.99, 1)
 _MODEL_INFO = ("model_name", "model_version", "run", "sha256")
-_METHODS = {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}
+_METHODS = {"WS", "GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}
+
+# Settings because of which a connection is refused or closed.
+_LIMITS = {"max_connections", "max_connections_per_address", "max_body_memory"}
+_LIMITS |= {"head_seconds", "body_seconds", "idle_seconds"}
 
 _Labelled = TypeVar("_Labelled", Counter, Gauge, Histogram)
 
@@ -38,18 +46,27 @@ SUCCESS, UNAVAILABLE, INVALID = "success", "registry_unavailable", "bundle_inval
 UNEXPECTED, DIED = "unexpected_error", "puller_died"
 OUTCOMES = (SUCCESS, UNAVAILABLE, INVALID, UNEXPECTED, DIED)
 
+# Why a process is replaced.
+DEAD, HUNG = "died", "hung"
+REASONS = (DEAD, HUNG)
+
 
 class State(NamedTuple):
     """The state of the process that answers a scrape.
 
     `model`: the labels of `model_info`; None without a model. `created`: when the version, or the
-    bundle in a folder, was created; seconds since 1970.
+    bundle in a folder, was created, and `checked`: when the registry was last read; seconds since
+    1970. `checked` is 0 if it never was, or need not be. `free`: bytes on the disk of
+    STATE_DIR. `commit`: of the code.
     """
 
     ready: bool
     degraded: bool
     model: dict[str, str] | None
     created: float
+    checked: float
+    free: int
+    commit: str
 
 
 def share(folder: Path, process: str) -> None:
@@ -60,6 +77,7 @@ def share(folder: Path, process: str) -> None:
     does not grow.
     """
     os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(folder)
+    values.MmapedDict = AllocatedValues  # type: ignore[attr-defined, assignment]
     values.ValueClass = values.MultiProcessValue(lambda: process)
 
 
@@ -83,6 +101,7 @@ class Metrics:
         if folder:
             self._all = CollectorRegistry()
             MultiProcessCollector(self._all, str(folder))
+            self._all.register(ProcessMetrics())
 
     def _add_prediction_metrics(self, own: CollectorRegistry) -> None:
         add = partial(_labelled, own)
@@ -107,7 +126,7 @@ class Metrics:
     def _add_request_metrics(self, own: CollectorRegistry) -> None:
         add = partial(_labelled, own)
         route = ("method", "endpoint")
-        text = "Requests, without health probes and scrapes."
+        text = "Requests and pictures on WebSockets, without health probes and scrapes."
         self._requests = add(Counter, "api_requests_total", text, *route, "status_code")
         text = "Time from the start of a request to the end of its response."
         name = "request_duration_seconds"
@@ -115,29 +134,50 @@ class Metrics:
         self._active = Gauge(
             "active_requests", "Requests in flight.", multiprocess_mode="livesum", registry=own
         )
+        self._connections = Gauge(
+            "open_connections", "Open connections.", multiprocess_mode="livesum", registry=own
+        )
+        text = "Bytes of bodies that are held, of at most MAX_BODY_MEMORY."
+        self._bodies = Gauge("body_memory_bytes", text, multiprocess_mode="livesum", registry=own)
+        text = "Connections refused or closed because of a limit, by the setting."
+        self._refused = add(Counter, "connections_refused_total", text, "reason")
         text = "Model load attempts, by outcome."
         self._reloads = add(Counter, "model_reloads_total", text, "outcome")
         text = "Feedback stored; a corrected label counts again."
         self._feedback = add(Counter, "feedback_total", text, "model_version", "correct")
+        text = "Feedback stored that names no digit; `feedback_total` is without it."
+        self._no_digits = add(Counter, "feedback_not_digit_total", text, "model_version")
+        text = "Lines of the access log that could not be written."
+        self._lost_lines = Counter("access_log_lost_lines_total", text, registry=own)
+        text = "Processes that were replaced, by why."
+        self._restarts = add(Counter, "worker_restarts_total", text, "process", "reason")
         # Series that alerts use start at 0: no rate is seen of a first value of 1.
         for endpoint in ("/predict", "/predict/batch", "/feedback"):
             self.await_errors(endpoint)
+        self.await_errors("/predict/stream", "WS")
+        self._requests("POST", "/feedback", 507)
+        for limit in _LIMITS:
+            self._refused(limit)
         for outcome in OUTCOMES:
             self._reloads(outcome)
+        for process in ("worker", "puller"):
+            for reason in REASONS:
+                self._restarts(process, reason)
 
     def describe_model(self, state: Callable[[], State]) -> None:
-        """Call `state` at each scrape for the model that is served."""
-        self._all.register(_ModelState(state))
+        """Call `state` at each scrape for the model that is served, and the disk."""
+        self._all.register(_StateGauges(state))
 
-    def await_errors(self, endpoint: str) -> None:
+    def await_errors(self, endpoint: str, method: str = "POST") -> None:
         """Let the endpoint's errors start at 0."""
         for status in (500, 503):
-            self._requests("POST", endpoint, status)
+            self._requests(method, endpoint, status)
 
     def expect(self, version: str) -> None:
         """Let the counters of feedback on the version start at 0."""
         for correct in ("true", "false"):
             self._feedback(version, correct)
+        self._no_digits(version)
 
     def predicted(self, answer: Mapping[str, Any], seconds: float) -> None:
         """Count an answer of `/predict`, its confidence and its doubts."""
@@ -167,6 +207,22 @@ class Metrics:
         self._durations(method, endpoint).observe(seconds)
         self._active.dec()  # last: where none is active, all are counted
 
+    def lost_line(self) -> None:
+        """Count a line of the access log that could not be written."""
+        self._lost_lines.inc()
+
+    def connected(self, number: int) -> None:
+        """Set the number of open connections of this process."""
+        self._connections.set(number)
+
+    def holding(self, size: int) -> None:
+        """Set the bytes of bodies that this process holds."""
+        self._bodies.set(size)
+
+    def refused(self, reason: str) -> None:
+        """Count a connection that was refused or closed because of a setting."""
+        self._refused(reason).inc()
+
     def failed(self, kind: str) -> None:
         """Count an image without a prediction."""
         self._errors(kind).inc()
@@ -175,9 +231,14 @@ class Metrics:
         """Count an attempt to load a model version."""
         self._reloads(outcome).inc()
 
-    def given(self, version: str, *, correct: bool) -> None:
-        """Count a feedback entry."""
-        self._feedback(version, str(correct).lower()).inc()
+    def restarted(self, process: str, reason: str) -> None:
+        """Count the replacement of a process, `worker` or `puller`."""
+        self._restarts(process, reason).inc()
+
+    def given(self, version: str, *, correct: bool, digit: bool) -> None:
+        """Count a feedback entry; one that names no digit says nothing about the accuracy."""
+        right = str(correct).lower()
+        (self._feedback(version, right) if digit else self._no_digits(version)).inc()
 
     def render(self, accept: str) -> tuple[bytes, str]:
         """Return all metrics in a format that the scraper accepts, and its content type."""
@@ -200,8 +261,8 @@ def _labelled(
     return cache(kind(name, text, labels, registry=registry, **options).labels)
 
 
-class _ModelState(Collector):
-    """Gauges of the served model, made at each scrape: a Gauge would keep old versions."""
+class _StateGauges(Collector):
+    """Gauges that are made at each scrape; a Gauge would keep those of old versions."""
 
     def __init__(self, state: Callable[[], State]) -> None:
         self._state = state
@@ -212,6 +273,20 @@ class _ModelState(Collector):
         yield GaugeMetricFamily(
             "model_degraded", "1 if the newest version may not be in service.", state.degraded
         )
+        checked = GaugeMetricFamily(
+            "model_last_check_timestamp_seconds",
+            "Time of the last check of the registry that ended well, in seconds since 1970.",
+        )
+        if state.checked:
+            checked.add_metric((), state.checked)
+        yield checked
+        build = GaugeMetricFamily(
+            "build_info", "The code of the service.", labels=("version", "commit")
+        )
+        build.add_metric((VERSION, state.commit), 1)
+        yield build
+        text = "Free space on the disk of STATE_DIR."
+        yield GaugeMetricFamily("state_free_bytes", text, state.free)
         info = GaugeMetricFamily("model_info", "The model in service.", labels=_MODEL_INFO)
         created = GaugeMetricFamily(
             "model_created_timestamp_seconds",

@@ -15,13 +15,12 @@ from opentelemetry.trace import (
     SpanKind,
     StatusCode,
     format_trace_id,
-    get_current_span,
     set_span_in_context,
 )
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 from starlette.types import Scope
 
-from serve.settings import package_version
+from serve.settings import VERSION
 from serve.telemetry.request_context import RequestContext
 from serve.telemetry.tracing import Tracing
 
@@ -38,7 +37,7 @@ class Traced(Tracing):
 
     def __init__(self, is_fault: Callable[[Exception], bool]) -> None:
         self._is_fault = is_fault
-        ours = Resource({"service.name": _NAME, "service.version": package_version()})
+        ours = Resource({"service.name": _NAME, "service.version": VERSION})
         self._provider = TracerProvider(
             resource=ours.merge(OTELResourceDetector().detect()), shutdown_on_exit=False
         )
@@ -46,7 +45,9 @@ class Traced(Tracing):
         self._tracer = self._provider.get_tracer("serve")
         self._propagator = TraceContextTextMapPropagator()
 
-    def begin(self, scope: Scope, context: RequestContext) -> Callable[[str, int], None]:
+    def begin(
+        self, scope: Scope, context: RequestContext, method: str
+    ) -> Callable[[str, int], None]:
         """Start the request's span, a child of the caller's if it sent a traceparent.
 
         Return the function that ends it, which takes the route and the status.
@@ -54,7 +55,6 @@ class Traced(Tracing):
         sent = {
             name.decode(): context.header(name) for name in _CARRIERS if name in context.headers
         }
-        method = scope["method"]
         client = scope.get("client")
         span = self._tracer.start_span(
             method,
@@ -83,10 +83,7 @@ class Traced(Tracing):
 
     @contextmanager
     def span(self, name: str, **about: str | int) -> Iterator[None]:
-        """Open a span inside the current one, if there is one."""
-        if not get_current_span().get_span_context().is_valid:
-            yield  # in a WebSocket, where each picture would be a trace
-            return
+        """Open a span inside the current one."""
         # A client's mistake is not recorded as an error of the service.
         with self._tracer.start_as_current_span(
             name, attributes=about, record_exception=False, set_status_on_exception=False

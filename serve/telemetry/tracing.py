@@ -18,7 +18,9 @@ class Tracing:
 
     _nothing = nullcontext()
 
-    def begin(self, scope: Scope, context: RequestContext) -> Callable[[str, int], None] | None:
+    def begin(
+        self, scope: Scope, context: RequestContext, method: str
+    ) -> Callable[[str, int], None] | None:
         """Start a request's span; return a function (route, status) that ends it."""
         return None
 

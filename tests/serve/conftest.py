@@ -51,3 +51,11 @@ def start(tmp_path, made):
         if process.process.poll() is None:
             process.process.kill()
             process.process.wait()
+
+
+@pytest.fixture
+def service(start, request):
+    """One worker with the limits of the test's parameters."""
+    found = start(API_WORKERS=1, **getattr(request, "param", {}))
+    found.ready()
+    return found

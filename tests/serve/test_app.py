@@ -8,6 +8,7 @@ from support.bundles import PNG, picture, text
 
 from serve.app import create_app
 from serve.http import errors
+from serve.settings import VERSION
 from serve.telemetry import logs
 from serve.telemetry.metrics import Metrics
 from serve.telemetry.request_context import RequestContext
@@ -84,7 +85,8 @@ def test_a_fault_of_ours_says_nothing_of_our_insides(api, monkeypatch, caplog):
 
 
 def test_a_fault_of_ours_is_logged_with_its_trace(caplog):
-    scope = {"type": "http", "path": "/predict", "headers": [(b"x-request-id", b"this")]}
+    scope = {"type": "http", "method": "POST", "path": "/predict"}
+    scope["headers"] = [(b"x-request-id", b"this")]
     RequestContext(scope).trace_id = "4bf9"
     assert errors.response(KeyError("inside"), scope, Metrics()).status_code == 500
     entry = json.loads(logs.JsonFormatter().format(caplog.records[-1]))
@@ -94,8 +96,18 @@ def test_a_fault_of_ours_is_logged_with_its_trace(caplog):
 
 def test_what_is_no_prediction_is_no_failed_prediction(api):
     assert api.get("/predict").status_code == 405
-    assert api.post("/predictions").status_code == 404
+    assert api.post("/predict/nothing").status_code == 404
     assert "prediction_errors_total{" not in api.get("/metrics").text
+
+
+def test_a_client_who_leaves_before_its_body_is_read_counts_as_499(api):
+    async def gone():
+        return {"type": "http.disconnect"}
+
+    scope = {"type": "http", "method": "POST", "path": "/predict", "headers": []}
+    api.portal.call(api.app, scope | {"query_string": b""}, gone, None)
+    counted = 'endpoint="/predict",method="POST",status_code="499"} 1.0'
+    assert counted in api.get("/metrics").text
 
 
 def test_probes_leave_no_trace(api, capfd):
@@ -113,7 +125,8 @@ def test_what_alerts_ask_for_begins_at_0(api):
     for correct in ("true", "false"):
         assert f'feedback_total{{correct="{correct}",model_version="{version}"}} 0.0' in lines
     infer = "/v2/models/mnist-classifier/infer"
-    for endpoint in ("/predict", "/predict/batch", infer, "/feedback"):
+    version_infer = infer.replace("/infer", "/versions/{version}/infer")
+    for endpoint in ("/predict", "/predict/batch", infer, version_infer, "/feedback"):
         for status in (500, 503):
             labels = f'endpoint="{endpoint}",method="POST",status_code="{status}"'
             assert f"api_requests_total{{{labels}}} 0.0" in lines
@@ -183,6 +196,7 @@ def test_metrics_are_those_of_the_contract_with_bounded_labels(api):
         'model_reloads_total{outcome="bundle_invalid"} 0.0',
         "model_ready 1.0",
         "model_degraded 0.0",
+        f'build_info{{commit="unknown",version="{VERSION}"}} 1.0',
         f'model_info{{model_name="mnist-classifier",model_version="{version}",run="3",sha256="',
     ):
         assert line in text_of, line
@@ -200,7 +214,7 @@ def test_what_is_logged_cannot_break_out_of_its_line(settings):
     entry = json.loads(formatter.format(record))
     assert (entry["request_id"], entry["level"]) == ("mine", "info")
     assert set(entry) == {"time", "level", "logger", "message", "pid", "request_id"}
-    assert logs.requests(settings(log_level="WARNING")) is None
+    assert logs.requests(settings(log_level="WARNING"), lost=None) is None
 
 
 def test_errors_of_the_framework_look_the_same(api):

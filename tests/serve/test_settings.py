@@ -1,7 +1,10 @@
+import tomllib
+from pathlib import Path
+
 import pytest
 
 from serve import settings
-from serve.settings import Settings, SettingsError
+from serve.settings import VERSION, Settings, SettingsError
 
 
 @pytest.fixture(autouse=True)
@@ -10,13 +13,18 @@ def bare(monkeypatch):
         monkeypatch.delenv(name.upper(), raising=False)
 
 
+def test_the_version_is_that_of_the_project():
+    project = Path(__file__).parents[2] / "pyproject.toml"
+    assert tomllib.loads(project.read_text())["project"]["version"] == VERSION
+
+
 def test_the_defaults_are_those_of_the_contract(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     found = settings.load()
     assert found.model_uri == "models:/mnist-classifier@champion"
     assert found.mlflow_tracking_uri == f"sqlite:///{tmp_path}/mlflow.db"
     assert (found.api_host, found.api_port, found.model_poll_seconds) == ("127.0.0.1", 8000, 30)
-    assert (found.max_image_bytes, found.max_image_pixels, found.max_batch) == (5 << 20, 16e6, 256)
+    assert (found.max_image_bytes, found.max_image_pixels, found.max_batch) == (5 << 20, 64e6, 256)
     assert found.confidence_threshold == 0.7
     assert found.api_keys == ()
     assert found.api_workers >= 1
@@ -31,6 +39,7 @@ def test_every_wrong_variable_is_named_with_what_it_must_be(monkeypatch):
         "RATE_LIMIT": "a lot",
         "RATE_LIMIT_STORAGE": "mysql://user:secret@host",
         "CORS_ORIGINS": "example.com",
+        "CORS_HEADERS": "X-API-Key X-Mine",
         "TRUSTED_PROXIES": "here",
         "LOG_LEVEL": "loud",
         "OTEL_EXPORTER_OTLP_ENDPOINT": "localhost:4318",
@@ -46,7 +55,7 @@ def test_every_wrong_variable_is_named_with_what_it_must_be(monkeypatch):
 
 
 @pytest.mark.parametrize("value", [",", " ", " , "])
-@pytest.mark.parametrize("name", ["API_KEYS", "CORS_ORIGINS"])
+@pytest.mark.parametrize("name", ["API_KEYS", "CORS_ORIGINS", "CORS_HEADERS"])
 def test_a_list_that_names_nothing_is_wrong(monkeypatch, name, value):
     monkeypatch.setenv(name, value)
     with pytest.raises(SettingsError, match=rf"{name}.*has no value"):

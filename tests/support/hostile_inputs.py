@@ -10,7 +10,7 @@ from PIL import Image
 
 from support.bundles import picture, text
 
-FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")
+FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")
 JSON = {"content-type": "application/json"}
 V2 = "/v2/models/mnist-classifier/infer"
 
@@ -166,7 +166,7 @@ def bodies():
 
 
 def tensors():
-    good = {"name": "i", "shape": [1, 784], "datatype": "UINT8", "data": [0] * 784}
+    good = {"name": "image", "shape": [1, 784], "datatype": "UINT8", "data": [0] * 784}
     for name, changed in {
         "empty": {},
         "no-name": {"name": None},
@@ -205,7 +205,8 @@ KINDS = [
 def headers():
     good = picture()
     for number, kind in enumerate(KINDS):
-        content = b"junk" if kind == "" or "image" in kind else good
+        read = kind == "" or "image" in kind or "urlencoded" in kind  # whatever it is
+        content = b"junk" if read else good
         yield f"type-{number}", "/predict", content, {"content-type": kind}
     for version in ("x" * 5000, "../../etc", "%00", "-1", "1e9", "1' or '1'='1"):
         name = f"version-{version[:8]}"

@@ -17,9 +17,13 @@ ROOT = Path(__file__).parents[2]
 
 
 class Process:
-    """`python -m serve`, or another module with its options, on a free port of this machine."""
+    """`python -m serve`, or another module with its options, on a free port of this machine.
 
-    def __init__(self, folder, *module, **environment):
+    With an `output` of its own, whoever starts it must also set `url`. `enter`: a command that
+    starts it elsewhere, such as `SmallDisk.enter`.
+    """
+
+    def __init__(self, folder, *module, output=None, enter=(), **environment):
         self.folder = folder
         self.log = folder / "serve.log"
         inherited = {
@@ -37,11 +41,12 @@ class Process:
         self.started = time.monotonic()
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", *(module or ["serve"])],
+                [*enter, sys.executable, "-m", *(module or ["serve"])],
                 cwd=ROOT,
                 env={**inherited, "PYTHONWARNINGS": "", **given},
-                stdout=log,
-                stderr=subprocess.STDOUT,
+                stdout=output or log,
+                stderr=output or log,
+                start_new_session=True,  # so that a test can press Ctrl-C
             )
 
     @cached_property
@@ -59,7 +64,7 @@ class Process:
     def lines(self):
         """The log's entries; the last is left out while it is being written."""
         written = self.output().rpartition("\n")[0]
-        return [json.loads(line) for line in written.splitlines() if line[:1] == "{"]
+        return [json.loads(line) for line in written.split("\n") if line[:1] == "{"]
 
     def client(self, **options):
         return httpx2.Client(base_url=self.url, timeout=30, trust_env=False, **options)
@@ -75,6 +80,10 @@ class Process:
         return [
             int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
         ]
+
+    def ctrl_c(self):
+        """What a terminal does: the signal goes to all processes."""
+        os.killpg(self.process.pid, signal.SIGINT)
 
     def stop(self, number=signal.SIGTERM):
         """The exit status."""

@@ -14,13 +14,6 @@ def test_want_of_a_model_or_of_room_is_503_and_a_fault_is_500():
     assert status(KeyError()) == 500
 
 
-def test_a_wrong_path_or_method_is_no_failed_prediction(client):
-    api = client()
-    assert api.get("/predict").status_code == 405
-    assert api.post("/predict/nothing").status_code == 404
-    assert "prediction_errors_total{" not in api.get("/metrics").text
-
-
 def test_a_response_that_has_begun_is_not_begun_again():
     sent = []
 

@@ -163,3 +163,26 @@ def test_a_folder_is_brought_once_and_its_last_good_bundle_stays(settings, made,
     models = LoadedModels(cache)
     models.refresh()
     assert models.choose(None).description["temperature"] == 1
+
+
+@pytest.mark.fault("folder with new metrics and the same weights", "0", "the new files are brought")
+@pytest.mark.parametrize("changed", ["model.json", "README.md", "reference.npz"])
+def test_a_folder_with_the_same_weights_and_another_file_is_brought(
+    settings, made, tmp_path, changed
+):
+    folder = tmp_path / "bundle"
+    shutil.copytree(made[3], folder)
+    (folder / "README.md").write_text("card")
+    (folder / "reference.npz").write_bytes(b"old")
+    given, outcomes = settings(model_uri=str(folder)), []
+    registry_sync.sync_folder(given, outcomes.append)
+    with (folder / changed).open("ab") as file:
+        file.write(b"\n")
+    registry_sync.sync_folder(given, outcomes.append)
+    cache = bundle_cache.open_cache(given)
+    pointer = cache.pointer()
+    for name in ("model.json", "README.md", "reference.npz"):
+        brought = cache.path(pointer.current) / name
+        assert brought.read_bytes() == (folder / name).read_bytes()
+    assert pointer.current.version == pointer.previous.version
+    assert outcomes == ["success"] * 2

@@ -1,3 +1,5 @@
+import contextlib
+import math
 import os
 import re
 import shutil
@@ -5,11 +7,13 @@ import signal
 import subprocess
 import sys
 import threading
-from http.server import BaseHTTPRequestHandler, HTTPServer
+import time
+from http.server import BaseHTTPRequestHandler, HTTPServer, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 from mlflow import MlflowClient
+from support.alerting import counters
 from support.mlflow_registry import NAME, Registry
 from support.service_process import ROOT, until
 
@@ -262,19 +266,35 @@ def test_what_nobody_thought_of_is_said_and_counted(pulling, monkeypatch, caplog
     assert "hunter2" not in line
 
 
-@pytest.mark.parametrize("method", ["lock", "set_failure"])
-def test_a_cache_that_cannot_be_written_does_not_end_the_watch(
-    pulling, registry, made, monkeypatch, method
-):
+def full(*arguments):
+    raise OSError(28, "No space left on device")
+
+
+def test_a_cache_that_cannot_be_locked_does_not_end_the_watch(pulling, registry, made, monkeypatch):
     registry.promote(registry.register(made[3]))
     pull, outcomes, _ = pulling()
-
-    def full(*arguments):
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(bundle_cache.BundleCache, method, full)
+    monkeypatch.setattr(bundle_cache.BundleCache, "lock", full)
     assert not pull.pull()
     assert outcomes[-1] == "unexpected_error"
+
+
+def test_on_a_full_disk_the_version_in_service_stays_and_is_called_old(
+    pulling, registry, made, monkeypatch
+):
+    one, two = (registry.register(made[digit]) for digit in (3, 8))
+    registry.promote(one)
+    pull, outcomes, cache = pulling()
+    assert pull.pull()
+    registry.promote(two)
+    with monkeypatch.context() as changed:
+        changed.setattr(bundle_cache.shutil, "copyfile", full)
+        changed.setattr(bundle_cache.BundleCache, "_write", full)
+        assert not pull.pull()
+    assert outcomes[-1] == "registry_unavailable"
+    assert cache.pointer().current.version == str(one)
+    assert cache.failure().startswith("STATE_DIR cannot be written")
+    assert pull.pull()
+    assert (cache.pointer().current.version, cache.failure()) == (str(two), "")
 
 
 def test_retries_come_later_and_later_until_it_is_there(registry, pulling, made):
@@ -391,3 +411,88 @@ def test_a_puller_that_dies_is_told_and_replaced(registry, start, made):
         until(lambda: api.get("/health").json()["reason"] == reason, service)
         until(lambda: api.get("/health").json()["status"] == "healthy", service)
         assert 'model_reloads_total{outcome="puller_died"} 1.0' in api.get("/metrics").text
+
+
+@pytest.mark.slow
+@pytest.mark.nightly  # the soak stops a puller too
+def test_a_puller_that_hangs_is_told_and_replaced(registry, start, made):
+    registry.promote(registry.register(made[3]))
+    service = start(
+        MODEL_URI="models:/mnist-classifier@champion",
+        MLFLOW_TRACKING_URI=registry.uri,
+        MODEL_POLL_SECONDS="1",
+        PULL_SECONDS="60",
+        API_WORKERS="1",
+    )
+    service.ready()
+
+    def checked():
+        found = counters(api.get("/metrics").text)["model_last_check_timestamp_seconds"]
+        return next(iter(found.values()), 0)
+
+    with service.client() as api:
+        until(lambda: checked() > time.time() - 5, service)
+        puller = service.children()[-1]
+        os.kill(puller, signal.SIGSTOP)
+        stopped = time.time()
+        overdue = "the registry is not being checked"
+        until(lambda: api.get("/health").json()["reason"] == overdue, service, 300)
+        assert "\nmodel_degraded 1.0\n" in api.get("/metrics").text
+        until(lambda: puller not in service.children(), service, 300)
+        until(lambda: api.get("/health").json()["status"] == "healthy", service, 300)
+        assert checked() > stopped
+        metrics = api.get("/metrics").text
+    assert 'worker_restarts_total{process="puller",reason="hung"} 1.0' in metrics
+    assert 'model_reloads_total{outcome="registry_unavailable"} 1.0' in metrics
+    assert service.stop() == 0
+
+
+@pytest.mark.fault(
+    "registry that sends a byte each half second",
+    "0",
+    '`/health`: "a check of the registry did not end in time"',
+)
+def test_a_registry_that_trickles_is_given_up(start):
+    class Trickle(BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.send_response(200)
+            self.end_headers()
+            with contextlib.suppress(OSError):  # who asked was killed
+                while not over.wait(0.5):
+                    self.wfile.write(b" ")
+
+        def log_message(self, *arguments):
+            pass
+
+    over = threading.Event()
+    with ThreadingHTTPServer(("127.0.0.1", 0), Trickle) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        service = start(
+            MODEL_URI="models:/mnist-classifier@champion",
+            MLFLOW_TRACKING_URI=f"http://127.0.0.1:{server.server_port}",
+            PULL_SECONDS="10",
+            API_WORKERS="1",
+        )
+        reason = "a check of the registry did not end in time"
+        with service.client() as api:
+            until(lambda: api.get("/health").json()["reason"] == reason, service, 300)
+            found = counters(api.get("/metrics").text)
+        assert sum(found["worker_restarts_total"].values()) == 1
+        assert not found.get("model_last_check_timestamp_seconds")
+        assert service.stop() == 0
+        over.set()
+        server.shutdown()
+
+
+@pytest.mark.parametrize(
+    ("uri", "seconds", "expected"),
+    [
+        ("models:/mnist-classifier@champion", 60, 180),
+        ("models:/mnist-classifier@champion", 0.1, 30),
+        ("models:/mnist-classifier@champion", 0, math.inf),
+        ("models:/mnist-classifier/1", 60, math.inf),
+        ("folder", 60, math.inf),
+    ],
+)
+def test_what_is_polled_must_be_checked_within_three_polls(settings, uri, seconds, expected):
+    assert settings(model_uri=uri, model_poll_seconds=seconds).check_seconds == expected

@@ -10,8 +10,11 @@ import threading
 import time
 from pathlib import Path
 
+import httpx2
+import psutil
 import pytest
 from support.bundles import PNG, picture
+from support.connections import connect, read
 from support.service_process import ROOT, until
 
 from serve.processes.supervisor import Child
@@ -25,9 +28,12 @@ def memory(pid):
     return int(re.search(r"^VmRSS:\s+(\d+)", text, re.MULTILINE)[1]) / 1024
 
 
-def connect(service):
-    host, port = service.url.removeprefix("http://").split(":")
-    return socket.create_connection((host, int(port)), 60)
+def get(api, path):
+    """The text of the answer; empty if the worker is gone that had the connection."""
+    try:
+        return api.get(path).text
+    except httpx2.TransportError:
+        return ""
 
 
 def predict(api):
@@ -49,6 +55,23 @@ def test_it_is_ready_soon_small_and_stops_when_asked(start):
     children = service.children()
     assert service.stop() == 0
     assert not any(runs(pid) for pid in children)
+
+
+def test_what_it_writes_is_its_users_alone(start):
+    service = start(API_WORKERS=1)
+    service.ready()
+    with service.client() as api:
+        given = {"request_id": predict(api).json()["request_id"], "label": 3}
+        assert api.post("/feedback", json=given).status_code == 200
+    state = service.folder / "state"
+    written = [state, *state.rglob("*")]
+    assert {path.name for path in written} >= {
+        "feedback.db",
+        "serve.lock",
+        "0.ring",
+        "current.json",
+    }
+    assert [path for path in written if path.stat().st_mode & 0o077] == []
 
 
 def test_metrics_are_the_sum_of_all_workers_and_outlive_one(start):
@@ -74,6 +97,47 @@ def test_metrics_are_the_sum_of_all_workers_and_outlive_one(start):
         assert "\nactive_requests 0.0" in api.get("/metrics").text
 
 
+def test_process_metrics_are_of_all_processes_and_cpu_time_outlives_one(start):
+    service = start(API_WORKERS=2)
+    service.ready()
+
+    def process(name):
+        with service.client() as api:
+            text = api.get("/metrics").text
+        return float(re.search(rf"^process_{name} (\S+)$", text, re.MULTILINE)[1])
+
+    processes = [psutil.Process(pid) for pid in (service.process.pid, *service.children())]
+    resident = sum(each.memory_info().rss for each in processes)
+    assert process("resident_memory_bytes") == pytest.approx(resident, rel=0.1)
+    assert process("start_time_seconds") == pytest.approx(processes[0].create_time(), abs=2)
+    before = process("cpu_seconds_total")
+    os.kill(service.children()[0], signal.SIGKILL)
+    until(lambda: len(service.children()) == 2, service)
+    assert process("cpu_seconds_total") >= before
+
+
+def test_requests_in_flight_of_a_dead_worker_are_not_counted_for_ever(start):
+    service = start(API_WORKERS=2)
+    service.ready()
+
+    def active():
+        with service.client() as api:
+            text = api.get("/metrics").text
+        return float(re.search(r"^active_requests (\S+)$", text, re.MULTILINE)[1])
+
+    half = b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Length: 99\r\n\r\n"
+    with contextlib.ExitStack() as stack:
+        for _ in range(8):
+            stack.enter_context(connect(service)).sendall(half)
+        until(lambda: active() == 8, service)
+        dead = service.children()
+        for pid in dead:
+            os.kill(pid, signal.SIGBUS)
+        until(lambda: len(service.children()) == 2 and not set(dead) & set(service.children()))
+        service.ready()
+        assert active() == 0
+
+
 def test_a_killed_worker_is_replaced_at_once_and_nobody_else_notices(start):
     service = start(API_WORKERS=2)
     service.ready()
@@ -84,6 +148,38 @@ def test_a_killed_worker_is_replaced_at_once_and_nobody_else_notices(start):
         until(lambda: len(service.children()) == 2, service)
         with service.client() as api:
             assert predict(api).status_code == 200
+
+
+def test_a_worker_that_hangs_is_replaced_and_counted(start):
+    service = start(API_WORKERS=2, HANG_SECONDS=10)
+    service.ready()
+    connections = unfinished(service, 4)
+    hung, healthy = service.children()
+    os.kill(hung, signal.SIGSTOP)
+    until(lambda: hung not in service.children(), service, 300)
+    until(lambda: len(service.children()) == 2, service)
+    assert healthy in service.children()
+    for connection in connections:
+        connection.close()
+    replaced = 'worker_restarts_total{process="worker",reason="hung"} 1.0'
+    with service.client() as api:
+        until(lambda: "\nactive_requests 0.0" in api.get("/metrics").text, service)
+        assert replaced in api.get("/metrics").text
+    os.kill(healthy, signal.SIGKILL)
+    died = 'worker_restarts_total{process="worker",reason="died"} 1.0'
+    with service.client() as api:
+        until(lambda: died in get(api, "/metrics"), service)
+        assert replaced in api.get("/metrics").text
+    assert service.stop() == 0
+
+
+def test_a_stopped_worker_ends_with_the_service(start):
+    service = start(API_WORKERS=1, DRAIN_SECONDS=0, SHUTDOWN_SECONDS=1)
+    service.ready()
+    (worker,) = service.children()
+    os.kill(worker, signal.SIGSTOP)
+    assert service.stop() == 0
+    assert not runs(worker)
 
 
 def test_on_a_stop_readiness_goes_first_and_requests_in_flight_finish(start):
@@ -105,13 +201,74 @@ def test_on_a_stop_readiness_goes_first_and_requests_in_flight_finish(start):
     assert service.stop() == 0
 
 
-def test_a_request_that_never_ends_does_not_stop_the_stop(start):
+def unfinished(service, count=1):
+    """Connections that have sent a request but for the end of its picture."""
+    head = f"Host: x\r\nContent-Type: image/png\r\nContent-Length: {len(picture())}"
+    connections = [connect(service) for _ in range(count)]
+    for connection in connections:
+        connection.sendall(f"POST /predict HTTP/1.1\r\n{head}\r\n\r\n".encode() + picture()[:20])
+    with service.client() as api:
+        until(lambda: f"\nactive_requests {count}.0" in api.get("/metrics").text, service)
+    return connections
+
+
+def stopping(service):
+    return any(line["message"] == "stopping" for line in service.lines())
+
+
+@pytest.mark.fault("Ctrl-C amid requests", "0 of 6", "200")
+def test_ctrl_c_lets_requests_in_flight_finish(start):
+    service = start(API_WORKERS=2, DRAIN_SECONDS=0)
+    service.ready()
+    connections = unfinished(service, 6)
+    for worker in service.children():  # which may get the signal long before their parent
+        os.kill(worker, signal.SIGINT)
+    time.sleep(0.2)
+    service.ctrl_c()
+    until(lambda: stopping(service), service)
+    for byte in picture()[20:40]:  # slowly, so that a worker that does not wait is gone
+        time.sleep(0.05)
+        for connection in connections:
+            connection.sendall(bytes([byte]))
+    for connection in connections:
+        with connection:
+            connection.sendall(picture()[40:])
+            assert connection.recv(100).startswith(b"HTTP/1.1 200")
+    assert service.process.wait(60) == 0
+
+
+@pytest.mark.fault(
+    "request longer than `SHUTDOWN_SECONDS`",
+    "that request",
+    "503 as JSON with `Retry-After`; a line in the log",
+)
+@pytest.mark.parametrize("stop", ["ctrl_c", "stop"])
+def test_a_request_that_does_not_end_in_time_is_answered_503(start, stop):
     service = start(API_WORKERS=1, DRAIN_SECONDS=0, SHUTDOWN_SECONDS=1)
     service.ready()
-    with connect(service) as slow:
-        slow.sendall(b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Length: 99\r\n\r\n")
-        time.sleep(0.2)
-        assert service.stop() == 0
+    (connection,) = unfinished(service)
+    getattr(service, stop)()
+    with connection, connection.makefile("rb") as answer:
+        head, _, body = answer.read().partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 503")
+    assert b"\r\nretry-after: 1\r\n" in head
+    assert json.loads(body) == {"detail": "the service is stopping: try again in a second"}
+    assert service.process.wait(60) == 0
+    (line,) = (line for line in service.lines() if line.get("path") == "/predict")
+    assert line["status"] == 503
+
+
+def test_a_second_ctrl_c_ends_it_at_once(start):
+    service = start(API_WORKERS=2, SHUTDOWN_SECONDS=600)
+    service.ready()
+    children = service.children()
+    (connection,) = unfinished(service)
+    service.ctrl_c()
+    until(lambda: stopping(service), service)
+    service.ctrl_c()
+    with connection:
+        assert service.process.wait(60) == 0
+    assert not any(runs(pid) for pid in children)
 
 
 @pytest.mark.parametrize("early", [True, False])
@@ -213,12 +370,12 @@ def test_children_do_not_hold_the_state_of_a_parent_that_is_gone(start):
 
 
 def test_a_child_that_fails_says_so_in_the_log(capfd):
-    def work():
+    def work(beat):
         logs.configure(Settings(log_format="json"))
         raise ZeroDivisionError("why")
 
     ends = []
-    child = Child("worker 0", work, died=lambda: ends.append("died"))
+    child = Child("worker 0", work, died=ends.append, patience=60)
     child.start()
     child.reap()
     assert ends == ["died"]
@@ -253,14 +410,11 @@ def test_endless_headers_are_refused_before_they_fill_the_memory(start, header):
     service = start(API_WORKERS=1, API_KEYS="one")
     service.ready()
     (worker,) = service.children()
-    before, sent = memory(worker), 0
-    with connect(service) as connection:
-        connection.sendall(b"GET /health HTTP/1.1\r\nx: ")
-        with contextlib.suppress(ConnectionError):
-            while sent < 50e6:
-                connection.sendall(header)
-                sent += len(header)
-    assert sent < 20e6  # what the system keeps on the way
+    before = memory(worker)
+    connection = connect(service, b"GET /health HTTP/1.1\r\nx: ")
+    for _ in range(10_000):
+        connection.sendall(header)
+    assert read(connection).startswith(b"HTTP/1.1 431 ")
     assert memory(worker) < before + 20
     with service.client() as api:
         assert api.get("/health").status_code == 200

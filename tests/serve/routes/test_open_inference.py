@@ -1,3 +1,4 @@
+import asyncio
 import json
 import time
 import tracemalloc
@@ -5,13 +6,17 @@ from io import BytesIO
 
 import numpy as np
 import pytest
+import tritonclient.http as triton
+import tritonclient.http.aio as triton_aio
 from PIL import Image
 from support.bundles import text
+from tritonclient.utils import InferenceServerException
 
 from serve.http.request_body import InvalidError
 from serve.routes import open_inference
 
-PATH = "/v2/models/mnist-classifier"
+NAME = "mnist-classifier"
+PATH = f"/v2/models/{NAME}"
 
 
 @pytest.fixture
@@ -25,6 +30,9 @@ def image():
     return pixels
 
 
+INK = image().ravel().tolist()
+
+
 def infer(api, data, shape, datatype="UINT8", **more):
     tensor = {"name": "image", "shape": shape, "datatype": datatype, "data": data}
     return api.post(f"{PATH}/infer", json={"inputs": [tensor], **more})
@@ -32,6 +40,7 @@ def infer(api, data, shape, datatype="UINT8", **more):
 
 def test_server_and_model_describe_themselves(api):
     assert api.get("/v2").json()["name"] == "digit-platform"
+    assert api.get("/v2").json()["extensions"] == ["binary_tensor_data"]
     assert api.get("/v2/health/live").json() == {"live": True}
     assert api.get("/v2/health/ready").json() == {"ready": True}
     assert api.get(f"{PATH}/ready").json()["ready"] is True
@@ -74,11 +83,11 @@ def test_outputs_may_be_chosen(api):
 @pytest.mark.parametrize(
     ("data", "shape", "datatype"),
     [
-        ([0] * 784, [1, 784], "INT64"),
-        ([0] * 783, [1, 784], "UINT8"),
-        ([0] * 784, [2, 784], "UINT8"),
-        ([0] * 784, [1, 783], "UINT8"),
-        ([0] * 784, [0, 784], "UINT8"),
+        (INK, [1, 784], "INT64"),
+        (INK[:-1], [1, 784], "UINT8"),
+        (INK, [2, 784], "UINT8"),
+        (INK, [1, 783], "UINT8"),
+        (INK, [0, 784], "UINT8"),
         ([-1] * 784, [1, 784], "FP32"),
         ([256] * 784, [1, 784], "FP32"),
         ([1e400] * 784, [1, 784], "FP32"),
@@ -86,28 +95,258 @@ def test_outputs_may_be_chosen(api):
         (["1"] * 784, [1, 784], "FP32"),
         ([None] * 784, [1, 784], "FP32"),
         ([True] * 784, [1, 784], "UINT8"),
-        ([[0] * 784, [0]], [1, 784], "UINT8"),
+        ([255.0] * 784, [1, 784], "UINT8"),
+        ([INK, [0]], [1, 784], "UINT8"),
+        (INK, ["1", "784"], "UINT8"),
+        (INK, [1.0, 784.0], "UINT8"),
+        (INK, [True, 784], "UINT8"),
+        (INK, [-1, -784], "UINT8"),
+        (INK, 784, "UINT8"),
         ([{}] * 784, [1, 784], "UINT8"),
         ([0] * 784, [1, 784], "UINT8"),  # empty
-        ([0] * 784, [257, 784], "UINT8"),
+        (INK, [257, 784], "UINT8"),
         ([], [1, 784], "UINT8"),
         ("x", [1, 784], "UINT8"),
+        (None, [1, 784], "UINT8"),
     ],
 )
 def test_other_tensors_are_refused(api, data, shape, datatype):
     body = json.dumps(
-        {"inputs": [{"name": "i", "shape": shape, "datatype": datatype, "data": data}]}
+        {"inputs": [{"name": "image", "shape": shape, "datatype": datatype, "data": data}]}
     )
     refused = api.post(f"{PATH}/infer", content=body, headers={"content-type": "application/json"})
     assert refused.status_code == 422, refused.text
     assert refused.json()["detail"] == refused.json()["error"]
 
 
+@pytest.mark.parametrize("shape", [[1, 28, 28, 1], [1, 28, 28], [1, 784]])
+@pytest.mark.parametrize("nested", [[28, 28], [28, 28, 1], [1, 1, 784], [1, 784, 1], [4, 196]])
+def test_data_nested_otherwise_than_the_shape_are_refused(api, nested, shape):
+    refused = infer(api, image().reshape(nested).tolist(), shape)
+    assert refused.status_code == 422
+    assert "nested as the shape" in refused.json()["error"]
+
+
+GOOD = {"name": "image", "shape": [1, 784], "datatype": "UINT8", "data": INK}
+
+
+@pytest.mark.parametrize(
+    ("changed", "place"),
+    [
+        ({"inputs": [{**GOOD, "name": "other"}]}, "inputs.0.name"),
+        ({"inputs": []}, "inputs"),
+        ({"inputs": [GOOD, GOOD]}, "inputs"),
+        ({"outputs": [{"name": "other"}]}, "outputs.0.name"),
+        (
+            {"outputs": [{"name": "prediction", "parameters": {"classification": 3}}]},
+            "outputs.0.parameters.classification",
+        ),
+        (
+            {"outputs": [{"name": "prediction", "parameters": {"shared_memory_region": "a"}}]},
+            "outputs.0.parameters.shared_memory_region",
+        ),
+        ({"parameters": {"binary_data_output": "yes"}}, "parameters.binary_data_output"),
+    ],
+)
+def test_a_request_for_something_else_is_refused(api, changed, place):
+    refused = api.post(f"{PATH}/infer", json={"inputs": [GOOD], **changed})
+    assert refused.status_code == 422
+    assert refused.json()["error"].startswith(f"{place}: ")
+
+
+def test_unknown_parameters_and_null_are_ignored(api):
+    tensor = {**GOOD, "parameters": {"content_type": "np"}}
+    for more in ({"parameters": {"priority": 1}}, {"parameters": None, "outputs": None}):
+        answer = api.post(f"{PATH}/infer", json={"inputs": [tensor], **more})
+        assert answer.status_code == 200, answer.text
+
+
+def binary(api, pixels, length=None, path=f"{PATH}/infer", more=b"", **changed):
+    tensor = {"name": "image", "shape": [1, 784], "datatype": "UINT8"}
+    tensor["parameters"] = {"binary_data_size": pixels.nbytes}
+    head = json.dumps({"inputs": [{**tensor, **changed}]}).encode()
+    headers = {"content-type": "application/octet-stream"}
+    headers["inference-header-content-length"] = str(len(head)) if length is None else length
+    if length == "absent":
+        del headers["inference-header-content-length"]
+    return api.post(path, content=head + pixels.tobytes() + more, headers=headers)
+
+
+@pytest.mark.parametrize(
+    "length", ["", "-1", "+9", "1.5", "a", "9" * 19, "9" * 5000, "0" * 5000, "\u00b2", "100000"]
+)
+def test_a_wrong_length_of_the_json_is_refused(api, length):
+    refused = binary(api, image(), length=length.encode("latin-1"))
+    assert refused.status_code == 400
+    assert "inference-header-content-length" in refused.json()["error"]
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"more": b"x"},
+        {"length": "0"},
+        {"length": "20"},
+        {"datatype": "FP32"},
+        {"shape": [2, 784]},
+        {"data": [0] * 784},
+        {"parameters": {}},
+        {"parameters": {"binary_data_size": 0}},
+        {"parameters": {"binary_data_size": 783}},
+        {"parameters": {"binary_data_size": -1}},
+        {"parameters": {"binary_data_size": "784"}},
+    ],
+)
+def test_other_binary_tensors_are_refused(api, changed):
+    assert binary(api, image()).status_code == 200
+    refused = binary(api, image(), **changed)
+    assert refused.status_code == 422, refused.text
+    assert refused.json()["detail"] == refused.json()["error"]
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -1, 256])
+def test_a_binary_tensor_has_pixels(api, value):
+    pixels = image().astype("<f4")
+    assert binary(api, pixels, datatype="FP32").status_code == 200
+    pixels[0] = value
+    refused = binary(api, pixels, datatype="FP32")
+    assert (refused.status_code, "from 0 to 255" in refused.text) == (422, True)
+
+
+def test_bytes_without_their_header_are_refused(api):
+    pixels = image()
+    assert binary(api, pixels, length="absent").status_code == 422
+
+
+def test_each_output_says_whether_it_is_binary(api):
+    outputs = [{"name": "prediction", "parameters": {"binary_data": True}}]
+    outputs += [{"name": "probabilities", "parameters": {"binary_data": False}}]
+    for default in (True, False):
+        parameters = {"binary_data_output": default}
+        body = {"inputs": [GOOD], "outputs": outputs, "parameters": parameters}
+        response = api.post(f"{PATH}/infer", json=body)
+        length = int(response.headers["inference-header-content-length"])
+        prediction, probabilities = json.loads(response.content[:length])["outputs"]
+        assert prediction["parameters"] == {"binary_data_size": 8}
+        assert "data" not in prediction
+        assert "parameters" not in probabilities
+        assert np.frombuffer(response.content[length:], "<i8") == [3]
+        assert response.headers["content-type"] == "application/octet-stream"
+        assert response.headers["x-model-version"]
+
+
+def test_a_loaded_version_has_paths_of_its_own(api):
+    models = api.app.service.models
+    models.previous = models.current._replace(version="older")
+    for model in models.loaded:
+        path = f"{PATH}/versions/{model.version}"
+        assert api.get(path).json() == api.get(PATH).json()
+        assert api.get(f"{path}/ready").json()["ready"] is True
+        for answer in (
+            api.post(f"{path}/infer", json={"inputs": [GOOD]}),
+            api.post(f"{path}/infer?version=other", json={"inputs": [GOOD]}),
+            binary(api, image(), path=f"{path}/infer"),
+        ):
+            assert answer.json()["model_version"] == model.version
+            assert answer.headers["x-model-version"] == model.version
+
+
+def test_an_unknown_version_is_not_found_and_makes_no_series(api):
+    for version in ("9", "x" * 500, "%00"):
+        path = f"{PATH}/versions/{version}"
+        for answer in (
+            api.get(path),
+            api.get(f"{path}/ready"),
+            api.post(f"{path}/infer", json={"inputs": [GOOD]}),
+        ):
+            assert answer.status_code == 404
+            assert "is not loaded" in answer.json()["error"]
+    metrics = api.get("/metrics").text
+    labels = f'endpoint="{PATH}/versions/{{version}}/infer",method="POST",status_code="404"'
+    assert f"api_requests_total{{{labels}}} 3.0" in metrics
+    assert "versions/9" not in metrics
+    # Whoever asks for metadata predicts nothing.
+    assert 'prediction_errors_total{error_type="unknown_version"} 3.0' in metrics
+
+
+def test_without_a_model_no_version_is_ready(client, tmp_path):
+    (tmp_path / "empty").mkdir()
+    api = client(model_uri=str(tmp_path / "empty"))
+    for path in (PATH, f"{PATH}/versions/1", f"{PATH}/versions/1/ready"):
+        assert api.get(path).status_code == 503
+
+
+def batch():
+    return np.stack([image(), image() // 2])
+
+
+def tensors(module, binary):
+    for pixels in (batch(), batch().reshape(2, 28, 28, 1), batch().reshape(2, 784)):
+        for datatype, dtype in (("UINT8", np.uint8), ("FP32", np.float32)):
+            tensor = module.InferInput("image", pixels.shape, datatype)
+            yield tensor.set_data_from_numpy(pixels.astype(dtype), binary_data=binary)
+
+
+def wanted(module):
+    """The outputs to ask for: the client's default, and each form by itself."""
+    yield None
+    for binary in (True, False):
+        yield [
+            module.InferRequestedOutput(name, binary_data=binary)
+            for name in ("prediction", "probabilities")
+        ]
+
+
+def check_answer(result):
+    assert result.as_numpy("prediction").tolist() == [3, 3]
+    probabilities = result.as_numpy("probabilities")
+    assert (probabilities.dtype, probabilities.shape) == (np.float32, (2, 10))
+    np.testing.assert_allclose(probabilities.sum(1), 1, rtol=1e-5)
+
+
+@pytest.mark.parametrize("binary", [True, False])
+def test_tritons_client_is_answered(service, binary):
+    with triton.InferenceServerClient(service.url.removeprefix("http://")) as api:
+        assert api.is_server_live()
+        assert api.is_server_ready()
+        assert "binary_tensor_data" in api.get_server_metadata()["extensions"]
+        (version,) = api.get_model_metadata(NAME)["versions"]
+        assert api.is_model_ready(NAME, version)
+        assert not api.is_model_ready(NAME, "9")
+        for tensor in tensors(triton, binary):
+            for outputs in wanted(triton):
+                result = api.infer(NAME, [tensor], version, outputs=outputs, request_id="mine")
+                check_answer(result)
+                assert result.get_response()["id"] == "mine"
+        check_answer(api.infer(NAME, [tensor]))
+        check_answer(api.infer(NAME, [tensor], request_compression_algorithm="gzip"))
+        with pytest.raises(InferenceServerException, match="classification"):
+            api.infer(NAME, [tensor], outputs=[triton.InferRequestedOutput("prediction", True, 3)])
+        with pytest.raises(InferenceServerException, match="not loaded"):
+            api.infer(NAME, [tensor], "9")
+
+
+@pytest.mark.parametrize("binary", [True, False])
+def test_tritons_asynchronous_client_is_answered(service, binary):
+    async def ask():
+        async with triton_aio.InferenceServerClient(service.url.removeprefix("http://")) as api:
+            (version,) = (await api.get_model_metadata(NAME))["versions"]
+            for tensor in tensors(triton_aio, binary):
+                for outputs in wanted(triton_aio):
+                    check_answer(await api.infer(NAME, [tensor], version, outputs=outputs))
+            check_answer(await api.infer(NAME, [tensor]))
+            check_answer(await api.infer(NAME, [tensor], request_compression_algorithm="gzip"))
+            with pytest.raises(InferenceServerException, match="not loaded"):
+                await api.infer(NAME, [tensor], "9")
+
+    asyncio.run(ask())
+
+
 def test_words_cost_no_more_than_their_bytes():
     data = ["x" * 150_000] + ["a"] * 783
     tracemalloc.start()
     with pytest.raises(InvalidError, match=r"inputs\.0\.data"):
-        open_inference._numbers(data)
+        open_inference._numbers(data, [1, 784], "FP32")
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 10**6
@@ -118,7 +357,8 @@ def test_many_numbers_are_read_at_once():
     nested = np.array(flat).reshape(256, 28, 28, 1).tolist()
     for data in (flat, nested):
         started = time.thread_time()
-        np.testing.assert_array_equal(open_inference._numbers(data).reshape(-1), flat)
+        found = open_inference._numbers(data, [256, 28, 28, 1], "UINT8")
+        np.testing.assert_array_equal(found, flat)
         assert time.thread_time() - started < 0.2
 
 

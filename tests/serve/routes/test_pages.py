@@ -8,8 +8,9 @@ import pytest
 from support.bundles import picture
 
 STATIC = Path(__file__).parents[3] / "serve" / "static"
-FILES = sorted(path.name for path in STATIC.iterdir())
+FILES = sorted(str(path.relative_to(STATIC)) for path in STATIC.rglob("*.*"))
 TYPES = {".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".svg": "image/svg"}
+TYPES |= {".png": "image/png", ".jpg": "image/jpeg"}
 
 
 class Elements(HTMLParser):
@@ -45,6 +46,32 @@ def test_each_of_its_files_is_served_as_what_it_is(client, name):
     assert response.status_code == 200
     assert response.headers["content-type"].startswith(TYPES[Path(name).suffix])
     assert response.content == (STATIC / name).read_bytes()
+
+
+@pytest.mark.parametrize("path", ["/", "/static/pad.js", "/api/docs/assets/swagger-ui.css"])
+def test_what_the_browser_has_already_is_not_sent_again(client, path):
+    api = client()
+    first = api.get(path)
+    for tag in (first.headers["etag"], f'"old", W/{first.headers["etag"]}'):
+        again = api.get(path, headers={"if-none-match": tag})
+        assert (again.status_code, again.content) == (304, b"")
+        assert again.headers["etag"] == first.headers["etag"]
+    policy = "content-security-policy"
+    assert again.headers.get(policy) == first.headers.get(policy)
+    assert api.get(path, headers={"if-none-match": '"old"'}).content == first.content
+
+
+@pytest.mark.parametrize("path", ["/", "/static/pad.js"])
+def test_a_bad_range_is_an_error_as_all_are(client, path):
+    api = client()
+    whole = api.get(path).content
+    part = api.get(path, headers={"range": "bytes=1-3"})
+    assert (part.status_code, part.content) == (206, whole[1:4])
+    for value, status in (("nonsense", 400), ("bytes=3-1", 400), ("bytes=9999999-", 416)):
+        refused = api.get(path, headers={"range": value})
+        assert (refused.status_code, set(refused.json())) == (status, {"detail"})
+        assert refused.headers["x-request-id"]
+    assert refused.headers["content-range"] in (f"bytes */{len(whole)}", f"*/{len(whole)}")
 
 
 def test_it_asks_for_no_key_that_it_could_not_send(client):

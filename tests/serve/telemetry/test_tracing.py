@@ -11,6 +11,7 @@ import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from support.bundles import PNG, picture, text
 from support.service_process import ROOT, until
+from websockets.sync.client import connect
 
 CALLER = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 SERVER = 2  # SpanKind in the protocol
@@ -143,6 +144,29 @@ def test_what_is_done_in_other_threads_belongs_to_its_request(start, collector):
     # What the sender did wrong is no error of the service.
     assert {span.status.code for span in collector.spans()} == {0}
     assert not any(span.events for span in collector.spans())
+    logged = {line["trace_id"] for line in service.lines() if line.get("message") == "request"}
+    assert logged == {trace.hex() for trace in traces}
+
+
+def test_each_picture_on_a_websocket_is_a_trace(start, collector):
+    service = traced(start, collector.url, API_WORKERS=1)
+    service.ready()
+    with connect(service.url.replace("http", "ws") + "/predict/stream") as socket:
+        for sent in (picture(), b"no picture"):
+            socket.send(sent)
+            socket.recv()
+    assert service.stop() == 0
+    traces = {}
+    for span in collector.spans():
+        traces.setdefault(span.trace_id, []).append(span)
+    statuses = []
+    for spans in traces.values():
+        (request,) = (span for span in spans if span.kind == SERVER)
+        assert request.name == "WS /predict/stream"
+        assert all(s.parent_span_id == request.span_id for s in spans if s is not request)
+        assert {"decode", "normalise"} < {span.name for span in spans}
+        statuses.append(about(request)["http.response.status_code"])
+    assert sorted(statuses) == [200, 400]
     logged = {line["trace_id"] for line in service.lines() if line.get("message") == "request"}
     assert logged == {trace.hex() for trace in traces}
 
