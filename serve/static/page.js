@@ -13,6 +13,7 @@ const reader = new Reader({
   onanswer: show,
   onfault: fail,
   onlive: () => light(),
+  onslow: slow,
   onbusy: (busy) => at("answer").setAttribute("aria-busy", busy),
 });
 const pad = new Pad(at("canvas"), changed);
@@ -21,6 +22,7 @@ let limited = false; // whether requests are counted, so that only finished line
 let answer = null; // the one that is shown
 let shown = null; // the picture that it is of
 let model = null;
+let silent = false; // whether the service owes an answer for long
 
 // What is drawn
 
@@ -70,11 +72,27 @@ function blank() {
   reader.forget();
   at("how").textContent = "";
   put("empty", "?", "Nothing drawn yet", "The answer appears here while you draw.");
+  clearTimeout(put.timer);
+  at("spoken").textContent = "Cleared";
   fill(null);
+}
+
+/** The answer takes its time; that of an earlier picture does not stand meanwhile. */
+function slow(long) {
+  if (long) put("fault", "!", "No answer yet", "The service takes very long, or hangs. The page still waits.");
+  else put("empty", "…", "Reading…", "The answer takes longer than it should.");
+  fill(null);
+  if (long) heard(false);
+}
+
+function heard(answers) {
+  silent = !answers;
+  light();
 }
 
 function show(given, milliseconds, blob) {
   shown = blob;
+  heard(true);
   const { prediction, confidence, probabilities, uncertain, not_digit } = given;
   const [, second] = DIGITS.toSorted((a, b) => probabilities[b] - probabilities[a]);
   const note = not_digit
@@ -93,23 +111,27 @@ function show(given, milliseconds, blob) {
 
 const TROUBLE = {
   0: ["No connection", "The service does not answer. Trying again…"],
-  400: ["Not a picture", "This file cannot be read as a picture. PNG, JPEG, WebP, GIF, BMP and TIFF can."],
+  400: ["Not a picture", "This file cannot be read as a picture. PNG, JPEG, WebP, GIF, BMP, TIFF and AVIF can."],
   401: ["A key is needed", "Enter the API key of this service above."],
   413: ["Too large", "This picture is larger than the service takes."],
-  415: ["Another kind of file", "PNG, JPEG, WebP, GIF, BMP and TIFF can be read."],
+  415: ["Another kind of file", "PNG, JPEG, WebP, GIF, BMP, TIFF and AVIF can be read."],
   422: ["No digit found", "Try a larger or darker one, with some room around it."],
   429: ["A moment, please", "These were too many requests."],
   503: ["Not ready", "The service has no model yet, or is busy."],
 };
 
 function fail(fault) {
-  const [title, words] = TROUBLE[fault.status] ?? ["Something went wrong", fault.message];
+  heard(fault.status);
+  const wrong = fault.status === 401 && reader.key;
+  const [title, words] = wrong ? WRONG_KEY : (TROUBLE[fault.status] ?? ["Something went wrong", fault.message]);
   const again = fault.wait && fault.status ? ` Trying again in ${fault.wait} s.` : "";
   put(fault.status === 422 ? "hint" : "fault", fault.status === 422 ? "?" : "!", title, words + again);
   at("how").textContent = "";
   fill(null);
   if (fault.status === 401) askForKey();
 }
+
+const WRONG_KEY = ["This key is not right", "Enter another API key above."];
 
 function put(state, digit, sure, note) {
   at("answer").dataset.state = state;
@@ -118,7 +140,7 @@ function put(state, digit, sure, note) {
   at("note").textContent = note;
   clearTimeout(put.timer); // read out once it has settled
   const spoken = state === "sure" || state === "unsure" ? `${digit}, ${sure}. ${note}` : `${sure}. ${note}`;
-  put.timer = setTimeout(() => (at("spoken").textContent = state === "empty" ? "" : spoken), 700);
+  put.timer = setTimeout(() => (at("spoken").textContent = spoken), 700);
 }
 
 function fill(given) {
@@ -131,8 +153,11 @@ function fill(given) {
     buttons[digit].disabled = !given || digit === given.prediction;
     buttons[digit].removeAttribute("aria-pressed");
   }
-  at("confirm").disabled = !given;
-  at("confirm").removeAttribute("aria-pressed");
+  for (const [id, likely] of [["confirm", !given?.not_digit], ["none", given?.not_digit]]) {
+    at(id).disabled = !given;
+    at(id).removeAttribute("aria-pressed");
+    at(id).classList.toggle("primary", Boolean(likely));
+  }
   at("confirm-text").textContent = given ? `Yes, it is ${a(given.prediction)}` : "Yes";
   at("thanks").textContent = "";
   see(given?.image);
@@ -171,12 +196,13 @@ async function tell(label) {
       if (fault.status !== 404) throw fault; // else it is forgotten there: send it along
       await reader.feedback({ ...body, image: await dataUri(shown) });
     });
-    thanks = right ? "Thank you." : `Thank you: kept as ${a(label)}.`;
+    thanks = right ? "Thank you." : `Thank you: kept as ${label === null ? "no digit" : a(label)}.`;
   } catch (fault) {
     thanks = `Not kept: ${fault.message}.`;
   }
   if (told !== answer) return;
   at("confirm").setAttribute("aria-pressed", right);
+  at("none").setAttribute("aria-pressed", label === null);
   for (const digit of DIGITS) buttons[digit].setAttribute("aria-pressed", !right && digit === label);
   at("thanks").textContent = thanks;
 }
@@ -206,9 +232,16 @@ function accuracy({ metrics }) {
   return metrics.test_accuracy ? `${(metrics.test_accuracy * 100).toFixed(2)}\u202f% of test images right` : "";
 }
 
+const LIGHT = {
+  none: "Not connected",
+  live: "Connected",
+  single: "Connected, by single requests",
+};
+
 function light() {
-  at("light").dataset.on = !model ? "none" : reader.live ? "live" : "single";
-  at("model").title = reader.live ? "Answers come over a live connection" : "Answers come by single requests";
+  const state = !model || silent ? "none" : reader.live ? "live" : "single";
+  at("light").dataset.on = state;
+  at("connection").textContent = LIGHT[state];
 }
 
 function askForKey() {
@@ -247,11 +280,19 @@ function buildDigits() {
 at("undo").addEventListener("click", () => pad.undo());
 at("clear").addEventListener("click", () => pad.clear());
 at("confirm").addEventListener("click", () => tell(answer.prediction));
+at("none").addEventListener("click", () => tell(null));
 at("open").addEventListener("click", () => at("file").click());
 at("file").addEventListener("change", ({ target }) => {
   open(target.files[0]);
   target.value = ""; // the same file may be opened again
 });
+for (const button of at("examples").querySelectorAll("button")) {
+  const { src, alt } = button.firstElementChild;
+  button.addEventListener("click", async () => {
+    const blob = await (await fetch(src)).blob();
+    open(new File([blob], alt, { type: blob.type }));
+  });
+}
 at("key").addEventListener("submit", (event) => {
   event.preventDefault();
   reader.key = at("key-value").value;

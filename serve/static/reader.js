@@ -2,6 +2,8 @@
 
 const LEAST = 60; // ms between two questions
 const PATIENCE = 8000; // ms for an answer
+const SLOW = 800; // ms after which it is said that the answer takes its time
+const SILENT = 7000; // ms after which the service is said not to answer; the question still stands
 const KEY = "digits-api-key";
 
 export class Fault extends Error {
@@ -14,8 +16,9 @@ export class Fault extends Error {
 
 /** One question at a time; of those that come meanwhile, the newest is asked next. */
 export class Reader {
-  constructor({ onanswer, onfault, onlive, onbusy }) {
-    Object.assign(this, { onanswer, onfault, onlive, onbusy });
+  constructor({ onanswer, onfault, onlive, onbusy, onslow }) {
+    Object.assign(this, { onanswer, onfault, onlive, onbusy, onslow });
+    this.timers = []; // run while somebody waits for an answer
     this.keyed = false; // whether the service asks for a key
     this.socket = null;
     this.waiting = null; // makes the newest picture, of which nothing is asked yet
@@ -54,6 +57,7 @@ export class Reader {
       if (this.socket !== socket) return;
       this.onlive(false);
       if (event.code === 1008) return; // not allowed: single requests say why
+      if (event.code === 1001) return (this.socket = null); // idle: the next question opens another
       setTimeout(() => this.connect(), this.pause);
       this.pause = Math.min(this.pause * 2, 15000);
     });
@@ -64,6 +68,7 @@ export class Reader {
     this.waiting = { make, draft };
     clearTimeout(this.retry);
     this.onbusy(true);
+    this.#expect();
     this.#next();
   }
 
@@ -72,6 +77,7 @@ export class Reader {
     this.waiting = null;
     this.asked++;
     clearTimeout(this.retry);
+    this.#heard();
     this.onbusy(false);
   }
 
@@ -81,6 +87,15 @@ export class Reader {
 
   async info() {
     return this.#json("api/info");
+  }
+
+  #expect() {
+    if (this.timers.length) return;
+    this.timers = [[SLOW, false], [SILENT, true]].map(([after, silent]) => setTimeout(() => this.onslow(silent), after));
+  }
+
+  #heard() {
+    this.timers.splice(0).forEach(clearTimeout);
   }
 
   async #next() {
@@ -101,6 +116,8 @@ export class Reader {
     }
     const milliseconds = performance.now() - began;
     if (number === this.asked) {
+      this.#heard();
+      if (this.waiting) this.#expect();
       if (answer) this.onanswer(answer, milliseconds, blob);
       else this.#failed(fault, make, draft);
     }
@@ -117,6 +134,7 @@ export class Reader {
 
   async #ask(blob, body) {
     if (blob.size > this.largest) throw new Fault(413, "too large");
+    if (!this.socket) this.connect();
     if (this.live) {
       const answer = await this.#overSocket(body);
       if (answer?.status) throw fault(answer.status, answer.detail);

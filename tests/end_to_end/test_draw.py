@@ -5,8 +5,10 @@ Pictures of what it looked like are left in `build/screenshots`.
 
 import io
 import json
+import os
 import re
 import shutil
+import signal
 from pathlib import Path
 
 import pytest
@@ -250,6 +252,11 @@ def test_what_may_be_no_digit_is_said_kindly(visit, strict):
     assert page.state == "unsure"
     assert page.at("confirm").is_enabled()  # the answer stands, and can be told right
     page.keep("no-digit")
+    with page.tab.expect_response("**/feedback") as response:
+        page.at("none").click()
+    assert response.value.json()["label"] is None
+    expect(page.at("thanks")).to_have_text("Thank you: kept as no digit.")
+    page.keep("none-of-these")
 
 
 def test_the_answer_comes_before_the_line_ends(visit):
@@ -279,6 +286,16 @@ def test_a_picture_is_read(visit, way):
     expect(page.at("canvas")).to_have_attribute("aria-label", "Drawing area, one line")
     page.tab.keyboard.press("Control+z")
     expect(page.at("digit")).to_have_text("7")
+
+
+def test_an_example_is_read_before_anything_is_drawn(visit):
+    page = visit()
+    for button in page.at("examples").get_by_role("button").all():
+        button.click()
+        name = re.escape(button.locator("img").get_attribute("alt"))
+        expect(page.at("canvas")).to_have_attribute("aria-label", re.compile(name))
+        expect(page.at("sure")).not_to_have_text("Nothing drawn yet")
+    page.keep("example")
 
 
 def test_a_photo_too_large_to_send_is_made_smaller(visit):
@@ -427,6 +444,50 @@ def test_with_a_finger_on_a_phone(visit):
     page.keep("phone")
 
 
+def test_with_a_phone_held_sideways_the_answer_stands_beside_the_drawing(visit):
+    page = visit(width=667, height=375, has_touch=True, is_mobile=True, color_scheme="dark")
+    expect(page.at("confirm")).to_be_hidden()  # nothing to confirm yet
+    page.touch(2)
+    board, digit = (page.at(each).bounding_box() for each in ("board", "digit"))
+    assert digit["x"] > board["x"] + board["width"]
+    assert board["y"] + board["height"] < 375
+    assert page.fits()
+    page.keep("phone-sideways")
+
+
+def test_without_javascript_a_picture_can_be_sent(browser, service):
+    tab = browser.new_page(java_script_enabled=False)
+    tab.goto(service.url)
+    expect(tab.locator("main")).to_be_hidden()
+    tab.locator("#plain").set_input_files(SEVEN)
+    tab.screenshot(path=SCREENSHOTS / "no-script.png")
+    tab.get_by_role("button", name="Read it").click()
+    expect(tab.locator("body")).to_contain_text('"prediction":7')
+    tab.close()
+
+
+def test_a_service_that_hangs_is_told_and_its_answer_still_comes(visit, counting):
+    page = visit(counting.url)
+    page.live()
+    everyone = [counting.process.pid, *counting.children()]
+    for process in everyone:
+        os.kill(process, signal.SIGSTOP)
+    first, *others = page.places(STROKES[1][0])
+    page.tab.mouse.move(*first)
+    page.tab.mouse.down()
+    page.tab.mouse.move(*others[-1])
+    page.tab.mouse.up()
+    expect(page.at("sure")).to_have_text("Reading…")
+    expect(page.at("sure")).to_have_text("No answer yet")
+    page.live("none")
+    expect(page.at("connection")).to_have_text("Not connected")
+    page.keep("hangs")
+    for process in everyone:
+        os.kill(process, signal.SIGCONT)
+    expect(page.at("digit")).to_have_text("3")
+    expect(page.at("connection")).to_contain_text("Connected")
+
+
 def test_without_a_websocket_it_asks_by_requests(visit):
     page = visit(
         prepare=lambda tab: tab.route_web_socket(
@@ -443,6 +504,15 @@ def test_a_service_with_keys_that_is_unsure_and_then_gone(browser, guarded):
     page = Page(browser, guarded.url)
     expect(page.at("key")).to_be_visible()
     page.keep("key")
+    for key, title in (("", "A key is needed"), ("wrong", "This key is not right")):
+        if key:
+            page.at("key-value").fill(key)
+            page.at("key-value").press("Enter")
+        page.draw(1)
+        expect(page.at("sure")).to_have_text(title)
+    page.at("clear").click()
+    expect(page.at("spoken")).to_have_text("Cleared")
+    page.complaints.clear()  # of the browser, about answers that are 401
     page.at("key-value").fill("secret")
     page.at("key-value").press("Enter")
     page.live()
