@@ -11,7 +11,7 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from pipeline.config import Config, PipelineError, paths, stage
+from pipeline.config import Config, PipelineError, environment, paths, stage
 from pipeline.evaluation import results, significance
 from pipeline.evaluation.results import CURVE_METRICS, Result
 from pipeline.reports import html, pairwise, plots, tables, theme
@@ -39,8 +39,8 @@ def main(cfg: Config) -> None:
     best_run = best.model["run"]
     comparison = compare_runs(runs, best_run)
 
+    paths.COMPARISON.unlink(missing_ok=True)  # written last: if it is there, so is what it names
     write_json(paths.METRICS, selected(best.metrics, METRICS))
-    write_json(paths.COMPARISON, comparison)
     write_settings(paths.BEST, best.model)
     write_curves(paths.PLOTS / "curves.csv", runs)
     write_curves(paths.PLOTS / "best_curves.csv", {best_run: best})
@@ -52,7 +52,11 @@ def main(cfg: Config) -> None:
     drawn = sorted(candidates, key=lambda candidate: candidate.place)
     theme.save(plots.learning_curves(drawn, "accuracy", "loss"), paths.PLOTS / "curves.png")
     theme.save(plots.accuracy_intervals(drawn), paths.PLOTS / "accuracy.png")
-    tables.show(comparison)
+    write_json(paths.COMPARISON, comparison)
+    if environment.under_repro():  # `register` follows and shows the table
+        logger.info("the best is run %d (%s)", best_run, best.model["name"])
+    else:
+        tables.show(comparison)
 
 
 def warn_of_leftovers(runs: list[int]) -> None:

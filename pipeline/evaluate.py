@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.config import Config, PipelineError, paths, stage
+from pipeline.config.terminal import quiet
 from pipeline.data import as_served, dataset
 from pipeline.data.dataset import Split
 from pipeline.evaluation import latency, metrics, significance
@@ -63,7 +64,8 @@ def opened(bundle: Path, cfg: Config) -> Predictor:
     """Return the model of `bundle`; PipelineError unless it is usable and of the data of `cfg`."""
     remedy = f"python -m pipeline.train run={cfg.run} data={cfg.data.name}"
     try:
-        predictor = Predictor(bundle)
+        with quiet():
+            predictor = Predictor(bundle)
     except BundleError as error:
         raise PipelineError(f"{error}: {remedy}") from error
     trained_on = predictor.description["data"]["name"]

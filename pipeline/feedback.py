@@ -57,7 +57,7 @@ def summary(merged: Merged) -> str:
     labels = merged.export.labels
     dropped = {
         "requests repeat an image": merged.repeated,
-        "requests without a digit or a picture: dropped": merged.unusable,
+        "requests with another label or an empty picture: dropped": merged.unusable,
         "images with several labels: dropped": merged.disputed,
     }
     corrected = len(labels) - merged.confirmed
@@ -67,6 +67,8 @@ def summary(merged: Merged) -> str:
         f"{len(labels):,} images: {merged.confirmed:,} confirmed, {corrected:,} corrected",
         "  " + ", ".join(f"{digit}: {count:,}" for digit, count in digit_counts(labels).items()),
     ]
+    if none := len(merged.export.nondigits):
+        lines.append(f"{none:,} images that are none of the digits")
     return "\n".join(lines)
 
 

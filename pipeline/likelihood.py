@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.config import Config, paths, stage
+from pipeline.config.terminal import quiet
 from pipeline.data import as_served, dataset
 from pipeline.ood import examples
 from pipeline.storage import files
@@ -26,7 +27,8 @@ def main(cfg: Config) -> None:
     """Fit the score on the training split and find its threshold on the validation split."""
     source, folder = paths.processed(cfg.data.name), paths.LIKELIHOOD
     validation = as_served.load(source, "validation")
-    training = examples.for_training(dataset.load(source, "train"), cfg.seed)
+    reported = dataset.load_nondigits(source)
+    training = examples.for_training(dataset.load(source, "train"), reported, cfg.seed)
     evaluation = examples.for_evaluation(validation, cfg.seed)
     determinism.start(cfg.seed, cfg.threads)
     # These import TensorFlow, which must find seed and threads set.
@@ -34,7 +36,9 @@ def main(cfg: Config) -> None:
     from pipeline.training import litert_export
 
     content = litert_export.to_litert(score_network.fit(training))
-    threshold = threshold_of(Likelihood(content, 0)(validation.images))
+    with quiet():
+        score = Likelihood(content, 0)
+    threshold = threshold_of(score(validation.images))
 
     with files.replacing(folder / "likelihood.tflite") as temporary:
         temporary.write_bytes(content)

@@ -16,7 +16,8 @@ from typing import Any
 from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
 
-from pipeline.config import PipelineError, cli, environment, paths
+from pipeline.config import PipelineError, cli, paths
+from pipeline.config.terminal import quiet
 from pipeline.data import as_served, dataset
 from pipeline.data.dataset import Split
 from pipeline.registry import gates, mlflow_runs, rollback, versions
@@ -29,23 +30,14 @@ from serve.models.predictor import BundleError, Predictor
 logger = logging.getLogger(__name__)
 
 LOCK = Path("dvc.lock")
-_NEXT = """
-Next:
-  make serve                                the champion, at http://127.0.0.1:8000
-                                            A service that is already running switches to it
-                                            on its own.
-  reports/index.html                        the comparison, in a browser
-  dvc exp show                              the same in DVC
-  mlflow ui --backend-store-uri %s"""
-_BACK = "  python -m pipeline.register --rollback    back to the champion before"
 
 
 def main(arguments: list[str]) -> None:
     """Register `models/champion` and promote it if it may be; with `--rollback` go back."""
     options = _options(arguments)
     rules = gates.rules()
-    if options.rollback:
-        _roll_back(rules.model)
+    if options.rollback or options.history:
+        _roll_back(rules.model) if options.rollback else _show_history(rules.model)
         return
     comparison, champion = _built()
     tables.show(comparison)
@@ -61,11 +53,21 @@ def main(arguments: list[str]) -> None:
             client, rules.model, paths.CHAMPION, runs[champion["run"]], _tags(champion)
         )
         logger.info("\n%s", _decide(client, rules, version, again=options.promote))
-    logger.info(_NEXT, environment.tracking_uri())
-    present = versions.aliased(client, rules.model, CHAMPION)
-    before = versions.aliased(client, rules.model, PREVIOUS)
+    _say_next(client, version)
+
+
+def _say_next(client: MlflowClient, version: ModelVersion) -> None:
+    present = versions.aliased(client, version.name, CHAMPION)
+    logger.info("\nNext:")
+    if present:
+        logger.info("  make serve            the champion, at http://127.0.0.1:8000")
+        logger.info("                        (a running service switches to it on its own)")
+    logger.info("  reports/index.html    the comparison, in a browser")
+    logger.info("  dvc exp show          the same in DVC")
+    logger.info("  %s", mlflow_runs.where_shown())
+    before = versions.aliased(client, version.name, PREVIOUS)
     if before and present and present.version == version.version:
-        logger.info(_BACK)
+        logger.info("  python -m pipeline.register --rollback    back to the champion before")
 
 
 def _options(arguments: list[str]) -> argparse.Namespace:
@@ -73,26 +75,51 @@ def _options(arguments: list[str]) -> argparse.Namespace:
         prog="python -m pipeline.register", description=__doc__, allow_abbrev=False
     )
     parser.add_argument("--rollback", action="store_true", help="go back to the champion before")
+    moves = "list when which version became the champion"
+    parser.add_argument("--history", action="store_true", help=moves)
     again = "promote a model that was rolled back too, if it passes the gates"
     parser.add_argument("--promote", action="store_true", help=again)
     return parser.parse_args(arguments)
 
 
 def _built() -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return the comparison and the champion's description; PipelineError if they are outdated."""
+    """Return the comparison and the champion's description.
+
+    Git keeps the comparison, DVC the models and evaluations: a `git checkout` without
+    `dvc checkout`, or a stage that was cut off, leaves those of different builds side by side.
+
+    Raises:
+        PipelineError: something is missing, or is not what was compared.
+    """
     try:
         comparison = json.loads(paths.COMPARISON.read_bytes())
-        champion = Predictor(paths.CHAMPION).description
-        trained = json.loads((paths.model(champion["run"]) / "model.json").read_bytes())
+        with quiet():
+            champion = Predictor(paths.CHAMPION).description
+        for run, compared in comparison["runs"].items():
+            evaluated = json.loads((paths.evaluation(int(run)) / "metrics.json").read_bytes())
+            trained = json.loads((paths.model(int(run)) / "model.json").read_bytes())
+            if evaluated["sha256"] != trained["sha256"]:
+                raise PipelineError(f"run {run} was trained again after its evaluation: dvc repro")
+            _must_match(f"the evaluation of run {run}", evaluated, compared)
+        best = comparison["best"]
+        digest = json.loads((paths.model(best) / "model.json").read_bytes())["sha256"]
     except FileNotFoundError as error:
         raise PipelineError(f"{error.filename} is missing: dvc repro") from None
     except BundleError as error:
         raise PipelineError(f"{error}: dvc repro") from error
-    if champion["sha256"] != trained["sha256"]:
-        raise PipelineError(
-            f"run {champion['run']} was trained again after the comparison: dvc repro"
-        )
+    expected = {**comparison["runs"][str(best)], "sha256": digest}
+    _must_match(
+        f"{paths.CHAMPION} (run {champion['run']})", champion | champion["metrics"], expected
+    )
     return comparison, champion
+
+
+def _must_match(what: str, found: dict[str, Any], expected: dict[str, Any]) -> None:
+    differing = [key for key in expected.keys() & found.keys() if found[key] != expected[key]]
+    if differing:
+        raise PipelineError(
+            f"{what} is not as in {paths.COMPARISON}: its {min(differing)} differs: dvc repro"
+        )
 
 
 def _tags(champion: dict[str, Any]) -> dict[str, str]:
@@ -118,7 +145,7 @@ def _decide(client: MlflowClient, rules: gates.Rules, version: ModelVersion, *, 
     if present and present.version == version.version:
         versions.finish(client, version)
         return f"{title} is the champion already."
-    if (date := rollback.rolled_back_at(version)) and not again:
+    if (date := version.tags.get(versions.ROLLED_BACK)) and not again:
         return (
             f"{title} was rolled back on {date} and is not promoted again.\n"
             "To promote it all the same: python -m pipeline.register --promote"
@@ -178,7 +205,16 @@ def _roll_back(model: str) -> None:
     if not moved:
         raise PipelineError(f"{model} has no earlier champion to go back to")
     old, new = moved
-    logger.info("%s version %s is the champion again, not %s.", model, new.version, old.version)
+    instead = f", not {old.version}" if old else "; there was none"
+    logger.info("%s version %s is the champion again%s.", model, new.version, instead)
+
+
+def _show_history(model: str) -> None:
+    moves = versions.history(mlflow_runs.connect(), model) if mlflow_runs.store_exists() else []
+    for move in moves:
+        logger.info("%(at)s  %(action)-8s  version %(version)s  bundle %(bundle).12s", move)
+    if not moves:
+        logger.info("%s has not had a champion yet.", model)
 
 
 if __name__ == "__main__":

@@ -29,6 +29,7 @@ def main(cfg: Config) -> None:
     code = [here / "data" / "dataset.py", *sorted((here / "training").glob("*.py"))]
     checkpoint = checkpoints.folder(settings(cfg), [source, *code])
     with checkpoints.claimed(checkpoint):
+        shutil.rmtree(target, ignore_errors=True)  # or it would stand beside curves of another
         trained = fit.fit(cfg, train, validation, checkpoint)
     seconds = time.monotonic() - started
 
@@ -37,7 +38,6 @@ def main(cfg: Config) -> None:
     logits = litert_export.check_parity(model, exported, validation.images)
     temperature = calibration.fit_temperature(logits, validation.labels)
 
-    shutil.rmtree(target, ignore_errors=True)
     target.mkdir(parents=True)
     model.save_weights(target / "model.weights.h5")
     (target / "model.tflite").write_bytes(exported)

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import hydra
 from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
+from pipeline.config import environment
 from pipeline.config.errors import PipelineError
 from pipeline.config.schema import (
     CLASSES,
@@ -27,6 +32,7 @@ from pipeline.config.schema import (
     checked,
 )
 from pipeline.config.startup import start_program
+from pipeline.config.suggestions import did_you_mean
 
 # Names that other modules import from here.
 __all__ = [
@@ -77,11 +83,50 @@ def arguments(typed: list[str], picks: DictConfig) -> list[str]:
     """Return overrides for Hydra: the typed ones, completed by the picks of `params.yaml`.
 
     Hydra refuses `run=1` ("Config group override must be a string"), so the number is quoted.
+
+    Raises:
+        PipelineError: an argument is neither an option nor `key=value`.
     """
+    _require_pairs(typed)
     keys = {argument.partition("=")[0] for argument in typed}
     plain: Any = OmegaConf.to_container(picks)
     missing = [f"{key}={value}" for key, value in plain.items() if key not in keys]
-    return [_quoted(argument) for argument in typed + missing]
+    return [_quoted(argument) for argument in missing + typed]
+
+
+def _require_pairs(typed: list[str]) -> None:
+    for before, argument in pairwise(["", *typed, ""]):
+        joined = f"{before} {argument}".strip()
+        if before.endswith(",") or argument.startswith(","):
+            without = f"; type {before}{argument}" if before and argument else ""
+            raise PipelineError(f"{joined}: values are listed with commas and no spaces{without}")
+        after_option = before.startswith("-") and before not in ("-m", "--multirun")
+        if argument and "=" not in argument and argument[0] not in "-~" and not after_option:
+            raise PipelineError(f"{argument}: a setting is typed as key=value")
+
+
+def _require_known(typed: list[str], picks: Iterable[str]) -> None:
+    run: Any = OmegaConf.to_container(OmegaConf.load(CONF / "run" / "1.yaml"))  # as all runs
+    known = ["run", *picks, *flat(run)]
+    for key, equals, _ in (argument.partition("=") for argument in typed):
+        if not equals or key[0] in "-~+" or key.startswith(("data.", "hydra")):
+            continue
+        if not any(f"{name}.".startswith(f"{key}.") for name in known):
+            raise PipelineError(f"no run has the setting {key}{did_you_mean(key, known)}")
+
+
+def _require_composable(overrides: list[str]) -> None:
+    try:
+        with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
+            hydra.compose("config", overrides)
+    except (HydraException, OmegaConfBaseException) as error:
+        raise PipelineError(readable(error)) from None
+
+
+def readable(error: Exception) -> str:
+    """Return Hydra's message in one line, without its internals."""
+    message = f"{error}: {error.__cause__}" if error.__cause__ else str(error)
+    return " ".join(re.split(r"\n\s*(?:Config search path|full_key|See http)", message)[0].split())
 
 
 def _quoted(argument: str) -> str:
@@ -105,17 +150,39 @@ def stage(main: Callable[[Config], None]) -> Callable[[], None]:
 
     def job(composed: DictConfig) -> None:
         try:
-            main(resolved(composed, HydraConfig.get().runtime.choices["run"]))
+            cfg = resolved(composed, HydraConfig.get().runtime.choices["run"])
+            if place := _place(environment.dvc_stage(), cfg.runs):
+                print(place, flush=True)
+            main(cfg)
         except PipelineError as error:
             sys.exit(f"error: {error}")
 
     def command() -> None:
         start_program()
         register_schema()
-        sys.argv[1:] = arguments(sys.argv[1:], OmegaConf.load(PARAMS))  # type: ignore[arg-type]
+        try:
+            picks: Any = OmegaConf.load(PARAMS)
+            completed = arguments(sys.argv[1:], picks)
+            _require_known(sys.argv[1:], picks)
+            if not any(word.startswith("-") for word in completed):  # --help takes what it gets
+                _require_composable(completed)
+        except PipelineError as error:
+            sys.exit(f"error: {error}")
+        sys.argv[1:] = completed
         hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(job)()
 
     return command
+
+
+def _place(stage: str, runs: list[int]) -> str:
+    """Return which stage of how many this is, in the order of `dvc.yaml`; empty if unknown."""
+    if not stage:
+        return ""
+    content: Any = OmegaConf.to_container(OmegaConf.load("dvc.yaml"), resolve=False)
+    names: list[str] = []
+    for name, about in content["stages"].items():
+        names += [f"{name}@{run}" for run in runs] if "matrix" in about else [name]
+    return f"stage {names.index(stage) + 1} of {len(names)}" if stage in names else ""
 
 
 def register_schema() -> None:

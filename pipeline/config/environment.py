@@ -6,7 +6,7 @@ import os
 import sys
 from pathlib import Path
 
-from pipeline.config import PipelineError
+from pipeline.config.errors import PipelineError
 
 
 def root() -> Path:
@@ -43,6 +43,16 @@ def experiment() -> dict[str, str]:
     """Return the DVC experiment that runs this stage, as tags; empty under plain `dvc repro`."""
     names = ("DVC_EXP_NAME", "DVC_EXP_BASELINE_REV")
     return {name: os.environ[name] for name in names if os.environ.get(name)}
+
+
+def dvc_stage() -> str:
+    """Return the stage that DVC runs here, such as `train@1`; empty if the user runs it."""
+    return os.environ.get("DVC_STAGE", "")
+
+
+def under_repro() -> bool:
+    """Return whether plain `dvc repro` runs this stage, not an experiment and not the user."""
+    return bool(dvc_stage()) and not experiment()
 
 
 def sweep_job() -> tuple[str | None, str]:

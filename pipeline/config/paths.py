@@ -23,8 +23,6 @@ TRACKED = Path("reports/tracked.json")
 
 # Differ each time, so neither Git nor DVC tracks them.
 TIMINGS = Path("reports/timings.json")
-# History of the registry; Git tracks it, no stage makes it.
-PROMOTIONS = Path("reports/promotions.jsonl")
 
 
 def raw(data: str) -> Path:

@@ -3,6 +3,7 @@
 import atexit
 import gc
 import locale
+import logging
 import os
 import sys
 
@@ -11,6 +12,8 @@ def start_program() -> None:
     """Set up this process as a program of ours; call it from programs, not from libraries."""
     _use_utf8()
     _collect_rarely()
+    # Its remarks on a home that cannot be written to, once for each stage.
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)
 
 
 def _use_utf8() -> None:

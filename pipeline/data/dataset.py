@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +21,11 @@ Labels = NDArray[np.uint8]
 def digit_counts(labels: Labels) -> dict[str, int]:
     """Return the number of images of each digit."""
     return {str(digit): int(n) for digit, n in enumerate(np.bincount(labels, minlength=CLASSES))}
+
+
+def no_images() -> Images:
+    """Return (0, 28, 28)."""
+    return np.empty((0, SIDE, SIDE), np.uint8)
 
 
 @dataclass(frozen=True)
@@ -53,16 +58,19 @@ class Splits:
     """A whole data set; no image is in two of its parts.
 
     `feedback`: the users' feedback that is held out of training, if the data set has feedback.
+    `nondigits`: images that are none of the digits, as users said.
     """
 
     train: Split
     validation: Split
     test: Split
     feedback: Split | None = None
+    nondigits: Images = field(default_factory=no_images, kw_only=True)
 
 
 NAMES = ("train", "validation", "test")
 FEEDBACK = "feedback"
+NONDIGITS = "nondigits"
 _ARRAYS = ("images", "labels", "index")
 
 
@@ -74,6 +82,8 @@ def save(splits: Splits, path: Path) -> None:
         for name in names
         for array in _ARRAYS
     }
+    if len(splits.nondigits):
+        arrays[NONDIGITS] = splits.nondigits
     write_arrays(path, **arrays)
 
 
@@ -88,6 +98,12 @@ def load_feedback(path: Path) -> Split | None:
     with _opened(path) as arrays:
         there = f"{FEEDBACK}_labels" in arrays
     return load(path, FEEDBACK) if there else None
+
+
+def load_nondigits(path: Path) -> Images:
+    """Read the images of which users said that they are none of the digits."""
+    with _opened(path) as arrays:
+        return arrays[NONDIGITS] if NONDIGITS in arrays else no_images()
 
 
 def _opened(path: Path) -> NpzFile:

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
 
+from pipeline.config.terminal import Bar
 from pipeline.data.dataset import SIDE, Images, Labels, Split
 from pipeline.ood import drawings, pen_strokes
 from pipeline.ood.pen_strokes import Grey
@@ -29,6 +31,7 @@ _SHARES = {
     **{"noise": 0.03, "scrambled digits": 0.07, "two digits": 0.07},
 }
 _DIGITS_SHARE = 0.09  # of each of the DIGITS
+_REPORTED_SHARE = 0.1  # at most, of what users reported: anyone can, also to mislead
 _EVALUATED = 300  # examples of each kind for evaluation
 
 # A picture's first and last bright column are so far apart, or it would pass for a 1: 56 % of
@@ -55,24 +58,41 @@ class Examples(NamedTuple):
     labels: Labels
 
 
-def for_training(train: Split, seed: int) -> Examples:
-    """Return digits of the split, digits drawn otherwise, and OOD examples of each trained kind."""
+def for_training(train: Split, reported: Images, seed: int) -> Examples:
+    """Return digits of the split, digits drawn otherwise, and OOD examples of each trained kind.
+
+    `reported`: (n, 28, 28) uint8, further OOD examples, which users reported.
+    """
     random = np.random.default_rng((seed, 0))
     chosen = np.sort(random.permutation(len(train))[:_MAX_DIGITS])
     images, labels = train.images[chosen], train.labels[chosen]
     few = round(_DIGITS_SHARE * len(chosen))
-    parts = [Examples(images, labels), redrawn(images, labels, few, random)]
-    parts += [printed(few, random), pen_drawn(few, random)]
-    for kind, share in _SHARES.items():
-        found = draw(_TRAINED[kind], round(share * len(chosen)), images, random)
-        parts.append(Examples(found, np.full(len(found), NOT_A_DIGIT, np.uint8)))
+    parts = [Examples(images, labels)]
+    with Bar("pictures to train on", len(DIGITS) + len(_SHARES)) as bar:
+        for make in (partial(redrawn, images, labels), printed, pen_drawn):
+            parts.append(make(few, random))
+            bar.step()
+        for kind, share in _SHARES.items():
+            found = draw(_TRAINED[kind], round(share * len(chosen)), images, random)
+            parts.append(_none(found))
+            bar.step()
+    most = round(_REPORTED_SHARE * len(chosen))
+    parts.append(_none(random.permutation(reported)[:most]))
     return Examples(*(np.concatenate(arrays) for arrays in zip(*parts, strict=True)))
+
+
+def _none(images: Images) -> Examples:
+    return Examples(images, np.full(len(images), NOT_A_DIGIT, np.uint8))
 
 
 def for_evaluation(digits: Split, seed: int) -> dict[str, Images]:
     """Return fresh images by kind: OOD examples, some of kinds not trained on, then DIGITS."""
     random = np.random.default_rng((seed, 1))
-    images = {kind: draw(each, _EVALUATED, digits.images, random) for kind, each in _FRESH.items()}
+    images = {}
+    with Bar("pictures to evaluate on", len(_FRESH)) as bar:
+        for kind, each in _FRESH.items():
+            images[kind] = draw(each, _EVALUATED, digits.images, random)
+            bar.step()
     return images | {
         REDRAWN: redrawn(digits.images, digits.labels, _EVALUATED, random).images,
         PRINTED: printed(_EVALUATED, random).images,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import keras
 
+from pipeline.config.terminal import Bar
 from pipeline.data.dataset import SIDE
 from pipeline.ood.examples import NOT_A_DIGIT, Examples
 
@@ -32,6 +33,10 @@ def fit(examples: Examples) -> keras.Model:
     )
     images, labels = examples.images[..., None], examples.labels
     epochs = max(1, round(_STEPS * _BATCH / len(labels)))
-    network.fit(images, labels, batch_size=_BATCH, epochs=epochs, verbose=0)
+    with Bar("OOD score", epochs * -(-len(labels) // _BATCH)) as bar:
+        stepped = keras.callbacks.LambdaCallback(on_train_batch_end=lambda batch, logs: bar.step())
+        network.fit(
+            images, labels, batch_size=_BATCH, epochs=epochs, verbose=0, callbacks=[stepped]
+        )
     probabilities = keras.layers.Softmax()(logits)
     return keras.Model(image, 1 - probabilities[:, NOT_A_DIGIT:])

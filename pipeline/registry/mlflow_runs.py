@@ -9,6 +9,7 @@ import hashlib
 import json
 import logging
 import os
+import shlex
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
@@ -20,7 +21,10 @@ import mlflow
 from filelock import FileLock
 from mlflow import MlflowClient
 from mlflow.entities import Metric, Param, Run, RunTag
+from mlflow.exceptions import MlflowException
 from omegaconf import OmegaConf
+from sqlalchemy import make_url
+from sqlalchemy.exc import DatabaseError
 
 from pipeline.config import PipelineError, environment, flat, paths
 from pipeline.evaluation import results
@@ -47,9 +51,25 @@ def connect() -> MlflowClient:
     mlflow.set_tracking_uri(environment.tracking_uri())
     mlflow.set_registry_uri(environment.tracking_uri())
     with lock():
-        client = MlflowClient()
-        client.search_experiments(max_results=1)
+        try:
+            client = MlflowClient()
+            client.search_experiments(max_results=1)
+        except DatabaseError as error:
+            raise PipelineError(_unusable(error)) from error
+        except MlflowException as error:  # another version's tables, a server that is away
+            raise PipelineError(f"MLflow: {error}") from error
     return client
+
+
+def _unusable(error: DatabaseError) -> str:
+    database = make_url(environment.tracking_uri())
+    if database.get_backend_name() != "sqlite":
+        return f"{database}: {error.orig}"  # without its password
+    return (
+        f"MLflow cannot use {database.database}: {error.orig}\n"
+        "Put a backup of it there, or move it away: python -m pipeline.register then makes a new "
+        "one with the present runs and champion"
+    )
 
 
 def store_exists() -> bool:
@@ -57,6 +77,15 @@ def store_exists() -> bool:
     uri = environment.tracking_uri()
     database = uri.removeprefix("sqlite:///").partition("?")[0]
     return not uri.startswith("sqlite:") or Path(database).exists()
+
+
+def where_shown() -> str:
+    """Return the address of MLflow's pages, or the command that opens them."""
+    uri, root = environment.tracking_uri(), environment.root()
+    if uri.startswith("http"):
+        return uri
+    shown = "sqlite:///mlflow.db" if uri == f"sqlite:///{root / 'mlflow.db'}" else uri
+    return f"mlflow ui --backend-store-uri {shlex.quote(shown)}"
 
 
 def lock(name: str = "mlflow") -> FileLock:

@@ -1,6 +1,6 @@
 """Model registry: versions of the bundle, and their promotion to champion or challenger.
 
-Git tracks the history of promotions.
+Tags of the registered model keep the history of promotions.
 """
 
 from __future__ import annotations
@@ -20,8 +20,6 @@ from mlflow.entities import Run
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 
-from pipeline.config import paths
-from pipeline.storage.files import write
 from serve.models import bundle_digest
 from serve.models.predictor import BundleError, Predictor
 
@@ -31,6 +29,7 @@ CHAMPION, PREVIOUS, CHALLENGER = "champion", "previous", "challenger"
 # Tags of a version. Services of earlier releases read the digests too: their meaning stays.
 BUNDLE, LIKELIHOOD = "bundle.digest", "bundle.likelihood"
 PROMOTED, ROLLED_BACK = "promoted_at", "rolled_back"
+_MOVE = "move."  # prefix of the registered model's tags that are its history
 _ARTIFACT = "champion"  # folder of the MLflow run
 
 
@@ -118,7 +117,7 @@ def finish(client: MlflowClient, champion: ModelVersion) -> None:
     challenger = aliased(client, champion.name, CHALLENGER)
     if challenger and challenger.version == champion.version:
         client.delete_registered_model_alias(champion.name, CHALLENGER)
-    record("promote", champion, aliased(client, champion.name, PREVIOUS))
+    record(client, "promote", champion, aliased(client, champion.name, PREVIOUS))
 
 
 def challenge(client: MlflowClient, version: ModelVersion, reasons: dict[str, str]) -> None:
@@ -132,33 +131,27 @@ def _tag(client: MlflowClient, version: ModelVersion, tags: dict[str, str]) -> N
         client.set_model_version_tag(version.name, version.version, key, value)
 
 
-def history() -> list[dict[str, Any]]:
-    """Return the entries of `reports/promotions.jsonl`, the oldest first.
-
-    Lines that are not JSON, such as the marks of a merge in Git, are left out with a warning.
-    """
-    entries = []
-    for line in paths.PROMOTIONS.read_text().splitlines() if paths.PROMOTIONS.exists() else ():
-        try:
-            entries.append(json.loads(line))
-        except ValueError:
-            logger.warning("%s: not a line of JSON: %s", paths.PROMOTIONS, line)
-    return entries
+def history(client: MlflowClient, model: str) -> list[dict[str, Any]]:
+    """Return the moves of the alias `champion`, the oldest first."""
+    found = client.search_registered_models(f"name = '{model}'")
+    tags = {key: value for each in found for key, value in each.tags.items()}
+    return [json.loads(tags[key]) for key in sorted(tags) if key.startswith(_MOVE)]
 
 
-def record(action: str, version: ModelVersion, replaced: ModelVersion | None) -> None:
-    """Add an entry to the history, which outlives the registry.
-
-    Nothing is added if the last entry names the same bundle: a new registry is filled again.
-    """
-    entries, bundle = history(), identity(version)
-    if entries and entries[-1]["bundle"] == bundle:
+def record(
+    client: MlflowClient, action: str, version: ModelVersion, replaced: ModelVersion | None
+) -> None:
+    """Add a move to the history, unless it is the last one already (idempotent)."""
+    moves, bundle = history(client, version.name), identity(version)
+    if moves and moves[-1]["bundle"] == bundle:
         return
-    entry = {
+    at = now()
+    move = {
         "action": action,
         "bundle": bundle,
         "replaced": identity(replaced) if replaced else None,
         "version": int(version.version),
-        "at": now(),
+        "at": at,
     }
-    write(paths.PROMOTIONS, "".join(json.dumps(each) + "\n" for each in [*entries, entry]))
+    key = _MOVE + at.removesuffix("+00:00")  # MLflow refuses a plus sign
+    client.set_registered_model_tag(version.name, key, json.dumps(move))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
@@ -25,9 +25,11 @@ COLUMNS = {
     "size": "size",
     "p": "p against the best (Holm)",
 }
+# Left out of a narrow terminal, the highest first: `size` follows from `params`.
+_SPARE = {"size": 4, "loss": 3, "params": 2, "ECE %": 1}
 _UNBOUNDED = 1000  # characters: where no terminal sets a limit
 _GAP = 2
-_NAME = 28  # characters: a longer name may be folded
+_NAME = 40  # characters: a sweep of two settings fits; a longer name may be folded
 
 
 def rows(comparison: dict[str, Any]) -> dict[int, list[str]]:
@@ -58,17 +60,20 @@ def cells(metrics: dict[str, Any]) -> dict[str, str]:
     }
 
 
-def table(comparison: dict[str, Any]) -> Table:
-    """Return the runs side by side, at most 100 characters wide; the best one is bold."""
-    result = _empty(COLUMNS)
-    for run, cells in rows(comparison).items():
-        result.add_row(*cells, style="bold green" if run == comparison["best"] else None)
-    return result
-
-
 def show(comparison: dict[str, Any]) -> None:
-    """Print the table; in a file or a pipe plain, and as wide as it needs."""
-    Console(highlight=False, width=room()).print(table(comparison))
+    """Print a row per run, the best one bold; a narrow terminal lacks what the page has too."""
+    found = rows(comparison)
+    names = [f"{run} {name}" for run, name, *_ in found.values()]
+    titles = list(COLUMNS)
+    columns = [
+        Column(
+            titles[place], [cells[place] for cells in found.values()], _SPARE.get(titles[place], 0)
+        )
+        for place in range(2, len(titles))
+    ]
+    styles = ["bold green" if run == comparison["best"] else "" for run in found]
+    if left_out := show_named(names, columns, styles, title="run"):
+        print(f"({left_out} more in a wider terminal)")
 
 
 def room() -> int:
@@ -88,10 +93,12 @@ class Column:
     @property
     def width(self) -> int:
         """Characters of the longest cell or the title, and of the gap before it."""
-        return max(map(len, (self.title, *self.cells))) + _GAP
+        return max(map(len, (*self.title.split("\n"), *self.cells))) + _GAP
 
 
-def show_named(names: Sequence[str], columns: Sequence[Column], styles: Sequence[str]) -> int:
+def show_named(
+    names: Sequence[str], columns: Sequence[Column], styles: Sequence[str], title: str = "name"
+) -> int:
     """Print a row per name; return how many columns were left out for lack of room.
 
     A long name is folded into more lines, never cut off.
@@ -100,8 +107,7 @@ def show_named(names: Sequence[str], columns: Sequence[Column], styles: Sequence
     least = min(_NAME, max(map(len, names)))
     while sum(column.width for column in kept) > width - least and any(c.spare for c in kept):
         kept.remove(max(kept, key=lambda column: column.spare))
-    result = _empty(("name", *(column.title for column in kept)))
-    result.columns[0].no_wrap, result.columns[0].overflow = False, "fold"
+    result = _empty(title, (column.title for column in kept))
     for *texts, style in zip(names, *(column.cells for column in kept), styles, strict=True):
         result.add_row(*map(Text, texts), style=style)
     width = max(width, least + sum(column.width for column in kept))
@@ -109,12 +115,12 @@ def show_named(names: Sequence[str], columns: Sequence[Column], styles: Sequence
     return len(columns) - len(kept)
 
 
-def _empty(titles: Iterable[str]) -> Table:
-    """Return a table without rules, whose cells keep their line breaks and get no others."""
+def _empty(name: str, titles: Iterable[str]) -> Table:
+    """Return a table without rules; its cells keep their line breaks, only names get others."""
     result = Table(box=None, pad_edge=False, padding=(0, _GAP, 0, 0), header_style="dim")
+    result.add_column(name, vertical="bottom", overflow="fold")
     for title in titles:
-        justify: Literal["left", "right"] = "left" if title == "name" else "right"
-        result.add_column(title, justify=justify, vertical="bottom", no_wrap=True)
+        result.add_column(title, justify="right", vertical="bottom", no_wrap=True)
     return result
 
 

@@ -29,7 +29,7 @@ from pipeline.config import (
     flat,
     paths,
 )
-from pipeline.jobs import processes
+from pipeline.jobs import processes, repository
 from pipeline.jobs.progress import Display
 from pipeline.registry import mlflow_runs
 from pipeline.search import report
@@ -48,6 +48,8 @@ _PICKS = ("data", "seed", "threads")
 def main(name: str, search: Search) -> None:
     """Train the missing trials, report on all, and turn the best one into an experiment."""
     plan = make_plan(name, search)
+    if search.experiment:
+        repository.require_experiments()
     study = Study(plan, environment.root() / LOGS / plan.study)
     logger.info("study %s: %d trials, logs in %s", plan.study, search.trials, LOGS / plan.study)
     prepare(plan, study)
@@ -140,5 +142,8 @@ def run() -> None:
 
     ConfigStore.instance().store(name="search_schema", node=Search)
     picks = OmegaConf.masked_copy(OmegaConf.load(PARAMS), list(_PICKS))  # type: ignore[arg-type]
-    sys.argv[1:] = arguments(sys.argv[1:], picks)
+    try:
+        sys.argv[1:] = arguments(sys.argv[1:], picks)
+    except PipelineError as error:
+        sys.exit(f"error: {error}")
     hydra.main(version_base="1.3", config_path=str(CONF), config_name="search")(job)()

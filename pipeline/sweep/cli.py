@@ -21,6 +21,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from pipeline import config
 from pipeline.config import CONF, PipelineError, environment
+from pipeline.jobs import repository
 from pipeline.registry import mlflow_runs
 from pipeline.storage import git
 from pipeline.storage.files import write_json
@@ -36,13 +37,13 @@ def main(arguments: list[str]) -> int:
     """Run the jobs that the arguments of `train.py` describe; return the exit code."""
     typed = config.arguments(arguments, OmegaConf.create())
     if any(argument.partition("=")[0] in _PRINTING_FLAGS for argument in typed):
-        _hydra(typed)
+        _print(typed)
         return 0
     settings = [argument for argument in typed if argument not in _SWEEP_FLAGS]
     if flags := [argument for argument in settings if argument.startswith("-")]:
         raise PipelineError(f"{flags[0]}: only -m (a sweep), --help, --cfg and --info are known")
     swept = len(settings) < len(typed)
-    _require_repository()
+    repository.require_experiments()
     with job.starting():
         found = overrides.jobs(settings)
         if len(found) > 1 and not swept:
@@ -52,6 +53,20 @@ def main(arguments: list[str]) -> int:
         _require_tracked(found)
         show_uncommitted()
     return _run(found, arguments, typed, swept=swept)
+
+
+def _print(typed: list[str]) -> None:
+    """Let Hydra print what the options ask for; of a sweep, the configuration of each job."""
+    settings = [word for word in typed if "=" in word and not word.startswith("-")]
+    options = [word for word in typed if word not in (*settings, *_SWEEP_FLAGS)]
+    swept = any(word in _SWEEP_FLAGS for word in typed)
+    found = overrides.jobs(settings) if swept else []
+    if not found or not {"-c", "--cfg"} & set(options):
+        _hydra([*(found[0].overrides if found else settings), *options])
+        return
+    for one in found:
+        print(f"# run {one.run} {one.label}".rstrip(), flush=True)
+        _hydra([*one.overrides, *options])
 
 
 def _run(found: list[Job], arguments: list[str], typed: list[str], *, swept: bool) -> int:
@@ -153,16 +168,6 @@ def _job(_: DictConfig) -> None:
     job.run(one, folder, plan["parent"])
 
 
-def _require_repository() -> None:
-    try:
-        git.git("rev-parse", "--verify", "HEAD")
-    except git.GitError as error:
-        raise PipelineError(
-            f"DVC keeps experiments in Git, but this is no Git repository with a commit: {error}\n"
-            "Without Git, train a run by its stage: python -m pipeline.train run=1"
-        ) from None
-
-
 def _require_tracked(found: list[Job]) -> None:
     """Refuse files of runs and data sets that Git does not track: copies lack them."""
     runs = {f"conf/run/{one.run}.yaml" for one in found}
@@ -190,5 +195,4 @@ def _say_next(outcomes: mlflow_record.Outcomes) -> None:
         print("  make compare   compare the experiments on one page")
     if any(not state or state.state != "done" for _, state in outcomes):
         print("  repeat the command: finished jobs are not trained again")
-    uri = environment.tracking_uri()
-    print(f"  {uri}" if uri.startswith("http") else f"  mlflow ui --backend-store-uri {uri}")
+    print(f"  {mlflow_runs.where_shown()}")

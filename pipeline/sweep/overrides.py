@@ -88,7 +88,7 @@ def jobs(typed: list[str]) -> list[Job]:
         code = _code()
         found = [_job(list(overrides), code) for overrides in itertools.product(*varied.values())]
     except (HydraException, OmegaConfBaseException, ValueError) as error:
-        raise PipelineError(_readable(error)) from None
+        raise PipelineError(config.readable(error)) from None
     names = [job.name for job in found]
     if twice := next((name for name in names if names.count(name) > 1), None):
         raise PipelineError(f"two jobs of the sweep are the same: {twice}")
@@ -165,9 +165,3 @@ def _written(value: object) -> str:
     if isinstance(value, str):
         return QuotedString(value, Quote.single).with_quotes()
     return "null" if value is None else str(value)
-
-
-def _readable(error: Exception) -> str:
-    """Return Hydra's message in one line, without its internals."""
-    message = f"{error}: {error.__cause__}" if error.__cause__ else str(error)
-    return " ".join(re.split(r"\n\s*(?:Config search path|full_key|See http)", message)[0].split())

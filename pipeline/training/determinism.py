@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
+
+from pipeline.config.terminal import quiet
 
 
 def start(seed: int, threads: int) -> None:
@@ -27,25 +26,13 @@ def start(seed: int, threads: int) -> None:
 
 
 def import_tensorflow() -> None:
-    """Import TensorFlow without its start-up messages; takes 4 s."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    """Import TensorFlow without its messages; takes 4 s.
+
+    Level 3 hides its C++ code's errors too: op determinism causes one in each training ("attribute
+    use_unbounded_threadpool") that means nothing, and a real one is raised as well.
+    """
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     for name in ("absl", "tensorflow"):
         logging.getLogger(name).setLevel(logging.WARNING)
     with quiet():
         import tensorflow  # noqa: F401  for its side effect: it is loaded
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Discard what C++ code writes to standard error; Python's exceptions still show.
-
-    TensorFlow's import and the LiteRT converter write there whatever the log level.
-    """
-    stderr = os.dup(2)
-    with Path(os.devnull).open("w") as null:
-        os.dup2(null.fileno(), 2)
-    try:
-        yield
-    finally:
-        os.dup2(stderr, 2)
-        os.close(stderr)

@@ -10,10 +10,9 @@ from pathlib import Path
 import keras
 import tensorflow as tf
 from dvclive.live import Live
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from pipeline.config import Config, paths
+from pipeline.config.terminal import Bar
 from pipeline.data.dataset import Split
 from pipeline.training import augmentation, checkpoints, networks
 from pipeline.training.checkpoints import History
@@ -49,11 +48,11 @@ def fit(cfg: Config, train: Split, validation: Split, checkpoint: Path) -> keras
     history = checkpoints.restore(checkpoint, model)
     if history:
         logger.info("resumes after epoch %d of %d", len(history), cfg.epochs)
-    with _curves(cfg.run, history) as curves, _progress() as progress:
-        bar = progress.add_task(f"run {cfg.run} ({cfg.name})", total=cfg.epochs * steps)
+    title, total = f"run {cfg.run} ({cfg.name})", cfg.epochs * steps
+    with _curves(cfg.run, history) as curves, Bar(title, total) as bar:
 
         def advance(batch: int, logs: object) -> None:
-            progress.update(bar, completed=len(history) * steps + min(batch + 1, steps))
+            bar.move(len(history) * steps + min(batch + 1, steps))
 
         callback = keras.callbacks.LambdaCallback(on_train_batch_end=advance)
         while len(history) < cfg.epochs and not stops_early(history, patience):
@@ -73,7 +72,7 @@ def fit(cfg: Config, train: Split, validation: Split, checkpoint: Path) -> keras
             checkpoints.save(checkpoint, model, history, best=best_epoch(history))
             _log(curves, len(history), history[-1])
             summary = _SUMMARY.format(**history[-1])
-            progress.console.print(f"epoch {len(history)}/{cfg.epochs}{summary}", soft_wrap=True)
+            bar.console.print(f"epoch {len(history)}/{cfg.epochs}{summary}", soft_wrap=True)
     if patience:
         checkpoints.restore_best(checkpoint, model, best_epoch(history))
         logger.info("keeps epoch %d, the best on validation", best_epoch(history))
@@ -121,17 +120,3 @@ def _log(live: Live, epoch: int, row: dict[str, float]) -> None:
     live.step = epoch
     for name, value in row.items():
         live.log_metric(name, value)
-
-
-def _progress() -> Progress:
-    """Return a bar of the training's steps for a terminal; elsewhere it draws nothing."""
-    console = Console(highlight=False)
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        console=console,
-        transient=True,
-        disable=not console.is_terminal,
-    )

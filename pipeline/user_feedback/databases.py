@@ -13,7 +13,7 @@ import numpy as np
 from pipeline.config import PipelineError
 from pipeline.data.dataset import CLASSES, SIDE
 from pipeline.user_feedback.export_file import Export
-from serve.prediction.feedback_store import Entry, FeedbackStore
+from serve.prediction.feedback_store import NO_DIGIT, Entry, FeedbackStore
 
 
 def read(databases: Sequence[Path]) -> list[Entry]:
@@ -25,7 +25,7 @@ def read(databases: Sequence[Path]) -> list[Entry]:
     entries = [entry for database in databases for entry in _entries(database)]
     # By all columns, so that the order of the files changes nothing.
     entries.sort(key=lambda e: (e.given_at, e.label, e.request_id, e.image.tobytes()))
-    return list({entry.request_id: entry for entry in entries}.values())
+    return list({(entry.request_id, entry.owner): entry for entry in entries}.values())
 
 
 def _entries(database: Path) -> list[Entry]:
@@ -50,11 +50,11 @@ class Merged:
     confirmed: int  # images: the model was right at least once
     repeated: int  # requests with an image that was there already
     disputed: int  # images with several labels: dropped
-    unusable: int  # requests without a digit from 0 to 9 or with an empty image: dropped
+    unusable: int  # requests with another label or with an empty image: dropped
 
 
 def merge(entries: Iterable[Entry]) -> Merged:
-    """Return each image once, sorted by bytes, with the digit on which all its feedback agrees.
+    """Return each image once, sorted by bytes, with the label on which all its feedback agrees.
 
     Request ids, users and times are not kept.
     """
@@ -63,7 +63,7 @@ def merge(entries: Iterable[Entry]) -> Merged:
     right: set[bytes] = set()
     for entry in entries:
         requests += 1
-        if entry.label not in range(CLASSES) or not entry.image.any():
+        if entry.label not in (NO_DIGIT, *range(CLASSES)) or not entry.image.any():
             unusable += 1
             continue
         image = entry.image.tobytes()
@@ -71,9 +71,10 @@ def merge(entries: Iterable[Entry]) -> Merged:
         labels[image].add(entry.label)
         if entry.label == entry.prediction:
             right.add(image)
-    agreed = sorted(image for image, found in labels.items() if len(found) == 1)
-    confirmed = sum(image in right for image in agreed)
-    images = np.frombuffer(b"".join(agreed), np.uint8).reshape(-1, SIDE, SIDE)
-    digits = np.array([label for image in agreed for label in labels[image]], np.uint8)
-    disputed = len(labels) - len(agreed)
-    return Merged(Export(images, digits), requests, confirmed, repeated, disputed, unusable)
+    agreed = sorted((image, min(found)) for image, found in labels.items() if len(found) == 1)
+    confirmed = sum(image in right for image, _ in agreed)
+    images = np.frombuffer(b"".join(image for image, _ in agreed), np.uint8)
+    given = np.array([label for _, label in agreed])
+    images, digits = images.reshape(-1, SIDE, SIDE), given != NO_DIGIT
+    export = Export(images[digits], given[digits].astype(np.uint8), images[~digits])
+    return Merged(export, requests, confirmed, repeated, len(labels) - len(agreed), unusable)

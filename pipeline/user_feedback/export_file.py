@@ -11,7 +11,15 @@ from numpy.typing import NDArray
 
 from pipeline.config import Data, Feedback, PipelineError
 from pipeline.config import rules as config_rules
-from pipeline.data.dataset import CLASSES, Images, Labels, Split, Splits, digit_counts
+from pipeline.data.dataset import (
+    CLASSES,
+    Images,
+    Labels,
+    Split,
+    Splits,
+    digit_counts,
+    no_images,
+)
 from pipeline.storage.files import write_arrays
 
 DATA = "mnist_feedback"
@@ -20,11 +28,13 @@ DATA = "mnist_feedback"
 class Export(NamedTuple):
     """Images as a model saw them, each once, with their true digits.
 
-    `images`: (n, 28, 28) uint8, digit bright on dark. `labels`: (n,) uint8.
+    `images`: (n, 28, 28) uint8, digit bright on dark. `labels`: (n,) uint8. `nondigits`: images of
+    which users said that they are none of the digits.
     """
 
     images: Images
     labels: Labels
+    nondigits: Images = no_images()
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -39,7 +49,10 @@ def rules() -> Feedback:
 
 def save(export: Export, path: Path) -> None:
     """Write the export as an uncompressed `.npz`; equal arrays give equal bytes."""
-    write_arrays(path, images=export.images, labels=export.labels)
+    arrays = export._asdict()
+    if not len(export.nondigits):  # files of earlier versions have none
+        del arrays["nondigits"]
+    write_arrays(path, **arrays)
 
 
 def load(path: Path) -> Export:
@@ -50,7 +63,7 @@ def load(path: Path) -> Export:
     """
     try:
         with np.load(path, allow_pickle=False) as arrays:
-            return Export(arrays["images"], arrays["labels"])
+            return Export(**arrays)
     except FileNotFoundError:
         raise PipelineError(f"{path} is missing: python -m pipeline.fetch data={DATA}") from None
 
@@ -104,8 +117,12 @@ def join(
         "train_share": round(int(added.sum()) / len(train), 6),
         "train_digits": digit_counts(export.labels[added]),
         "held_out_digits": digit_counts(export.labels[held_out]),
+        "nondigits": len(export.nondigits),
     }
-    return Splits(train, splits.validation, splits.test, feedback.where(held_out)), counts
+    feedback = feedback.where(held_out)
+    return Splits(
+        train, splits.validation, splits.test, feedback, nondigits=export.nondigits
+    ), counts
 
 
 def _draw(image: Images) -> float:

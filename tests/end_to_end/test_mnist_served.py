@@ -6,12 +6,14 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
-from support.service_process import Process
+from PIL import Image
+from support.service_process import ROOT, Process
 from websockets.sync.client import connect
 
 from bench import variants
 from pipeline.config import paths
 from pipeline.data import dataset
+from serve.decoding.decode import normalise_file
 from serve.models.predictor import Predictor
 
 pytestmark = pytest.mark.slow
@@ -137,3 +139,46 @@ def test_digits_are_read_however_they_look(bundle, digits, variant):
     seen, missing = variants.read(images, (variants.QUICK | variants.SLOW)[variant])
     assert not missing.any()
     assert (predictor.probabilities(seen).argmax(1) == labels).mean() >= plain - 0.01
+
+
+@pytest.mark.parametrize("side", [28, 60, 200])
+@pytest.mark.parametrize(("ink", "paper"), [(0, 255), (255, 0)])
+@pytest.mark.parametrize("file_format", ["PNG", "GIF"])
+def test_paper_that_was_made_transparent_changes_no_digit(
+    bundle, digits, side, ink, paper, file_format
+):
+    def drawn(image):
+        cover = variants.resized(image, side) / 255
+        return Image.fromarray(np.rint(paper + (ink - paper) * cover).astype(np.uint8))
+
+    pictures = [drawn(image) for image in digits.images[:SOME]]
+    opaque, keyed = (
+        [
+            normalise_file(variants.file(one, file_format, **options), max_pixels=side**2)
+            for one in pictures
+        ]
+        for options in ({}, {"transparency": paper})
+    )
+    read = Predictor(bundle).probabilities
+    same = read(np.stack(opaque)).argmax(1) == read(np.stack(keyed)).argmax(1)
+    assert same.mean() >= 0.999
+
+
+def test_the_examples_of_page_and_api_are_read_as_they_are_named(service):
+    folder = ROOT / "serve/static/examples"
+    with service.client() as api:
+        found = {
+            path.stem: api.post(
+                "/predict",
+                content=path.read_bytes(),
+                headers={"content-type": "application/octet-stream"},
+            ).json()
+            for path in folder.iterdir()
+        }
+        schemas = api.get("/openapi.json").json()["components"]["schemas"]
+        (image,) = schemas["PredictRequest"]["properties"]["image"]["examples"]
+        found["api"] = api.post("/predict", json={"image": image}).json()
+    expected = {"seven": 7, "european-one": 1, "chalk": 3, "api": 7}
+    assert {name: found[name]["prediction"] for name in expected} == expected
+    assert [name for name in found if found[name]["not_digit"]] == ["letter"]
+    assert found["four-or-nine"]["uncertain"]

@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
+from support.clones import shared_once
 from support.experiments_repo import Laboratory
 from support.litert_file import litert_file
 
@@ -140,19 +141,27 @@ def pipeline_run(tensorflow, configured, tmp_path_factory):
 
     The images are scikit-learn's digits under the name of MNIST, because only that is registered.
     """
-    folder = tmp_path_factory.mktemp("pipeline_run")
+    from pipeline.ood import score_network
+
     small = ["batch_size=32", "model.filters=8", "optimizer.learning_rate=0.01"]
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        patch.setattr(determinism, "start", lambda seed, threads: None)  # by `tensorflow`
-        for main in (fetch.main, preprocess.main):
-            main(configured(1, "data=digits"))
-        paths.processed("digits").rename(paths.processed("mnist"))
-        likelihood.main(configured(1))
-        for run, epochs in ((1, 2), (3, 10)):
-            for main in (train.main, evaluate.main):
-                main(configured(run, f"epochs={epochs}", *small))
-        compare.main(configured(1, "runs=[1,3]"))
+
+    def make(folder):
+        folder.mkdir()
+        with pytest.MonkeyPatch.context() as patch:
+            patch.chdir(folder)
+            patch.setattr(determinism, "start", lambda seed, threads: None)  # by `tensorflow`
+            patch.setattr(score_network, "_STEPS", 200)
+            patch.setattr(examples, "_EVALUATED", 40)
+            for main in (fetch.main, preprocess.main):
+                main(configured(1, "data=digits"))
+            paths.processed("digits").rename(paths.processed("mnist"))
+            likelihood.main(configured(1))
+            for run, epochs in ((1, 2), (3, 10)):
+                for main in (train.main, evaluate.main):
+                    main(configured(run, f"epochs={epochs}", *small))
+            compare.main(configured(1, "runs=[1,3]"))
+
+    folder, _ = shared_once(tmp_path_factory, "pipeline_run", make)
     return folder
 
 

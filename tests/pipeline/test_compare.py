@@ -1,11 +1,10 @@
 import csv
 import json
-from io import StringIO
+import re
 
 import numpy as np
 import pytest
 from omegaconf import OmegaConf
-from rich.console import Console
 
 from pipeline import compare, evaluate
 from pipeline.config import PipelineError, paths
@@ -166,7 +165,7 @@ def test_the_model_card_says_how_good_it_is_and_how_to_verify_it(evaluated, comp
     assert f'echo "{sha256(paths.CHAMPION / "model.tflite")}  model.tflite" | sha256sum' in card
 
 
-def test_the_table_fits_a_narrow_window_and_a_file(evaluated, compared_runs, capsys):
+def test_the_table_fits_a_narrow_window_and_a_file(evaluated, compared_runs, capsys, monkeypatch):
     for run in (1, 2, 3):
         evaluated(run, wrong=range(run), val_accuracy=0.9 + run / 100)
     comparison = compared_runs(1, 2, 3)
@@ -177,9 +176,26 @@ def test_the_table_fits_a_narrow_window_and_a_file(evaluated, compared_runs, cap
     assert max(map(len, lines)) <= 100
     assert "98.50 (95.68\N{EN DASH}99.49)" in lines[-1]
     assert lines[-1].split()[-1] == "best"
-    coloured = StringIO()
-    Console(file=coloured, force_terminal=True, width=100).print(tables.table(comparison))
-    assert "\x1b[1;32m" in coloured.getvalue()
+    for name, value in {"TTY_COMPATIBLE": "1", "COLUMNS": "80", "TERM": "xterm"}.items():
+        monkeypatch.setenv(name, value)
+    tables.show(comparison)
+    coloured = capsys.readouterr().out
+    assert "\x1b[1;32m" in coloured
+    *table, more = re.sub(r"\x1b\[[\d;]*m", "", coloured).splitlines()
+    assert max(map(len, table)) <= 80
+    assert "\N{HORIZONTAL ELLIPSIS}" not in coloured
+    assert "98.50 (95.68\N{EN DASH}99.49)" in table[-1]
+    assert more.startswith("(")
+
+
+def test_under_repro_the_table_is_left_to_register(evaluated, compared_runs, capsys, monkeypatch):
+    evaluated(1, name="short")
+    monkeypatch.setenv("DVC_STAGE", "compare")
+    compared_runs(1)
+    assert "val %" not in capsys.readouterr().out
+    monkeypatch.setenv("DVC_EXP_NAME", "demo")
+    compared_runs(1)
+    assert "val %" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

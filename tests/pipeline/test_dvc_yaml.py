@@ -6,6 +6,7 @@ from pathlib import Path
 import grimp
 import pytest
 import yaml
+from support.clones import cloned, tracked
 
 from pipeline.config import paths
 
@@ -74,3 +75,14 @@ def test_paths_are_those_of_dvc_yaml():
         )
     ]
     assert list(outs("track")) == [str(paths.TRACKED)]
+
+
+def test_a_clone_has_the_same_bytes_whatever_gits_line_ends_are(tmp_path):
+    (tmp_path / "source").mkdir()
+    source = cloned(tmp_path / "source")
+    folder = tmp_path / "clone"
+    source.run("git", "clone", "-q", "-c", "core.autocrlf=true", ".", str(folder))
+    differing = [
+        name for name in tracked() if (folder / name).read_bytes() != (ROOT / name).read_bytes()
+    ]
+    assert differing == []

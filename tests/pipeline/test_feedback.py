@@ -13,6 +13,7 @@ from support.feedback_entries import database, entry
 from pipeline import feedback
 from pipeline.config import CONF, PipelineError, paths
 from pipeline.user_feedback import export_file
+from serve.prediction.feedback_store import NO_DIGIT
 
 
 @pytest.fixture
@@ -79,16 +80,18 @@ def test_it_says_what_comes_in_and_what_does_not(repository, caplog):
         entry(201, image=np.zeros((28, 28), np.uint8)),
         entry(202, label=3, image=entry(1).image),
         entry(203, label=2, image=entry(2).image),
+        entry(204, label=NO_DIGIT, prediction=3),
     ]
     right, wrong = map(entry, range(90)), (entry(n, prediction=0) for n in range(101, 120))
     export(database(repository / "feedback.db", [*right, *wrong, *odd]))
     for line in (
-        "113 requests with feedback",
+        "114 requests with feedback",
         "2 requests repeat an image",
-        "2 requests without a digit or a picture: dropped",
+        "2 requests with another label or an empty picture: dropped",
         "1 images with several labels: dropped",
         "108 images: 90 confirmed, 18 corrected",
         "0: 10, 1: 10, 2: 11, ",
+        "1 images that are none of the digits",
     ):
         assert line in caplog.text, line
     assert "request-" not in caplog.text

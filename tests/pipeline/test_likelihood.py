@@ -4,10 +4,12 @@ import json
 
 import numpy as np
 import pytest
+from matplotlib.colors import same_color
 
 from pipeline import evaluate, likelihood
 from pipeline.config import PipelineError, paths
 from pipeline.ood import evaluation, examples
+from pipeline.reports import theme
 from pipeline.storage.files import sha256
 from serve.models.predictor import Likelihood, Predictor
 
@@ -40,13 +42,15 @@ def test_the_champion_answers_with_it(built):
     assert champion.likelihood.threshold == served.threshold
 
 
-def test_a_second_fit_is_the_same_to_the_byte(tensorflow, built):
+def test_a_second_fit_is_the_same_to_the_byte(tensorflow, built, monkeypatch):
     """Within this process, where nothing else decides than the seed."""
     from pipeline.data import dataset
     from pipeline.ood import score_network
     from pipeline.training import litert_export
 
-    drawn = examples.for_training(dataset.load(paths.processed("mnist"), "train"), 42)
+    monkeypatch.setattr(score_network, "_STEPS", 40)
+    digits = dataset.load(paths.processed("mnist"), "train")
+    drawn = examples.for_training(digits, dataset.no_images(), 42)
     contents = []
     for _ in range(2):
         tensorflow.keras.utils.set_random_seed(42)
@@ -71,7 +75,17 @@ def test_figures_say_what_is_refused_of_each_kind(trained):
     """The test digits of `trained` are as bright as 0.09 of what `brightness` takes for certain."""
     served, about, fresh = evaluation.load("mnist")
     found = evaluation.scores(served, trained.test.images, fresh)
-    figures = evaluation.metrics(found, about | {"threshold": 0.05})["likelihood"]
+    threshold = float(found.digits.min())  # is reached, by all of them
+    figures = evaluation.metrics(found, about | {"threshold": threshold})["likelihood"]
     assert figures["refused_digits"] == dict.fromkeys(("test", *examples.DIGITS), 0)
     for kind, each in figures["nondigits"].items():
         assert each == {"auroc": 1, "refused": 1, "fitted": kind not in examples.UNSEEN}
+    axes = evaluation.plot(found, threshold).axes
+    rows = zip(("test digits", *found.kinds), axes[::2], axes[1::2], strict=True)
+    for kind, left, right in rows:
+        ood = kind in examples.KINDS
+        assert left.get_title("left") == kind
+        assert left.images
+        assert sum(bar.get_height() for bar in right.patches) == pytest.approx(1)
+        assert same_color(right.patches[0].get_facecolor(), theme.WRONG) == ood
+        assert right.texts[0].get_text() == ("100.0% below" if ood else "0.0% below")

@@ -68,7 +68,7 @@ def mnist_feedback(configured):
     """The same files and split, and 60 images of feedback; one of them is a test image."""
     write_raw("mnist_feedback")
     images = [noise(number) for number in range(1, 60)] + [arrays().images[450]]
-    export = Export(np.stack(images), (np.arange(60) % 10).astype(np.uint8))
+    export = Export(np.stack(images), (np.arange(60) % 10).astype(np.uint8), noise(99)[None])
     export_file.save(export, paths.raw("mnist_feedback") / "feedback.npz")
     return configured(
         1,
@@ -157,6 +157,9 @@ def test_feedback_leaves_validation_and_test_images_as_they_are(mnist_feedback, 
         ):
             np.testing.assert_array_equal(found, wanted)
     np.testing.assert_array_equal(splits.train.images[:360], plain.train.images)
+    nondigits = dataset.load_nondigits(paths.processed("mnist_feedback"))
+    np.testing.assert_array_equal(nondigits, [noise(99)])
+    assert report()["feedback"]["nondigits"] == 1
     held_out = dataset.load_feedback(paths.processed("mnist_feedback"))
     assert held_out is not None
     assert len(splits.train) + len(held_out) == 360 + 59, "all, but for the test image"

@@ -1,5 +1,7 @@
 import dataclasses
 import json
+import re
+from unittest.mock import Mock
 
 import pytest
 
@@ -38,7 +40,7 @@ def version(number):
 
 
 def history():
-    return [json.loads(line) for line in paths.PROMOTIONS.read_text().splitlines()]
+    return versions.history(mlflow_runs.connect(), MODEL)
 
 
 def choose(configured, *runs):
@@ -58,6 +60,7 @@ def test_a_champion_that_passes_is_promoted_once(easy, caplog, capsys):
     assert f"{MODEL} version 1 is the champion." in text
     assert "ok  test accuracy" in text
     assert "optimized" in capsys.readouterr().out
+    assert "make serve" in text
     assert aliases() == {"champion": 1}
     tags = version(1).tags
     assert tags["decision"] == "champion: all gates passed"
@@ -113,11 +116,12 @@ def test_a_model_that_fails_a_gate_is_the_challenger_and_why_is_said(easy, caplo
     text = said(caplog)
     assert f"{MODEL} version 1 is registered as challenger; there is no champion." in text
     assert "NO  test accuracy" in text
+    assert "make serve" not in text
     assert aliases() == {"challenger": 1}
     assert version(1).tags["decision"].startswith("challenger: test accuracy")
     assert version(1).tags["gate.test_accuracy"].startswith("failed: ")
     assert version(1).tags["gate.bundle_bytes"].startswith("passed: ")
-    assert not paths.PROMOTIONS.exists()
+    assert history() == []
 
 
 def test_a_significantly_worse_model_does_not_replace_the_champion(easy, configured, caplog):
@@ -146,16 +150,15 @@ def test_rollback_goes_back_and_stays_back(easy, configured, caplog):
     assert "version 2 is the champion, in place of version 1." in said(caplog, "--promote")
     assert aliases() == {"champion": 2, "previous": 1}
     assert versions.ROLLED_BACK not in version(2).tags
-    assert [(line["action"], line["version"]) for line in history()] == [
-        *(("promote", 1), ("promote", 2), ("rollback", 1), ("promote", 2))
-    ]
+    listed = re.findall(r"(promote|rollback) +version (\d)", said(caplog, "--history"))
+    assert listed == [("promote", "1"), ("promote", "2"), ("rollback", "1"), ("promote", "2")]
 
 
 def test_a_promotion_that_was_cut_off_is_finished(easy, caplog, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(versions, "finish", lambda *_: None)
         said(caplog)
-    assert not paths.PROMOTIONS.exists()
+    assert history() == []
     said(caplog)
     assert [line["action"] for line in history()] == ["promote"]
 
@@ -171,11 +174,65 @@ def test_what_the_pipeline_did_not_build_is_not_registered(easy):
     assert aliases() == {}
 
 
-def test_a_new_registry_is_filled_again_and_the_history_stays(
-    easy, built, caplog, monkeypatch, tmp_path
+@pytest.mark.fault(
+    "`git checkout` without `dvc checkout`, then `register`",
+    "0",
+    '"models/champion … differs: dvc repro"; nothing is registered',
+)
+@pytest.mark.parametrize("others", [[1], [1, 3]])
+def test_a_champion_of_another_build_than_the_comparison_is_not_registered(
+    easy, built, configured, others
 ):
+    choose(configured, *others)
+    of_another = paths.COMPARISON.read_bytes()
+    choose(configured, *([3] if others == [1] else [1]))
+    paths.COMPARISON.write_bytes(of_another)  # as `git checkout` does without `dvc checkout`
+    with pytest.raises(PipelineError, match=r"models/champion .* differs: dvc repro"):
+        register.main([])
+    assert not (built / "mlflow.db").exists()
+
+
+@pytest.mark.fault(
+    "evaluation older than its model", "0", '"its test_loss differs"; nothing is registered'
+)
+def test_an_evaluation_of_another_build_is_not_registered(easy, built):
+    of_run = paths.evaluation(1) / "metrics.json"
+    files.write_json(of_run, json.loads(of_run.read_text()) | {"test_loss": 0.1})
+    with pytest.raises(PipelineError, match=r"evaluation of run 1 .* its test_loss differs"):
+        register.main([])
+    assert not (built / "mlflow.db").exists()
+
+
+@pytest.mark.fault(
+    "`compare` killed between its outputs",
+    "0",
+    '"comparison.json is missing: dvc repro"; nothing is registered',
+)
+def test_a_comparison_that_was_cut_off_is_not_registered(easy, configured, monkeypatch):
+    monkeypatch.setattr(compare, "write_bundle", Mock(side_effect=KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        choose(configured, 1)
+    with pytest.raises(PipelineError, match=r"comparison\.json is missing: dvc repro"):
+        register.main([])
+
+
+@pytest.mark.fault(
+    "alias `champion` deleted, then `--rollback`", "0", "the last champion comes back"
+)
+def test_rollback_brings_back_a_champion_whose_alias_was_deleted(easy, configured, caplog):
+    choose(configured, 1)
     said(caplog)
-    before = paths.PROMOTIONS.read_bytes()
+    choose(configured, 1, 3)
+    said(caplog)
+    mlflow_runs.connect().delete_registered_model_alias(MODEL, "champion")
+    assert "version 2 is the champion again; there was none" in said(caplog, "--rollback")
+    assert aliases() == {"champion": 2, "previous": 1}
+    assert versions.ROLLED_BACK not in version(2).tags
+    assert "version 1 is the champion again, not 2" in said(caplog, "--rollback")
+
+
+def test_a_new_registry_is_filled_again(easy, built, caplog, monkeypatch, tmp_path):
+    said(caplog)
     (tmp_path / "new").mkdir()
     monkeypatch.setenv("DVC_ROOT", str(tmp_path / "new"))
     monkeypatch.delenv("MLFLOW_TRACKING_URI")  # which MLflow has set
@@ -183,7 +240,6 @@ def test_a_new_registry_is_filled_again_and_the_history_stays(
     assert aliases() == {"champion": 1}
     names = {run.info.run_name for run in mlflow_runs.connect().search_runs(["1"])}
     assert names == {"run-1-baseline", "run-3-optimized"}
-    assert paths.PROMOTIONS.read_bytes() == before
 
 
 def test_a_spoilt_champion_does_not_stand_in_the_way(easy, built, configured, caplog):
@@ -201,6 +257,14 @@ def test_another_data_set_is_not_registered_and_makes_no_store(easy, built, capl
     files.write_json(paths.CHAMPION / "model.json", described)
     assert "Models of data=digits are not registered" in said(caplog)
     assert not (built / "mlflow.db").exists()
+
+
+def test_without_a_registry_the_history_is_empty_and_no_store_is_made(
+    workspace, monkeypatch, caplog
+):
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    assert "has not had a champion yet" in said(caplog, "--history")
+    assert not (workspace / "mlflow.db").exists()
 
 
 @pytest.mark.parametrize(("options", "reason"), [([], "dvc repro"), (["--rollback"], "no earlier")])

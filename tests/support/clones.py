@@ -118,8 +118,11 @@ def unbuilt(folder):
 
 
 def quick(clone):
-    """The same with a likelihood fitted in few steps, which else takes longer than all runs."""
+    """The same with small networks and a likelihood of few steps and images."""
     clone.edit("pipeline/ood/score_network.py", "_STEPS, _BATCH = 1400,", "_STEPS, _BATCH = 200,")
+    clone.edit("pipeline/ood/examples.py", "_EVALUATED = 300 ", "_EVALUATED = 40 ")
+    for run in (2, 3):
+        clone.edit(f"conf/run/{run}.yaml", "filters: 64", "filters: 16")
     clone.commit("quick")
     return clone
 
@@ -132,8 +135,8 @@ def copied(clone, folder):
     return other
 
 
-def made_once(factory, name, make):
-    """A copy of the clone that `make(folder)` made, once for all processes, and what it said."""
+def shared_once(factory, name, make):
+    """The folder that `make(folder)` made, once for all processes, and what it said."""
     shared = factory.getbasetemp()
     if "PYTEST_XDIST_WORKER" in os.environ:
         shared = shared.parent  # of the folders of all processes
@@ -142,10 +145,16 @@ def made_once(factory, name, make):
         if not said.exists():
             # Moved after it was made: MLflow in its copies knows the place where it was, and tests
             # go on to write there.
-            making = factory.mktemp(f"{name}-made") / "clone"
+            making = factory.mktemp(f"{name}-made") / "made"
             output = make(making)
             making.rename(folder)
-            said.write_text(output)
+            said.write_text(output or "")
+    return folder, said.read_text()
+
+
+def made_once(factory, name, make):
+    """A copy of the clone that `make(folder)` made, once for all processes, and what it said."""
+    folder, output = shared_once(factory, name, make)
     clone = Clone(folder)
-    clone.output = said.read_text()
+    clone.output = output
     return copied(clone, factory.mktemp(name))

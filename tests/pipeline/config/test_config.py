@@ -80,11 +80,30 @@ def test_numbers_of_runs_are_quoted_for_hydra(typed, given):
 def test_what_is_typed_wins_over_the_picks():
     picks = OmegaConf.create({"seed": 42, "data": "mnist", "runs": [1, 2]})
     assert arguments(["seed=7", "run=2"], picks) == [
-        "seed=7",
-        "run='2'",
         "data=mnist",
         "runs=[1, 2]",
+        "seed=7",
+        "run='2'",
     ]
+
+
+@pytest.mark.parametrize(
+    ("typed", "message"),
+    [
+        ("-m run=1, 2,3", "run=1, 2,3: .* type run=1,2,3$"),
+        ("run=1 ,2", "run=1 ,2: .* type run=1,2$"),
+        ("epochs=3,", "^epochs=3,: values are listed with commas and no spaces$"),
+        ("run=1 epochs", "epochs: a setting is typed as key=value"),
+    ],
+)
+def test_an_argument_that_is_no_setting_is_named(typed, message):
+    with pytest.raises(PipelineError, match=message):
+        arguments(typed.split(), OmegaConf.create())
+
+
+def test_options_keep_their_values():
+    typed = ["-m", "run='1'", "--cfg", "job", "~epochs"]
+    assert arguments(typed, OmegaConf.create()) == typed
 
 
 @pytest.mark.parametrize(
@@ -166,7 +185,10 @@ def test_settings_are_what_decides_the_weights(configured):
     ("typed", "message"),
     [
         (["run=2", "data=digits"], "error: data/processed/digits.npz is missing"),
-        (["run=9"], "Could not find 'run/9'"),
+        (["run=9"], "Could not find 'run/9' Available options"),
+        (["epochs=abc"], "error: Error merging override epochs=abc"),
+        (["run=1", "epoch=3"], "error: no run has the setting epoch; did you mean epochs?"),
+        (["optimizer.lr=3"], "did you mean optimizer.learning_rate?"),
     ],
 )
 def test_a_stage_that_cannot_run_says_why_without_a_traceback(workspace, typed, message):

@@ -1,7 +1,9 @@
 import json
 import os
+import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import mlflow
@@ -190,3 +192,16 @@ def test_the_store_lies_in_the_true_root(built, tmp_path, monkeypatch):
     assert (tmp_path / "root" / "mlflow.db").exists()
     assert run.info.artifact_uri.startswith((tmp_path / "root" / "mlartifacts").as_uri())
     assert not (built / "mlflow.db").exists()
+
+
+def test_a_damaged_store_is_named_with_the_way_out(workspace, empty_store, monkeypatch):
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    store = workspace / "mlflow.db"
+    store.write_bytes(empty_store.read_bytes()[:100_000])
+    with pytest.raises(PipelineError, match=rf"{store}: .*malformed\n.*move it away"):
+        mlflow_runs.connect()
+    store.write_bytes(empty_store.read_bytes())
+    with closing(sqlite3.connect(store)) as database, database:
+        database.execute("update alembic_version set version_num = 'another'")
+    with pytest.raises(PipelineError, match="mlflow db upgrade"):
+        mlflow_runs.connect()

@@ -6,7 +6,6 @@ from types import SimpleNamespace
 
 import pytest
 
-from pipeline.config import paths
 from pipeline.registry import mlflow_runs, rollback, versions
 from serve.models.predictor import BundleError
 
@@ -66,8 +65,8 @@ def promoted(client, *registered):
         versions.promote(client, fresh(client, version), {"decision": "champion"})
 
 
-def actions():
-    return [(entry["action"], entry["version"]) for entry in versions.history()]
+def moves(client):
+    return [(move["action"], move["version"]) for move in versions.history(client, MODEL)]
 
 
 def test_a_bundle_is_registered_once_and_found_again(client, register):
@@ -111,14 +110,14 @@ def test_a_promotion_moves_both_aliases_and_is_remembered(client, register):
     tags = fresh(client, two).tags
     assert tags["decision"] == "champion"
     assert tags[versions.PROMOTED] > fresh(client, one).tags[versions.PROMOTED]
-    first, second = versions.history()
+    first, second = versions.history(client, MODEL)
     assert (first["action"], first["version"], first["replaced"]) == ("promote", 1, None)
     assert (second["bundle"], second["replaced"]) == (
         versions.identity(two),
         versions.identity(one),
     )
     versions.finish(client, fresh(client, two))
-    assert len(versions.history()) == 2
+    assert len(versions.history(client, MODEL)) == 2
 
 
 def test_a_challenger_that_is_promoted_is_no_longer_one(client, register):
@@ -142,9 +141,9 @@ def test_rollback_goes_to_the_latest_earlier_champion(client, register):
     assert (int(old.version), int(new.version)) == (1, 2)
     assert aliases(client) == {"champion": 2}
     assert rollback.roll_back(client, MODEL) is None
-    assert actions()[-2:] == [("rollback", 1), ("rollback", 2)]
-    assert all(rollback.rolled_back_at(fresh(client, each)) for each in (one, three))
-    assert not rollback.rolled_back_at(fresh(client, two))
+    assert moves(client)[-2:] == [("rollback", 1), ("rollback", 2)]
+    assert all(versions.ROLLED_BACK in fresh(client, each).tags for each in (one, three))
+    assert versions.ROLLED_BACK not in fresh(client, two).tags
 
 
 def test_rollback_passes_by_what_cannot_be_read(client, register, corrupt):
@@ -154,30 +153,24 @@ def test_rollback_passes_by_what_cannot_be_read(client, register, corrupt):
     assert int(rollback.roll_back(client, MODEL)[1].version) == 1
 
 
-def test_without_a_champion_there_is_nothing_to_roll_back(client, register):
-    assert rollback.roll_back(client, MODEL) is None
-    promoted(client, register(1.0))
+def test_without_its_alias_the_last_champion_comes_back(client, register):
+    assert rollback.roll_back(client, MODEL) is None  # there never was one
+    promoted(client, register(1.0), register(2.0))
     client.delete_registered_model_alias(MODEL, versions.CHAMPION)
-    assert rollback.roll_back(client, MODEL) is None
+    old, new = rollback.roll_back(client, MODEL)
+    assert (old, int(new.version)) == (None, 2)
+    assert aliases(client) == {"champion": 2, "previous": 1}
 
 
 def test_a_rollback_is_remembered_until_the_next_promotion(client, register):
     one, two = register(1.0), register(2.0)
     promoted(client, one, two)
-    assert rollback.rolled_back_at(fresh(client, one)) is None, "replaced, not rolled back"
+    assert versions.ROLLED_BACK not in fresh(client, one).tags, "replaced, not rolled back"
     rollback.roll_back(client, MODEL)
-    at = versions.history()[-1]["at"]
-    assert rollback.rolled_back_at(fresh(client, two)) == at
+    assert versions.ROLLED_BACK in fresh(client, two).tags
     promoted(client, two)
     assert versions.ROLLED_BACK not in fresh(client, two).tags
-    assert rollback.rolled_back_at(fresh(client, two)) is None
-    rollback.roll_back(client, MODEL)
-    at = versions.history()[-1]["at"]
-    client.delete_model_version_tag(MODEL, two.version, versions.ROLLED_BACK)
-    assert rollback.rolled_back_at(fresh(client, two)) == at, "by the history alone"
-    client.set_model_version_tag(MODEL, two.version, versions.ROLLED_BACK, "some time")
-    paths.PROMOTIONS.unlink()
-    assert rollback.rolled_back_at(fresh(client, two)) == "some time", "by the tag alone"
+    assert moves(client) == [("promote", 1), ("promote", 2), ("rollback", 1), ("promote", 2)]
 
 
 def test_a_store_is_missing_until_it_is_connected(workspace, monkeypatch, empty_store):
@@ -189,11 +182,3 @@ def test_a_store_is_missing_until_it_is_connected(workspace, monkeypatch, empty_
     assert mlflow_runs.store_exists()
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "https://mlflow.example.com")
     assert mlflow_runs.store_exists()
-
-
-def test_a_mark_of_a_merge_in_the_history_is_left_out(client, register):
-    promoted(client, register(1.0))
-    with paths.PROMOTIONS.open("a") as file:
-        file.write("<<<<<<< HEAD\n")
-    promoted(client, register(2.0))
-    assert actions() == [("promote", 1), ("promote", 2)]

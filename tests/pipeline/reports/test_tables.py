@@ -3,7 +3,7 @@ import pytest
 from pipeline.reports import tables
 from pipeline.reports.tables import Column
 
-LONG = "run1-epochs=3-learning_rate=0.001-ab12cd"
+LONG = "run1-epochs=3-learning_rate=0.001-ab12cd34ef56"
 COLUMNS = [
     Column("val %", ["98.95", "88.33"]),
     Column("epochs", ["6", "30"], spare=1),
@@ -24,7 +24,7 @@ def shown(monkeypatch, capsys):
     return show
 
 
-ROOM = 28 + 7 + 8 + 15 + 9  # for a name of 28 characters and all columns
+ROOM = 40 + 7 + 8 + 15 + 9  # for a name of 40 characters and all columns
 
 
 @pytest.mark.parametrize(
@@ -49,7 +49,7 @@ def test_nothing_is_cut_off_however_little_room_there_is(shown, room):
     lines, _ = shown(["main", LONG], COLUMNS, room)
     assert "\N{HORIZONTAL ELLIPSIS}" not in "".join(lines)
     assert "".join(line.split()[0] for line in lines[2:]) == LONG
-    assert max(map(len, lines)) <= max(room, 28 + 7 + 9)
+    assert max(map(len, lines)) <= max(room, 40 + 7 + 9)
     assert lines[1].split()[:2] == ["main", "98.95"]
     assert lines[-1].endswith("12:23")
 

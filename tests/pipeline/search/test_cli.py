@@ -15,6 +15,7 @@ import pytest
 from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
 from omegaconf import OmegaConf
+from support.sweep_repo import GitFolder
 
 from pipeline.config import CONF, PipelineError, checked
 from pipeline.registry import mlflow_runs
@@ -367,9 +368,16 @@ def test_accuracy_is_maximised(run):
     assert [row["val_accuracy"] for row in rows()] == [str(found.value) for found in trials()]
 
 
-def test_a_failing_train_py_is_an_error_that_names_the_way_out(run):
+def test_without_git_a_search_that_ends_in_an_experiment_trains_nothing(run):
+    with pytest.raises(PipelineError, match="no Git repository"):
+        run("experiment=true", "trials=1")
+    assert not Path("logs").exists()
+
+
+def test_a_failing_train_py_is_an_error_that_names_the_way_out(run, workspace):
+    GitFolder(workspace).commit("without train.py")
     with pytest.raises(PipelineError, match="repeat the command"):
-        run("experiment=true", "trials=1")  # there is no train.py in the workspace
+        run("experiment=true", "trials=1")
     assert states() == ["COMPLETE"]
 
 

@@ -103,7 +103,7 @@ def test_its_table_and_what_to_type_next(swept):
     assert "the kernel does not fit" in (swept.folder / log).read_text()
     assert table[5].startswith("run 3 data=digits epochs=41 failed")
     assert f"python -m pipeline.adopt {best} " in swept.done.stdout
-    assert f"mlflow ui --backend-store-uri sqlite:///{swept.folder}/mlflow.db" in swept.done.stdout
+    assert swept.done.stdout.endswith("  mlflow ui --backend-store-uri sqlite:///mlflow.db\n")
 
 
 def test_mlflow_has_the_sweep_and_what_failed(swept):
@@ -167,6 +167,14 @@ def test_help_lists_the_settings(workspace):
     assert "run: 1, 2, 3" in done.stdout
     assert f"learning_rate: {float(sweep_repo.conf(1, 'optimizer.learning_rate'))}" in done.stdout
     assert not (workspace / "logs").exists()
+
+
+def test_cfg_prints_the_configuration_of_each_job(repository):
+    done = train(repository.folder, "-m", "run=1,2", "--cfg", "job", "epochs=7")
+    assert done.returncode == 0, done.stderr
+    assert re.findall(r"^# run (\d) epochs=7$", done.stdout, re.M) == ["1", "2"]
+    assert re.findall(r"^epochs: (\d+)$", done.stdout, re.M) == ["7", "7"]
+    assert not (repository.folder / "logs").exists()
 
 
 class Launched:
@@ -249,7 +257,7 @@ def test_jobs_that_no_launcher_began_fail_the_sweep(repository, launched, capsys
     assert client.get_run(crashed).info.status == "KILLED"
     assert "run 1 did not begin\nrun 2 did not begin\n" in shown
     assert "repeat the command" in shown
-    assert f"\n  mlflow ui --backend-store-uri sqlite:///{repository.folder}" in shown
+    assert "\n  mlflow ui --backend-store-uri sqlite:///mlflow.db" in shown
     assert launched.arguments[:2] == ["-m", "run='1','2'"]
     assert [parent.info.status for parent in parents()] == ["FAILED"]
 

@@ -163,7 +163,7 @@ def test_a_key_that_no_run_has_is_refused_with_the_nearest(typed, meant):
         ("data=mnits", "Could not find 'data/mnits' Available options in 'data': digits mnist"),
         ("run=first", "run=first: list the runs by number: run=1,2,3"),
         ("run=range(1,4)", "list the runs by number"),
-        ("epochs", "Error parsing override 'epochs'"),
+        ("epochs", "a setting is typed as key=value"),
         ("runs=[1,2]", "a job trains one run: type run=1,2,3, not runs"),
         ("run=2,2", "two jobs of the sweep are the same: run2-"),
     ],

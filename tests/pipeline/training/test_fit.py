@@ -88,17 +88,17 @@ def test_the_same_seed_gives_the_same_weights_and_another_seed_others(fit):
     assert not equal(first, fit("seed=7", checkpoint="c"))
 
 
-@pytest.mark.parametrize("after", [1, 3, 4])
-def test_a_training_that_was_killed_ends_with_the_same_weights(fit, training, monkeypatch, after):
+def test_a_training_that_was_killed_ends_with_the_same_weights(fit, training, monkeypatch):
     whole = fit("optimizer.schedule=cosine", checkpoint="whole")
     expected = curve("val_loss"), curve("learning_rate")
-    with monkeypatch.context() as patch:
-        cut_off(patch, training, after)
-        with pytest.raises(KeyboardInterrupt):
-            fit("optimizer.schedule=cosine", checkpoint="killed")
-    resumed = fit("optimizer.schedule=cosine", checkpoint="killed")
-    assert equal(whole, resumed)
-    assert (curve("val_loss"), curve("learning_rate")) == expected
+    for after in (1, 3, 4):
+        with monkeypatch.context() as patch:
+            cut_off(patch, training, after)
+            with pytest.raises(KeyboardInterrupt):
+                fit("optimizer.schedule=cosine", checkpoint=f"killed-{after}")
+        resumed = fit("optimizer.schedule=cosine", checkpoint=f"killed-{after}")
+        assert equal(whole, resumed), after
+        assert (curve("val_loss"), curve("learning_rate")) == expected, after
 
 
 def test_what_is_done_is_not_done_again(fit, training, monkeypatch):

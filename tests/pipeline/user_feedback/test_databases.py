@@ -8,6 +8,7 @@ from support.feedback_entries import database, entry, noise
 
 from pipeline.config import PipelineError
 from pipeline.user_feedback import databases
+from serve.prediction.feedback_store import NO_DIGIT
 
 
 def merge(*entries):
@@ -40,7 +41,7 @@ def test_an_image_with_two_labels_is_dropped_and_counted():
 
 
 @pytest.mark.parametrize(
-    "bad", [entry(1, label=10), entry(1, label=-1), entry(1, image=np.zeros((28, 28), np.uint8))]
+    "bad", [entry(1, label=10), entry(1, label=-2), entry(1, image=np.zeros((28, 28), np.uint8))]
 )
 def test_an_unusable_entry_is_dropped_and_counted(bad):
     found = merge(bad, entry(2))
@@ -48,11 +49,20 @@ def test_an_unusable_entry_is_dropped_and_counted(bad):
     assert found.unusable == 1
 
 
+def test_what_is_none_of_the_digits_is_exported_apart():
+    found = merge(
+        entry(1, label=NO_DIGIT), entry(2), entry(3), entry(4, image=noise(3), label=NO_DIGIT)
+    )
+    assert [*found.export.labels] == [2]
+    np.testing.assert_array_equal(found.export.nondigits, [noise(1)])
+    assert found.disputed == 1
+
+
 def test_no_entries_are_an_empty_export():
-    images, labels = merge().export
-    assert images.shape == (0, 28, 28)
+    images, labels, nondigits = merge().export
+    assert images.shape == nondigits.shape == (0, 28, 28)
     assert labels.shape == (0,)
-    assert images.dtype == labels.dtype == np.uint8
+    assert images.dtype == labels.dtype == nondigits.dtype == np.uint8
 
 
 def timed(path, entries):

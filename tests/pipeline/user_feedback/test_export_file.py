@@ -23,8 +23,7 @@ def part(numbers):
 
 
 def export(numbers):
-    images, labels, _ = dataclasses.astuple(part(numbers))
-    return Export(images, labels)
+    return Export(part(numbers).images, part(numbers).labels)
 
 
 @pytest.fixture(scope="module")
