@@ -98,3 +98,4 @@ LABEL org.opencontainers.image.title="digit-platform" \
       org.opencontainers.image.licenses="MIT" \
       org.opencontainers.image.version="${VERSION}" \
       org.opencontainers.image.revision="${COMMIT}"
+ENV COMMIT=${COMMIT}

@@ -1,31 +1,26 @@
 """deploy/compose.yaml: its form, what it promises, and its processes started as it starts them."""
 
-import os
 import re
 import shutil
 import subprocess
-import sys
-import tempfile
-from pathlib import Path
 from urllib.parse import urlsplit
 
 import httpx2
-import numpy as np
 import pytest
 import yaml
-from support.alerting import free_port
+from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
+from mlflow.server import app
 from support.bundles import PNG, picture
-from support.manifests import IMAGES, ROOT, VERSION, succeeds, tool
-from support.mlflow_registry import NAME, Registry, await_server
+from support.manifests import COMPOSE, IMAGES, ROOT, VERSION, succeeds, tool
+from support.mlflow_registry import NAME, Registry
 from support.service_process import Process
 
 from monitoring.drift.__main__ import parse_options as drift_options
 from pipeline.retrain import _options as retrain_options
-from serve.prediction.feedback_store import Entry, FeedbackStore
 from serve.settings import Settings
 
 FILE = ROOT / "deploy" / "compose.yaml"
-COMPOSE = yaml.safe_load(FILE.read_text())
 SERVICES = COMPOSE["services"]
 LOCKED = (ROOT / "requirements" / "dev.txt").read_text()
 PUBLISHED = {"digits", "mlflow", "grafana"}  # the service's port and the dashboards'
@@ -41,7 +36,7 @@ def test_each_is_confined(name):
     assert service["cap_drop"] == ["ALL"]
     assert service["security_opt"] == ["no-new-privileges:true"]
     assert service["read_only"] is (name not in ("trainer", "retrain"))
-    assert service.get("mem_limit") or name == "artifacts-owner"
+    assert service.get("mem_limit") or name == "volumes-owner"
     assert "privileged" not in service
     assert service["logging"]["options"]["max-size"]
 
@@ -63,7 +58,7 @@ def test_images_are_ours_or_pinned(name):
 
 def test_mlflow_is_the_version_that_is_tested():
     locked = re.search(r"^mlflow==([\d.]+)", LOCKED, re.M)[1]
-    for name in ("mlflow", "artifacts-owner"):
+    for name in ("mlflow", "volumes-owner"):
         assert SERVICES[name]["image"] == f"ghcr.io/mlflow/mlflow:v{locked}-full"
 
 
@@ -73,7 +68,18 @@ def test_only_the_service_and_the_dashboards_are_reached_and_from_this_machine_a
     for published in ports.values():
         assert all(port.startswith("127.0.0.1:") for port in published)
     assert COMPOSE["networks"]["back"]["internal"] is True
-    assert SERVICES["postgres"]["networks"] == ["back"]
+    assert COMPOSE["networks"]["database"]["internal"] is True
+    assert SERVICES["postgres"]["networks"] == ["database"]
+
+
+def test_the_service_shares_no_network_with_what_it_might_write_to():
+    shared = {
+        name
+        for name, service in SERVICES.items()
+        if set(service.get("networks", [])) & set(SERVICES["digits"]["networks"])
+    }
+    assert "mlflow-read" in shared
+    assert not shared & {"mlflow", "postgres"}
 
 
 def test_no_password_has_a_default():
@@ -94,6 +100,17 @@ def test_the_drift_job_asks_the_service_and_prometheus_asks_it():
     scraped = yaml.safe_load((ROOT / "monitoring/prometheus/prometheus.yml").read_text())
     (job,) = (job for job in scraped["scrape_configs"] if job["job_name"] == "drift")
     assert job["static_configs"] == [{"targets": [f"drift:{chosen.port}"]}]
+
+
+def test_prometheus_asks_blackbox_exporter_to_ask_the_service():
+    scraped = yaml.safe_load((ROOT / "monitoring/prometheus/prometheus.yml").read_text())
+    (job,) = (job for job in scraped["scrape_configs"] if job["job_name"] == "probe")
+    (target,) = map(urlsplit, job["static_configs"][0]["targets"])
+    port = Settings.model_fields["api_port"].default
+    assert (target.hostname, target.port) == ("digits", port)
+    replacement = job["relabel_configs"][-1]["replacement"].partition(":")[0]
+    assert set(SERVICES[replacement]["networks"]) & set(SERVICES["prometheus"]["networks"])
+    assert "front" in SERVICES[replacement]["networks"]  # the callers' address may be outside
 
 
 def test_retraining_has_drift_and_feedback_for_reasons():
@@ -156,17 +173,18 @@ def test_what_is_mounted_from_the_repository_is_there_and_cannot_be_written():
                 assert mode == "ro"
 
 
-def test_alertmanager_reads_the_address_of_the_receiver():
+def test_alertmanager_reads_the_addresses_of_its_receivers():
     configured = yaml.safe_load((ROOT / "monitoring/alertmanager/alertmanager.yml").read_text())
-    (receiver,) = configured["receivers"][0]["webhook_configs"]
-    (secret,) = SERVICES["alertmanager"]["secrets"]
-    assert receiver["url_file"] == f"/run/secrets/{secret}"
-    source = COMPOSE["secrets"][secret]["file"]
-    variable, default = re.fullmatch(r"\$\{(\w+):-(.*)\}", source).groups()
-    assert variable == "ALERT_WEBHOOK_FILE"
-    assert (FILE.parent / default).read_text().startswith("http")
+    hooks = [hook for receiver in configured["receivers"] for hook in receiver["webhook_configs"]]
+    secrets = SERVICES["alertmanager"]["secrets"]
+    assert [hook["url_file"] for hook in hooks] == [f"/run/secrets/{name}" for name in secrets]
+    sources = [COMPOSE["secrets"][name]["file"] for name in secrets]
+    read = [re.fullmatch(r"\$\{(\w+):-(.*)\}", source).groups() for source in sources]
+    assert [variable for variable, _ in read] == ["ALERT_WEBHOOK_FILE", "WATCHDOG_WEBHOOK_FILE"]
+    assert all((FILE.parent / default).read_text().startswith("http") for _, default in read)
     version = SERVICES["alertmanager"]["image"].rpartition(":v")[2]
     assert tuple(map(int, version.split("."))) >= (0, 26, 0)  # the first that knows url_file
+    assert "--enable-feature=receiver-name-in-metrics" in SERVICES["alertmanager"]["command"]
     assert "front" in SERVICES["alertmanager"]["networks"]
 
 
@@ -184,92 +202,6 @@ def test_passwords_are_made_once(tmp_path):
     assert (tmp_path / ".env").read_text() == first
 
 
-def test_feedback_is_copied_and_brought_back_as_documented(tmp_path):
-    pages = (ROOT / f"docs/DEPLOY_{name}.md" for name in ("COMPOSE", "KUBERNETES"))
-    written = [
-        copy for page in pages for copy in re.findall(r'^COPY="(.*)"$', page.read_text(), re.M)
-    ]
-    assert len(written) == 2
-    (copy,) = set(written)
-
-    def run(source, target):
-        command = [sys.executable, "-W", "ignore", "-c", copy, tmp_path / source, tmp_path / target]
-        return subprocess.run(command, capture_output=True, check=False).returncode
-
-    def labels(name):
-        return [entry.label for entry in FeedbackStore(tmp_path / name).entries()]
-
-    assert run("feedback.db", "copy.db") == 1  # none yet: nothing is made
-    assert not (tmp_path / "feedback.db").exists()
-    kept = FeedbackStore(tmp_path / "feedback.db")
-    image = np.zeros((28, 28), np.uint8)
-    kept.add(Entry("a", 3, 3, "1", image))
-    assert run("feedback.db", "copy.db") == 0
-    kept.add(Entry("b", 4, 3, "1", image))
-    assert (labels("copy.db"), labels("feedback.db")) == ([3], [3, 4])
-    assert run("copy.db", "feedback.db") == 0
-    assert labels("feedback.db") == [3]
-    kept.add(Entry("c", 5, 3, "1", image))
-    assert labels("feedback.db") == [3, 5]
-
-
-@pytest.fixture
-def postgres():
-    """The address of a PostgreSQL of this test's own, with the user and database of Compose."""
-    given = SERVICES["postgres"]["environment"]
-    # Not below pytest's own folder, which each start of pytest closes to the user `postgres`.
-    folder, port = Path(tempfile.mkdtemp(prefix="postgres-")), free_port()
-    shutil.chown(folder, "postgres")
-    home = max(Path("/usr/lib/postgresql").iterdir()) / "bin"
-
-    def run(program, *arguments):
-        succeeds("runuser", "-u", "postgres", "--", home / program, *arguments)
-
-    # Over the network a password counts, as in the image.
-    methods = ("--auth-local", "trust", "--auth-host", "scram-sha-256")
-    run("initdb", "--pgdata", folder / "data", *methods, "--username", "postgres")
-    options = f"-p {port} -c listen_addresses=127.0.0.1 -k {folder}"
-    log = folder / "log"
-    run("pg_ctl", "--pgdata", folder / "data", "--options", options, "--log", log, "-w", "start")
-    ask = ["psql", "--host", folder, "--port", str(port), "--username", "postgres", "-c"]
-    user, database = given["POSTGRES_USER"], given["POSTGRES_DB"]
-    run(*ask, f"CREATE USER {user} PASSWORD 'secret'")
-    run(*ask, f"CREATE DATABASE {database} OWNER {user}")
-    yield f"127.0.0.1:{port}"
-    run("pg_ctl", "--pgdata", folder / "data", "-m", "fast", "stop")
-    shutil.rmtree(folder)
-
-
-@pytest.fixture
-def mlflow(postgres, tmp_path):
-    """The address of MLflow's server, with the command and the variables of Compose."""
-    service, port = SERVICES["mlflow"], free_port()
-    given = {
-        name: value.replace("${POSTGRES_PASSWORD:?make env}", "secret")
-        .replace("postgres:5432", postgres)
-        .replace("/mlflow/", f"{tmp_path}/")
-        for name, value in service["environment"].items()
-    }
-    command = ["127.0.0.1" if word == "0.0.0.0" else word for word in service["command"]]  # noqa: S104
-    command[command.index("5000")] = str(port)
-    environment = {**os.environ, **given}
-    for name in ("PYTHONWARNINGS", "MLFLOW_TRACKING_URI"):
-        environment.pop(name, None)
-    with (tmp_path / "mlflow.log").open("wb") as log:
-        server = subprocess.Popen(
-            [sys.executable, "-m", *command],
-            env=environment,
-            stdout=log,
-            stderr=log,
-            start_new_session=True,
-        )
-    uri = f"http://127.0.0.1:{port}"
-    await_server(uri)
-    yield uri
-    os.killpg(server.pid, 9)
-    server.wait()
-
-
 def status(uri, host):
     """What MLflow answers to a request of its registry under that name."""
     path = "/api/2.0/mlflow/registered-models/search"
@@ -279,19 +211,19 @@ def status(uri, host):
 @pytest.mark.slow
 @pytest.mark.system("runuser", "util-linux")
 @pytest.mark.system("pg_ctlcluster", "postgresql")
-def test_its_processes_log_register_and_serve_together(
-    mlflow, postgres, made, tmp_path, monkeypatch
+@pytest.mark.system("nginx", "nginx")
+def test_its_processes_register_and_serve_together_and_the_service_only_reads(
+    mlflow, mlflow_read, made, tmp_path, monkeypatch
 ):
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    registry = Registry(mlflow)
+    registry = Registry(mlflow.uri)
     given = {
         name: value for name, value in SERVICES["digits"]["environment"].items() if "$" not in value
     }
-    given["MLFLOW_TRACKING_URI"] = given["MLFLOW_TRACKING_URI"].replace(
-        "http://mlflow:5000", mlflow
-    )
-    called = urlsplit(SERVICES["digits"]["environment"]["MLFLOW_TRACKING_URI"]).netloc
-    assert (status(mlflow, called), status(mlflow, "mlflow.example.com")) == (200, 403)
+    called = urlsplit(given["MLFLOW_TRACKING_URI"]).netloc
+    assert called == "mlflow-read:5001"
+    given["MLFLOW_TRACKING_URI"] = mlflow_read
+    assert (status(mlflow_read, called), status(mlflow_read, "mlflow.example.com")) == (200, 403)
     service = Process(tmp_path, API_WORKERS=1, MODEL_POLL_SECONDS="0.2", **given)
     try:
         with service.client() as api:
@@ -304,22 +236,31 @@ def test_its_processes_log_register_and_serve_together(
             assert (answer["prediction"], answer["model_version"]) == (3, version)
     finally:
         assert service.stop() == 0
-    check_backup(registry, postgres, tmp_path)
+    check_nothing_can_be_written(registry, mlflow_read, made[8])
 
 
-def check_backup(registry, postgres, folder):
-    """That the documented commands bring back what the registry had."""
-    text = (ROOT / "docs/DEPLOY_COMPOSE.md").read_text()
-    host, port = postgres.split(":")
-    given = {**os.environ, "PGHOST": host, "PGPORT": port}
-    given["PGPASSWORD"] = "secret"  # pragma: allowlist secret
-
-    def typed(pattern):
-        (command,) = re.findall(rf"^compose exec -T postgres ({pattern})$", text, re.M)
-        subprocess.run(["sh", "-ec", command], cwd=folder, env=given, check=True, timeout=60)
-
-    typed("pg_dump .* > mlflow.sql")
-    registry.client.delete_registered_model_alias(NAME, "champion")
-    assert not registry.client.get_registered_model(NAME).aliases
-    typed("psql .* < mlflow.sql")
-    assert registry.client.get_registered_model(NAME).aliases == {"champion": "1"}
+def check_nothing_can_be_written(registry, uri, bundle):
+    """Neither by MLflow's client nor by any route of MLflow that takes more than GET."""
+    client, name = MlflowClient(uri, uri), NAME
+    run = registry.client.search_runs([registry.experiment])[0].info.run_id
+    for write in (
+        lambda: client.create_registered_model("mine"),
+        lambda: client.create_model_version(name, "mlflow-artifacts:/1/a", run),
+        lambda: client.set_registered_model_alias(name, "champion", "1"),
+        lambda: client.delete_registered_model_alias(name, "champion"),
+        lambda: client.set_model_version_tag(name, "1", "bundle.digest", "0"),
+        lambda: client.delete_model_version(name, "1"),
+        lambda: client.delete_registered_model(name),
+    ):
+        with pytest.raises(MlflowException, match="403"):
+            write()
+    with httpx2.Client(base_url=uri) as api:
+        artifact = f"/api/2.0/mlflow-artifacts/artifacts/{registry.experiment}/{run}/artifacts/x"
+        answers = [api.put(artifact, content=b"x"), api.delete(artifact), api.get("/graphql")]
+        paths = {rule.rule for rule in app.url_map.iter_rules()}
+        assert len(paths) > 100
+        for path in paths:
+            answers += [api.request(method, path) for method in ("POST", "PUT", "PATCH", "DELETE")]
+    assert {answer.status_code for answer in answers} == {403}
+    assert registry.client.get_registered_model(name).aliases == {"champion": "1"}
+    assert len(registry.client.search_model_versions(f"name='{name}'")) == 1

@@ -27,7 +27,7 @@ def test_what_is_installed_is_locked_and_hashed():
 def test_the_variables_that_it_sets_are_known_to_the_service():
     given = set(re.findall(r"\b([A-Z][A-Z_]+)=\S", TEXT.split("FROM ${BASE} AS registered")[1]))
     of_service = {name.upper() for name in Settings.model_fields}
-    others = {"PATH", "PYTHONDONTWRITEBYTECODE", "PYTHONUNBUFFERED", "HOME", "VERSION", "COMMIT"}
+    others = {"PATH", "PYTHONDONTWRITEBYTECODE", "PYTHONUNBUFFERED", "HOME", "VERSION"}
     assert given - others <= of_service
     assert {"API_HOST", "API_PORT", "API_WORKERS", "STATE_DIR", "MODEL_URI"} <= given
 

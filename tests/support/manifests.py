@@ -9,14 +9,16 @@ import tomllib
 from pathlib import Path
 
 import pytest
+import yaml
 
 from serve.settings import Settings
 
 ROOT = Path(__file__).parents[2]
 SCHEMAS = Path(__file__).parent / "schemas"
 VERSION = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+COMPOSE = yaml.safe_load((ROOT / "deploy/compose.yaml").read_text())
 IMAGES = {"digit-platform", "digit-platform-trainer"}
-MEASURED_PEAK = 374  # MB: eight PNGs of 16 megapixels at once, with a registry
+MEASURED_PEAK = 460  # MB: four AVIFs of 24 megapixels at once, with a registry
 INSIDE = {"/metrics", "/api/window", "/api/reference"}  # paths that a balancer leads nobody to
 SUPERVISOR = 2  # seconds that `serve` gives its processes beyond draining and shutting down
 
@@ -33,6 +35,13 @@ def lacking(what):
     if os.environ.get("CI"):
         pytest.fail(what)
     pytest.skip(what)
+
+
+def npm(package):
+    """The folder of a package of `requirements/package-lock.json`."""
+    if not (ROOT / "build/npm/installed").exists():
+        lacking("needs packages of npm: make build/npm/installed")
+    return ROOT / "build/npm/node_modules" / package
 
 
 def succeeds(*command):
