@@ -89,7 +89,7 @@ class PipelineCollector(Collector):
     def collect(self) -> Iterator[Metric]:
         """Yield the metric families in the order of docs/MONITORING.md."""
         found = self._ask_registry()
-        times = [time for time in (*_times(self._reports), found.ended if found else 0) if time]
+        times = list(_times(self._reports, found))
         last = {(): max(times)} if times else {}
         yield _family("last_run_timestamp_seconds", "When the pipeline last wrote metrics.", last)
         runs = _read(self._reports / "comparison.json", lambda c: dict(json.loads(c)["runs"])) or {}
@@ -128,17 +128,16 @@ def _last_end(client: MlflowClient) -> float:
     return max((run.info.end_time or 0 for run in runs), default=0) / 1000
 
 
-def _times(reports: Path) -> Iterator[float]:
-    """Yield when the timings were written, and when a version was last promoted."""
+def _times(reports: Path, found: Registered | None) -> Iterator[float]:
+    """Yield when the timings were written, the last run ended and versions were promoted."""
     with suppress(FileNotFoundError):
         # Neither Git nor DVC restores this file, so its modification time is that of the run.
         yield (reports / "timings.json").stat().st_mtime
-    yield _read(reports / "promotions.jsonl", _last_promotion) or 0
-
-
-def _last_promotion(content: bytes) -> float:
-    last = json.loads(content.splitlines()[-1])
-    return datetime.fromisoformat(last["at"]).timestamp()
+    if found and found.ended:
+        yield found.ended
+    for version in found.versions if found else ():
+        with suppress(KeyError, ValueError):  # never promoted, or not a date
+            yield datetime.fromisoformat(version.tags["promoted_at"]).timestamp()
 
 
 def _read(file: Path, find: Callable[[bytes], Found]) -> Found | None:

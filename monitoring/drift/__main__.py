@@ -14,6 +14,7 @@ import signal
 import sys
 import time
 from pathlib import Path
+from threading import Event
 
 from prometheus_client import start_http_server
 
@@ -33,19 +34,27 @@ def main(arguments: list[str] | None = None) -> int:
     """Check once and return the exit status, or check again and again."""
     options = parse_options(arguments)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
-    # As process 1 of a container it would ignore SIGTERM.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    stopping = Event()
+
+    def stop(*_: object) -> None:
+        stopping.set()
+        sys.exit(0)
+
+    # As process 1 of a container it would ignore SIGTERM. Inside a callback of the garbage
+    # collector the SystemExit is lost: hence the event too.
+    signal.signal(signal.SIGTERM, stop)
     if not options.every:
         findings = _check(options, None)
         return FAILED if findings is None else DRIFT if findings.drifted else NO_DRIFT
     gauges = Gauges()
     start_http_server(options.port, options.address, registry=gauges.registry)
-    while True:
+    while not stopping.is_set():
         try:
             _check(options, gauges)
         except Exception:  # such as a full disk: the next check may succeed
             logger.exception("the check failed")
-        time.sleep(options.every)
+        stopping.wait(options.every)
+    return NO_DRIFT
 
 
 def _check(options: argparse.Namespace, gauges: Gauges | None) -> Findings | None:

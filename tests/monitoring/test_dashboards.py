@@ -31,8 +31,9 @@ every = pytest.mark.parametrize("name", BOARDS)
 
 def live(test):
     """Marks a test that asks a platform that runs."""
-    test = pytest.mark.system("prometheus", "prometheus")(test)
-    return pytest.mark.system("prometheus-alertmanager", "prometheus-alertmanager")(test)
+    for program in ("prometheus", "prometheus-alertmanager", "prometheus-blackbox-exporter"):
+        test = pytest.mark.system(program, program)(test)
+    return test
 
 
 def test_there_are_three_dashboards_with_an_id_and_title_each():

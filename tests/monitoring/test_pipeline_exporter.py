@@ -1,6 +1,7 @@
 """What the exporter says of a registry and of reports, and of what is not there."""
 
 import json
+import os
 import time
 
 import pytest
@@ -36,10 +37,8 @@ def reports(tmp_path):
     folder = tmp_path / "reports"
     folder.mkdir()
     (folder / "comparison.json").write_text(json.dumps(COMPARISON))
-    (folder / "promotions.jsonl").write_text(
-        '{"version": 1, "at": "2026-01-02T03:04:05+00:00"}\n'
-        '{"version": 2, "at": "2026-01-03T03:04:05+00:00"}\n'
-    )
+    (folder / "timings.json").touch()
+    os.utime(folder / "timings.json", (1767409445, 1767409445))
     return folder
 
 
@@ -64,7 +63,7 @@ def test_reports_alone_have_accuracies_and_a_date(reports, tmp_path):
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"runs": {"1": {}}}', b"\xff\xfe"])
 def test_half_a_file_stops_nothing(reports, tmp_path, content):
     (reports / "comparison.json").write_bytes(content)
-    (reports / "promotions.jsonl").write_bytes(content)
+    (reports / "timings.json").unlink()
     assert scraped(reports, f"sqlite:///{tmp_path / 'mlflow.db'}") == {("registry_up",): 0}
 
 
@@ -113,6 +112,14 @@ def test_versions_aliases_and_the_gates_of_the_newest(reports, tmp_path):
     assert found["alias", "champion", first] == 1
     assert ("alias", "champion", third) not in found
     assert (found["gate_passed", "recall"], found["gate_passed", "test_accuracy"]) == (1, 0)
+
+
+def test_a_promotion_is_later_than_the_run_that_it_promotes(reports, tmp_path):
+    registry = Registry(f"sqlite:///{tmp_path / 'mlflow.db'}", (tmp_path / "a").as_uri())
+    bundle = write_bundle(tmp_path / "bundle", b"model")
+    registry.register(bundle, promoted_at="2100-01-03T03:04:05.000+00:00")
+    registry.register(bundle, promoted_at="by hand")
+    assert scraped(reports, registry.uri)["last_run_timestamp_seconds",] == 4102628645
 
 
 def test_each_scrape_reads_anew(reports, tmp_path):

@@ -1,13 +1,24 @@
 """The rules: what promtool says of them, what each alert must carry, and what names they use."""
 
 import re
+from datetime import UTC, datetime
 
 import httpx2
 import pytest
 import yaml
 from prometheus_client import CollectorRegistry, generate_latest
 from starlette.testclient import TestClient
-from support.alerting import ALERTS, RULES, alertmanager, expressions, names
+from support.alerting import (
+    ALERTS,
+    RULES,
+    WATCHDOG,
+    Webhook,
+    alertmanager,
+    blackbox,
+    expressions,
+    names,
+    within,
+)
 from support.manifests import succeeds
 from support.mlflow_registry import Registry
 from support.service_process import ROOT
@@ -47,17 +58,20 @@ def test_promtool_tests_see_every_alert_firing_and_quiet():
                 else:
                     quiet.setdefault(case["name"], set()).add(check["alertname"])
     assert fired == set(ALERTS)
-    assert quiet["healthy"] == quiet["new"] == set(ALERTS)
+    assert quiet["healthy"] == quiet["new"] == set(ALERTS) - {WATCHDOG}
 
 
 @pytest.mark.parametrize("name", ALERTS)
 def test_an_alert_says_how_bad_what_how_much_and_what_to_do(name):
     rule = ALERTS[name]
-    assert rule["labels"]["severity"] in ("critical", "warning", "info")
+    watchdog = name == WATCHDOG  # nobody has to act on it
+    assert rule["labels"]["severity"] in (
+        ("none",) if watchdog else ("critical", "warning", "info")
+    )
     assert rule["labels"]["concerns"] in ("service", "model", "monitoring")
     texts = rule["annotations"]
     assert "{{" not in texts["summary"]
-    assert "$value" in texts["description"]
+    assert "$value" in texts["description"] or watchdog
     path, _, anchor = texts["runbook_url"].partition("#")
     assert path == "docs/RUNBOOK.md"
     assert anchor == name.lower()
@@ -66,7 +80,7 @@ def test_an_alert_says_how_bad_what_how_much_and_what_to_do(name):
 @pytest.mark.parametrize("name", ALERTS)
 def test_the_runbook_has_a_section_for_it(name):
     section = RUNBOOK.partition(f"\n### {name}\n")[2].partition("\n### ")[0]
-    assert [part for part in PARTS if f"\n**{part}.** " not in section] == []
+    assert [part for part in PARTS if not re.search(rf"\*\*{part}\.\*\*\s", section)] == []
 
 
 def test_the_runbook_has_no_section_for_what_is_no_alert():
@@ -136,6 +150,14 @@ def own_of_alertmanager(folder, bundle):
         running.stop()
 
 
+def probe(folder, bundle):
+    running = blackbox(folder)
+    try:
+        return running.get("/probe", target=running.url, module="http_2xx").text
+    finally:
+        running.stop()
+
+
 def of_prometheus(folder, bundle):
     """What it counts of itself, and makes of every target and alert."""
     names = ("prometheus_rule_evaluation_failures_total", "up", "ALERTS")
@@ -144,7 +166,7 @@ def of_prometheus(folder, bundle):
 
 
 # What each job exposes, as text, given a folder to work in and a bundle.
-EXPORTED = (service, drift, pipeline, own_of_alertmanager, of_prometheus)
+EXPORTED = (service, drift, pipeline, own_of_alertmanager, probe, of_prometheus)
 
 
 def exposed(text):
@@ -157,6 +179,7 @@ def exposed(text):
 
 
 @pytest.mark.system("prometheus-alertmanager", "prometheus-alertmanager")
+@pytest.mark.system("prometheus-blackbox-exporter", "prometheus-blackbox-exporter")
 def test_every_name_that_is_asked_for_exists(made, tmp_path, monkeypatch):
     for name in Settings.model_fields:
         monkeypatch.delenv(name.upper(), raising=False)
@@ -197,17 +220,24 @@ def routes(tmp_path):
     """Alertmanager's file as its older versions read it, too."""
     file = tmp_path / "alertmanager.yml"
     text = (ROOT / "monitoring/alertmanager/alertmanager.yml").read_text()
-    file.write_text(text.replace("url_file: /run/secrets/webhook-url", "url: http://localhost:9/"))
+    file.write_text(re.sub("url_file: .*", "url: http://localhost:9/", text))
     return file
 
 
 @pytest.mark.system("amtool", "prometheus-alertmanager")
-def test_alertmanager_routes_every_alert_to_the_receiver_on_call(routes):
+def test_alertmanager_routes_every_alert_but_the_watchdog_to_the_receiver_on_call(routes):
     assert "SUCCESS" in succeeds("amtool", "check-config", routes)
     for name, rule in ALERTS.items():
         labels = [f"{key}={value}" for key, value in rule["labels"].items()]
         command = ["amtool", "config", "routes", "test", f"--config.file={routes}"]
-        assert succeeds(*command, f"alertname={name}", *labels).strip() == "on-call"
+        receiver = succeeds(*command, f"alertname={name}", *labels).strip()
+        assert receiver == ("watchdog" if name == WATCHDOG else "on-call")
+
+
+def test_an_alert_that_joins_a_firing_group_waits_no_longer_than_the_first():
+    top = yaml.safe_load((ROOT / "monitoring/alertmanager/alertmanager.yml").read_text())["route"]
+    for route in (top, *(top | own for own in top["routes"])):
+        assert route["group_interval"] == route["group_wait"]
 
 
 def test_inhibition_rules_name_existing_alerts():
@@ -220,6 +250,36 @@ def test_inhibition_rules_name_existing_alerts():
                     assert any(re.fullmatch(name, alert) for alert in ALERTS), name
 
 
+def post(running, *names, **more):
+    """Tell Alertmanager of these alerts, as Prometheus does."""
+    alerts = [{"labels": {"alertname": name, **ALERTS[name]["labels"]}, **more} for name in names]
+    url = f"{running.url}/api/v2/alerts"
+    assert httpx2.post(url, json=alerts, trust_env=False).status_code == 200
+
+
+@pytest.mark.system("prometheus-alertmanager", "prometheus-alertmanager")
+def test_the_watchdog_is_sent_again_and_again_to_its_own_receiver_while_it_fires(tmp_path):
+    webhook = Webhook()
+    running = alertmanager(tmp_path, webhook.url, "1/60")
+
+    def resolved():
+        return webhook.alerts("resolved", since=0)
+
+    try:
+        post(running, WATCHDOG, "TargetDown")
+        within(lambda: len(webhook.heartbeats) > 2, 60, running.output)
+        within(webhook.pending, 60, running.output)
+        ended = datetime.now(UTC).isoformat()
+        post(running, WATCHDOG, "TargetDown", endsAt=ended)
+        within(resolved, 60, running.output)
+        assert (resolved(), webhook.alerts("firing", since=0)) == ({"TargetDown"}, {"TargetDown"})
+        sent = [alert for message in webhook.heartbeats for alert in message["alerts"]]
+        assert {(a["labels"]["alertname"], a["status"]) for a in sent} == {(WATCHDOG, "firing")}
+    finally:
+        running.stop()
+        webhook.close()
+
+
 @pytest.mark.system("prometheus-alertmanager", "prometheus-alertmanager")
 def test_while_the_service_is_down_its_other_alerts_are_inhibited(tmp_path):
     running = alertmanager(tmp_path, "http://127.0.0.1:9/")
@@ -228,17 +288,12 @@ def test_while_the_service_is_down_its_other_alerts_are_inhibited(tmp_path):
         alerts = running.get("/api/v2/alerts").json()
         return {a["labels"]["alertname"] for a in alerts if a["status"]["state"] == "suppressed"}
 
-    def begin(*names):
-        alerts = [{"labels": {"alertname": name, **ALERTS[name]["labels"]}} for name in names]
-        url = f"{running.url}/api/v2/alerts"
-        assert httpx2.post(url, json=alerts, trust_env=False).status_code == 200
-
     try:
-        begin("LatencyHigh", "LowConfidence", "DriftJobStale")
+        post(running, "LatencyHigh", "LowConfidence", "DriftJobStale")
         assert inhibited() == set()
-        begin("ServiceDown")
+        post(running, "ServiceDown")
         assert inhibited() == {"LatencyHigh", "LowConfidence"}
-        begin(*ALERTS)
+        post(running, *ALERTS)
         concerned = {n for n, r in ALERTS.items() if r["labels"]["concerns"] != "monitoring"}
         assert inhibited() == concerned - {"ServiceDown"}
     finally:

@@ -30,6 +30,8 @@ ALERTS = {
     for rule in group["rules"]
     if "alert" in rule
 }
+WATCHDOG = "Watchdog"  # always fires, with a receiver of its own
+FIRING = f'ALERTS{{alertstate="firing",alertname!="{WATCHDOG}"}}'
 # PromQL's keywords.
 _WORDS = {"and", "or", "unless", "on", "by", "sum", "offset", "ignoring", "bool", "without"}
 
@@ -63,16 +65,17 @@ def free_port():
 
 
 class Webhook:
-    """A webhook that keeps every message of Alertmanager."""
+    """A webhook that keeps every message of Alertmanager: those to `on-call` and to `watchdog`."""
 
     def __init__(self):
-        self.messages = []
-        messages = self.messages
+        self.messages, self.heartbeats = [], []
+        kept = {"on-call": self.messages, "watchdog": self.heartbeats}
 
         class Handler(BaseHTTPRequestHandler):
             def do_POST(self):
                 body = self.rfile.read(int(self.headers["Content-Length"]))
-                messages.append(json.loads(body))
+                message = json.loads(body)
+                kept[message["receiver"]].append(message)
                 self.send_response(200)
                 self.end_headers()
 
@@ -111,12 +114,13 @@ class Webhook:
 
 
 class Program:
-    """A Prometheus or Alertmanager process on a free port."""
+    """Prometheus, Alertmanager or blackbox exporter as a process on a free port."""
 
-    def __init__(self, folder, *command, port=None):
+    def __init__(self, folder, *command, port=None, ready="/-/ready"):
         self.port = port or free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.log = folder / f"{command[0]}.log"
+        self._ready = ready
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(
                 [*command, f"--web.listen-address=127.0.0.1:{self.port}"], stdout=log, stderr=log
@@ -125,7 +129,7 @@ class Program:
 
     def _answers(self):
         try:
-            return self.get("/-/ready").status_code == 200
+            return self.get(self._ready).status_code == 200
         except httpx2.TransportError:
             return False
 
@@ -160,6 +164,13 @@ def alertmanager(folder, webhook_url, factor="1"):
         f"--storage.path={folder / 'alerts'}",
         "--cluster.listen-address=",
     )
+
+
+def blackbox(folder):
+    """Start blackbox exporter with the repository's file."""
+    file = ROOT / "monitoring/blackbox/blackbox.yml"
+    command = "prometheus-blackbox-exporter", f"--config.file={file}"
+    return Program(folder, *command, ready="/-/healthy")
 
 
 class Watch:
@@ -202,10 +213,11 @@ class Watch:
         return answer["data"]["result"]
 
     def firing(self, seconds=None):
-        """Return the names of the alerts that fire now, or did within the last seconds."""
-        series = 'ALERTS{alertstate="firing"}'
-        if seconds:
-            series = f"max_over_time({series}[{round(seconds * 1000)}ms])"
+        """Return the names of the alerts that fire now, or did within the last seconds.
+
+        Without the Watchdog.
+        """
+        series = f"max_over_time({FIRING}[{round(seconds * 1000)}ms])" if seconds else FIRING
         return {found["metric"]["alertname"] for found in self.query(series)}
 
     def close(self):

@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 import httpx2
 import numpy as np
 
-from support.alerting import alertmanager, corrupt_copy, free_port
+from support.alerting import FIRING, alertmanager, blackbox, corrupt_copy, free_port
 from support.bundles import PNG
 from support.mlflow_registry import Registry
 from support.prometheus import Prometheus
@@ -93,8 +93,7 @@ class Scene:
             begun.callback(replica.stop)
         reports = folder / "reports"
         reports.mkdir()
-        for name in ("comparison.json", "promotions.jsonl"):
-            shutil.copy2(ROOT / "reports" / name, reports)
+        shutil.copy2(ROOT / "reports" / "comparison.json", reports)
         options = "--reports", str(reports)
         exporter = Job(folder, "pipeline_exporter", *options, MLFLOW_TRACKING_URI=uri)
         begun.callback(exporter.stop)
@@ -103,6 +102,8 @@ class Scene:
         asked = [word for replica in self._replicas for word in ("--url", replica.url)]
         drift = Job(folder, "drift", "--every", "1", "--out", str(folder / "drift"), *asked)
         begun.callback(drift.stop)
+        probe = blackbox(folder)
+        begun.callback(probe.stop)
         # This also writes the scaled rules. Nobody listens at the port.
         receiver = alertmanager(folder, "http://127.0.0.1:9/", "1/60")
         begun.callback(receiver.stop)
@@ -112,9 +113,11 @@ class Scene:
                 "digits": [urlsplit(replica.url).netloc for replica in self._replicas],
                 "drift": [drift.address],
                 "pipeline": [exporter.address],
+                "probe": [f"127.0.0.1:{probe.port}"],
             },
             folder / "prometheus/rules/*.yml",
             f"127.0.0.1:{receiver.port}",
+            f"{self._replicas[0].url}/health/ready",
         )
         begun.callback(self.prometheus.stop)
         self.prometheus.await_targets()
@@ -130,7 +133,7 @@ class Scene:
         self._send(clients, seconds / 2, ENOUGH, pictures, labels)
         assert any(_limited(clients[0]) for _ in range(3000))  # one caller asks without pause
         self._registry.promote(self._bad)
-        until(lambda: self._shows('ALERTS{alertstate="firing"}') and self._shows("drift_psi"))
+        until(lambda: self._shows(FIRING) and self._shows("drift_psi"))
         self._registry.promote(self._versions[1])
         promoted = time.time()
         until(lambda: self._shows(f"min(timestamp(up)) > {promoted}"), self.prometheus)

@@ -18,10 +18,10 @@ _BUILT_IN = {"__rate_interval": RATE, "__range": SHOWN, "__interval": "1s"}
 class Prometheus(Program):
     """A Prometheus process that scrapes every second; `jobs`: addresses by job.
 
-    `rules`: a glob pattern; `alertmanager`: its address.
+    `rules`: a glob pattern; `alertmanager`: its address; `probed`: what the job `probe` asks for.
     """
 
-    def __init__(self, folder, jobs, rules, alertmanager):
+    def __init__(self, folder, jobs, rules, alertmanager, probed):
         port, file = free_port(), folder / "prometheus.yml"
         jobs = {**jobs, "prometheus": [f"127.0.0.1:{port}"], "alertmanager": [alertmanager]}
         # The interval is also the timeout of a scrape, so the slow exporter has a longer one.
@@ -33,6 +33,8 @@ class Prometheus(Program):
             }
             for job, targets in jobs.items()
         ]
+        probe = next(each for each in scraped if each["job_name"] == "probe")
+        probe |= {"metrics_path": "/probe", "params": {"target": [probed]}}
         known = {
             "global": {"evaluation_interval": "1s"},
             "rule_files": [str(rules)],
