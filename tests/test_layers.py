@@ -110,7 +110,7 @@ def test_an_upward_import_is_found(importer, imported):
 @pytest.mark.parametrize(
     ("importer", "imported"),
     [
-        ("pipeline.config", "pipeline.config.environment"),
+        ("pipeline.config", "pipeline.config.cli"),
         ("serve.http.schemas", "serve.http.request_body"),
         ("monitoring.drift.drift_tests", "monitoring.drift.report"),
     ],

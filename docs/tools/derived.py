@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import json
 import re
-import tomllib
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any, cast
 
 from omegaconf import OmegaConf
@@ -38,12 +38,13 @@ def variables() -> Table:
 def _default(field: Any) -> str:  # noqa: ANN401  pydantic's own
     if field.default_factory:
         return "one for each core"
-    return "" if field.default in ("", (), None) else f"`{field.default}`"
+    default = ",".join(field.default) if isinstance(field.default, tuple) else field.default
+    return "" if default in ("", None) else f"`{default}`"
 
 
 def metrics() -> Table:
     """Return the Prometheus metrics of the service."""
-    registry = create_app(Settings.model_construct()).service.metrics._all
+    registry = create_app(Settings.model_construct(state_dir=Path())).service.metrics._all
     # A labelled metric without samples gives its labels nowhere else.
     rows = [row for collector in registry._collector_to_names for row in _families(collector)]
     return Table(_COMMAND, "", ["metric", "type", "labels", "what"], rows)
@@ -104,11 +105,9 @@ TABLES: dict[str, Callable[[], Table]] = {
 
 
 def openapi() -> str:
-    """Return the answer of `/openapi.json` with the project's version, as JSON."""
+    """Return the answer of `/openapi.json`."""
     found = create_app(Settings.model_construct()).openapi()
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    described = {**found, "info": {**found["info"], "version": project["version"]}}
-    return json.dumps(described, indent=2, ensure_ascii=False) + "\n"
+    return json.dumps(found, indent=2, ensure_ascii=False) + "\n"
 
 
 if __name__ == "__main__":

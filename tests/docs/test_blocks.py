@@ -17,7 +17,18 @@ from support.documents import ROOT, documents
 from support.service_process import Process
 
 PROGRAMS = {"sh": ["bash", "-e"], "python": [sys.executable], "js": ["node", "--input-type=module"]}
-SHOWN = {"", "json", "yaml", "promql", "mermaid", "ini", "toml", "diff"}  # not for running
+SHOWN = {
+    "",
+    "json",
+    "yaml",
+    "promql",
+    "mermaid",
+    "ts",
+    "java",
+    "ini",
+    "toml",
+    "diff",
+}  # not for running
 SERVICE = "127.0.0.1:8000"
 BLOCKS = [block for document in documents() for block in document.blocks()]
 # The programs that tests skip without.

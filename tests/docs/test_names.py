@@ -23,9 +23,10 @@ MADE = {
 THEIRS = {"GITHUB_TOKEN", "ON_ERROR_STOP", "RAY_ADDRESS", "n_jobs", "parentbased_traceidratio"}
 THEIRS |= {"OTEL_EXPORTER_OTLP_HEADERS", "OTEL_RESOURCE_ATTRIBUTES", "OTEL_TRACES_SAMPLER"}
 THEIRS |= {"OTEL_TRACES_SAMPLER_ARG", "pg_dump", "pipeline_validation_accuracy", "runbook_url"}
+THEIRS |= {"probe_success"}
 OURS = ("bench", "deploy", "docs", "monitoring", "pipeline", "serve", "train")
 # Tops of paths that are no endpoints: folders of the machine, pages of Prometheus and MLflow.
-ELSEWHERE = re.compile(r"/(state|tmp|etc|dev|mlflow|trainer|rules|-|api/2\.0)(/.*)?")
+ELSEWHERE = re.compile(r"/(state|tmp|etc|dev|mlflow|backups|trainer|rules|-|api/2\.0)(/.*)?")
 NAME = re.compile(r"([a-z][a-z0-9]*(?:_[a-z0-9]+)+|[A-Z]+(?:_[A-Z]+)+)(?:\{.*\}|=.*)?")
 TYPED = [(each.name, text) for each in documents() for text in each.typed()]
 SPANS = [(each.name, span) for each in documents() for span in each.spans()]

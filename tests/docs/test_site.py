@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 import threading
+from pathlib import Path
 
 import pytest
 from support.chromium import chromium
@@ -18,11 +19,16 @@ MERMAID = ROOT / "build" / "mermaid.min.js"
 
 
 def build(folder):
-    subprocess.run(
-        [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", folder],
+    (command,) = re.findall(r"^\t(.*mkdocs build .*)$", (ROOT / "Makefile").read_text(), re.M)
+    return subprocess.run(
+        ["env", *command.split(), "--site-dir", folder],
         cwd=ROOT,
         # Python's warnings are errors in tests, and MkDocs has some of its own.
-        env={**os.environ, "PYTHONWARNINGS": "", "NO_MKDOCS_2_WARNING": "1"},
+        env={
+            **os.environ,
+            "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+            "PYTHONWARNINGS": "",
+        },
         check=True,
         capture_output=True,
         text=True,
@@ -33,7 +39,8 @@ def build(folder):
 def site(tmp_path_factory):
     folder = tmp_path_factory.mktemp("site")
     try:
-        build(folder)
+        done = build(folder)
+        assert "\x1b" not in done.stderr
     except subprocess.CalledProcessError as error:
         pytest.fail(error.stderr)
     return folder
