@@ -240,14 +240,32 @@ def test_an_alert_that_joins_a_firing_group_waits_no_longer_than_the_first():
         assert route["group_interval"] == route["group_wait"]
 
 
+def matched(matchers):
+    """Return the alerts that these matchers name."""
+    found = (re.fullmatch(r'alertname=~?"(.*)"', matcher) for matcher in matchers)
+    return {name for one in found if one for name in one[1].split("|")}
+
+
+def inhibition():
+    return yaml.safe_load((ROOT / "monitoring/alertmanager/alertmanager.yml").read_text())[
+        "inhibit_rules"
+    ]
+
+
 def test_inhibition_rules_name_existing_alerts():
-    content = yaml.safe_load((ROOT / "monitoring/alertmanager/alertmanager.yml").read_text())
-    for rule in content["inhibit_rules"]:
+    for rule in inhibition():
         for matcher in rule["source_matchers"] + rule["target_matchers"]:
             found = re.fullmatch(r'alertname(=~?|!=)"(.*)"', matcher)
             if found:
                 for name in found[2].split("|"):
                     assert any(re.fullmatch(name, alert) for alert in ALERTS), name
+
+
+def test_an_alert_that_inhibits_others_fires_until_those_have_ended():
+    """Prometheus sends ends rule by rule, and groups at other times: longer than two rounds."""
+    for rule in inhibition():
+        for name in matched(rule["source_matchers"]):
+            assert ALERTS[name]["keep_firing_for"] == "1m", name
 
 
 def post(running, *names, **more):
