@@ -142,8 +142,8 @@ def draw(
     reliability = plots.reliability_diagram(metrics.reliability(probabilities, test.labels), run)
     pairs = zip(worst["actual"], worst["predicted"], worst["confidence"], strict=True)
     captions = [f"{a} → {p}  {confidence:.1%}" for a, p, confidence in pairs]
-    for name, plot in {"confusion": matrix, "reliability": reliability}.items():
-        theme.save(plot, folder / f"{name}.png", folder / f"{name}.svg")
+    theme.save(matrix, folder / "confusion.png", folder / "confusion.svg")
+    theme.save(reliability, folder / "reliability.png")
     theme.save(plots.mistakes(worst["images"], captions), folder / "mistakes.png")
 
 

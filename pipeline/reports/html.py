@@ -14,6 +14,7 @@ from PIL import Image
 
 from pipeline.config import flat
 from pipeline.data.dataset import NAMES
+from pipeline.evaluation import metrics
 from pipeline.evaluation.metrics import Counts
 from pipeline.reports import pairwise, plots, tables, theme
 from pipeline.reports.pairwise import Candidate, Group, PairwiseTest
@@ -31,9 +32,17 @@ def fill(name: str, content: Mapping[str, Any]) -> str:
         digit=lambda pixels: _uri("image/png", digit_png(pixels)),
         confused=confused,
         disputed=lambda candidate, other: pairwise.disputed(candidate, other).tolist(),
-        css=lambda candidate: theme.css_colour(candidate.place),
+        css=lambda candidate: theme.css_colour(candidate.colour),
+        reliability=_reliability,
     )
     return environment.get_template(name).render(content)
+
+
+def _reliability(candidate: Candidate) -> str:
+    """Return the reliability diagram in the colour that the candidate has on its page."""
+    result = candidate.result
+    bins = metrics.reliability(result.probabilities, result.labels)
+    return theme.svg(plots.reliability_diagram(bins, candidate.colour))
 
 
 def _uri(kind: str, content: bytes) -> str:
@@ -62,7 +71,7 @@ def models_page(
         "everyone": everyone,
         "columns": [item for item in tables.COLUMNS.items() if item[0] not in ("run", "name")],
         "cells": {
-            c.label: tables.cells(c.result.metrics) | {"p": p_values.get(c.label, "best")}
+            c.label: tables.cells(c.result.metrics) | {tables.P: p_values.get(c.label, "best")}
             for c in everyone
         },
         "reordered": [

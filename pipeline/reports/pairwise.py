@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import count
 from string import ascii_uppercase
 
 import numpy as np
@@ -22,14 +21,16 @@ MAX_CANDIDATES = 12  # in one comparison: as many as letters and colours keep ap
 class Candidate:
     """A model in a comparison: a run, or the best run of an experiment.
 
-    Sentences and plots call it by its `label`, "run 3" or "A". `place` decides its colour.
-    `test` holds the images it was tested on, where they are at hand.
+    Sentences and plots call it by its `label`, "run 3" or "A". `place` is where it stands in
+    tables and plots, `colour` the number of its colour (`theme.line_style`). `test` holds the
+    images it was tested on, where they are at hand.
     """
 
     name: str
     result: Result
     label: str = ""
     place: int = 0
+    colour: int = 1
     note: str = ""
     test: Split | None = None
 
@@ -40,7 +41,7 @@ Group = Sequence[Candidate]  # tested on the same images, the best first
 def of_runs(runs: Mapping[int, Result]) -> list[Candidate]:
     """Return the runs, the best first; a run keeps its colour whichever runs are beside it."""
     return [
-        Candidate(runs[run].metrics["name"], runs[run], f"run {run}", run - 1)
+        Candidate(runs[run].metrics["name"], runs[run], f"run {run}", run - 1, run)
         for run in sorted(runs, key=lambda run: metrics.rank(runs[run].metrics, run))
     ]
 
@@ -48,19 +49,28 @@ def of_runs(runs: Mapping[int, Result]) -> list[Candidate]:
 def of_experiments(candidates: Iterable[Candidate]) -> list[list[Candidate]]:
     """Group candidates by their test images, each group from best to worst, and letter them.
 
-    The groups come in the order of their best.
+    The groups come in the order of their best. The best of each run has the run's colour.
     """
     groups: dict[tuple[bytes, bytes], list[Candidate]] = {}
     for candidate in sorted(candidates, key=lambda c: metrics.rank(c.result.metrics, c.name)):
         assert candidate.test
         images = candidate.test.images.tobytes(), candidate.test.labels.tobytes()
         groups.setdefault(images, []).append(candidate)
-    places = count()
-    return [[_at(candidate, next(places)) for candidate in group] for group in groups.values()]
+    everyone = [candidate for group in groups.values() for candidate in group]
+    colours = list(_colours([candidate.result.model["run"] for candidate in everyone]))
+    lettered = (
+        replace(candidate, label=ascii_uppercase[place], place=place, colour=colours[place])
+        for place, candidate in enumerate(everyone)
+    )
+    return [[next(lettered) for _ in group] for group in groups.values()]
 
 
-def _at(candidate: Candidate, place: int) -> Candidate:
-    return replace(candidate, place=place, label=ascii_uppercase[place])
+def _colours(runs: Sequence[int]) -> Iterator[int]:
+    """Yield a colour each: the first of a run has the run's, the others one of no run here."""
+    last, shown = max(runs, default=0), set(runs)
+    spare = (n for n in (*range(last + 1, MAX_CANDIDATES + 1), *range(1, last)) if n not in shown)
+    for place, run in enumerate(runs):
+        yield next(spare) if run in runs[:place] else run
 
 
 def labels(groups: Sequence[Group]) -> list[str]:
@@ -131,12 +141,12 @@ def verdict(test: PairwiseTest) -> tuple[str, str]:
         grounds = "they read some of them as different digits, which does not say which is better"
     elif not test.significant:
         finding = f"no significant difference between {first} and {second}"
-        grounds += f"with p {p} that could well be chance"
+        grounds += f"with p {p} (Holm) that could well be chance"
     else:
         finding = f"{first} reads better than {second}"
         if won < lost:
             finding = f"{second} reads better than {first}, although worse on validation images"
-        grounds += f"with p {p} the difference is unlikely to be chance"
+        grounds += f"with p {p} (Holm) the difference is unlikely to be chance"
     return finding[0].upper() + finding[1:], grounds[0].upper() + grounds[1:]
 
 

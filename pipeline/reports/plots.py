@@ -47,25 +47,26 @@ def confusion_matrix(confusion: Counts) -> Figure:
 
 
 @matplotlib.rc_context(theme.STYLE)
-def reliability_diagram(bins: Bins, run: int) -> Figure:
+def reliability_diagram(bins: Bins, number: int) -> Figure:
     """Draw accuracy over confidence with 95 % intervals; below, the number of images.
 
     Bins with few images have wide intervals: only those off the diagonal show miscalibration.
+    `number` decides the colour (`theme.line_style`).
     """
     figure = Figure((_WIDTH, _WIDTH))
     upper, lower = figure.subplots(2, sharex=True, height_ratios=(3, 1))
-    some, color = bins.images > 0, theme.colour(run)
+    some, style = bins.images > 0, theme.line_style(number)
     count, confidence, accuracy = (values[some] for values in bins)
     low, high = np.transpose(
         [wilson(round(n * share), n) for n, share in zip(count.tolist(), accuracy, strict=True)]
     )
     upper.plot((0, 1), (0, 1), "--", color=theme.MUTED, lw=1)
     whiskers = np.abs((accuracy - low, high - accuracy))
-    upper.errorbar(confidence, accuracy, whiskers, fmt="o", color=color, ms=5, lw=1.2)
+    upper.errorbar(confidence, accuracy, whiskers, fmt="o", ms=5, lw=1.2, **style)
     upper.set(ylim=(-0.03, 1.03), ylabel="accuracy")
     upper.text(1, 0.02, "dashed: perfect calibration", color=theme.MUTED, size=8, ha="right")
     middle, width = (np.flatnonzero(some) + 0.5) / len(some), 0.9 / len(some)
-    lower.bar(middle, count, width, color=color)
+    lower.bar(middle, count, width, **style)
     lower.set(yscale="log", ylabel="images", xlim=(0, 1.01), xlabel="confidence")
     lower.set_ylim(bottom=0.7)
     lower.yaxis.set_major_formatter("{x:,.0f}")
@@ -101,7 +102,7 @@ def learning_curves(candidates: Sequence[Candidate], *metrics: str) -> Figure:
     panels = np.atleast_1d(figure.subplots(1, len(metrics)))
     for axes, metric in zip(panels, metrics, strict=True):
         for candidate in candidates:
-            curves, style = candidate.result.curves, theme.line_style(candidate.place)
+            curves, style = candidate.result.curves, theme.line_style(candidate.colour)
             label = f"{candidate.label}, validation" if len(candidates) <= FEW else candidate.label
             axes.plot(curves["step"], curves[f"val_{metric}"], "o-", ms=3, label=label, **style)
             if len(candidates) <= FEW:
@@ -138,7 +139,7 @@ def accuracy_intervals(candidates: Sequence[Candidate]) -> Figure:
     """Draw the test accuracy of each with its 95 % interval."""
     figure, axes = _figure(_WIDTH, 0.9 + 0.45 * len(candidates))
     for row, candidate in enumerate(candidates):
-        metrics, style = candidate.result.metrics, theme.line_style(candidate.place)
+        metrics, style = candidate.result.metrics, theme.line_style(candidate.colour)
         accuracy = metrics["test_accuracy"]
         axes.plot(metrics["wilson"], (row, row), lw=2, **style)
         axes.plot(accuracy, row, "o", ms=7, **style)

@@ -12,6 +12,7 @@ from rich.text import Text
 
 from pipeline.evaluation import significance
 
+P = "p\n(Holm)"  # corrected for the number of tests, wherever it is shown
 # Column titles: short for the terminal, long for the page.
 COLUMNS = {
     "run": "run",
@@ -23,7 +24,7 @@ COLUMNS = {
     "min\nrecall %": "lowest recall of a digit %",
     "params": "parameters",
     "size": "size",
-    "p": "p against the best (Holm)",
+    P: "p against the best (Holm)",
 }
 # Left out of a narrow terminal, the highest first: `size` follows from `params`.
 _SPARE = {"size": 4, "loss": 3, "params": 2, "ECE %": 1}

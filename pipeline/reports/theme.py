@@ -23,13 +23,13 @@ COLOURS = {
     "muted": ("#586474", "#9ba7b6"),
     "line": ("#dce1e8", "#323b47"),
     "wrong": ("#c2410c", "#fb923c"),
-    # One per run; colour-blind readers can tell them apart.
-    "run-1": ("#2563c9", "#75aefc"),
-    "run-2": ("#b86e00", "#f2b23e"),
-    "run-3": ("#0a8562", "#45cfa0"),
-    "run-4": ("#8a3fd1", "#c196fb"),
-    "run-5": ("#c92a6b", "#f583b2"),
-    "run-6": ("#4f5d6d", "#b3bfcd"),
+    # One per run, the same in every page and plot; colour-blind readers can tell them apart.
+    "run-1": ("#2f77e6", "#4a9bff"),
+    "run-2": ("#c47200", "#f5b841"),
+    "run-3": ("#0a6b4a", "#86ecb8"),
+    "run-4": ("#611e8f", "#a275b2"),
+    "run-5": ("#e4547d", "#e34e5e"),
+    "run-6": ("#2b333d", "#c1c9de"),
 }
 INK, MUTED, LINE, SURFACE, WRONG = (
     COLOURS[name][0] for name in ("ink", "muted", "line", "surface", "wrong")
@@ -77,20 +77,20 @@ def _name(number: int) -> str:
     return _RUNS[(number - 1) % len(_RUNS)]
 
 
-def _is_pale(place: int) -> bool:
-    """Whether an earlier place has this colour in full: there are half as many as models."""
-    return place % (2 * len(_RUNS)) >= len(_RUNS)
+def _is_pale(number: int) -> bool:
+    """Whether a lower number has this colour in full: there are half as many as models."""
+    return (number - 1) % (2 * len(_RUNS)) >= len(_RUNS)
 
 
-def line_style(place: int) -> dict[str, Any]:
-    """Return how matplotlib draws the model at a place from 0: six colours, then six pale ones."""
-    return {"color": colour(place + 1), "alpha": 0.5 if _is_pale(place) else 1.0}
+def line_style(number: int) -> dict[str, Any]:
+    """Return how matplotlib draws run `number`: six colours, then the same six pale."""
+    return {"color": colour(number), "alpha": 0.5 if _is_pale(number) else 1.0}
 
 
-def css_colour(place: int) -> str:
+def css_colour(number: int) -> str:
     """Return the same colour in CSS."""
-    full = f"var(--{_name(place + 1)})"
-    return f"color-mix(in srgb, {full} 50%, var(--surface))" if _is_pale(place) else full
+    full = f"var(--{_name(number)})"
+    return f"color-mix(in srgb, {full} 50%, var(--surface))" if _is_pale(number) else full
 
 
 def css() -> str:

@@ -121,8 +121,7 @@ def evaluated(workspace) -> Callable[..., None]:
         write_arrays(folder / drift_reference.FILE, **taken._asdict())
         pairs = zip(labels, answers, strict=True)
         write_csv(folder / "confusion.csv", ("actual", "predicted"), pairs)
-        for picture in ("confusion", "reliability"):
-            (folder / f"{picture}.svg").write_text("<svg xmlns='http://www.w3.org/2000/svg'/>")
+        (folder / "confusion.svg").write_text("<svg xmlns='http://www.w3.org/2000/svg'/>")
         for picture in ("likelihood", "mistakes", "reliability"):
             (folder / f"{picture}.png").write_bytes(b"a picture")
 

@@ -159,6 +159,7 @@ def test_the_model_card_says_how_good_it_is_and_how_to_verify_it(evaluated, comp
     evaluated(1, wrong=[8, 18, 28, 33])
     compared_runs(1)
     card = (paths.CHAMPION / "README.md").read_text()
+    assert "| | |" not in card, "a table without heads"
     assert "98.00 %: 4 misread" in card
     assert "On 200 test images" in card
     assert "The weakest digit is 8: 85.00 %" in card

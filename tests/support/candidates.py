@@ -31,6 +31,7 @@ def result(wrong=(), *, val=0.9, loss=0.3, shift=1, curves=CURVES, **model):
         "sha256": model.get("sha") or f"model {next(_NUMBERS)}",
         "data": {"name": model.get("data", "mnist"), "sha256": model.get("split", "ab")},
         "settings": {"seed": model.get("seed", 42)},
+        "run": model.get("run", 1),
     }
     metrics = {
         **{"name": "made-up", "val_accuracy": val, "val_loss": loss},
@@ -47,6 +48,6 @@ def candidate(wrong=(), *, name="it", test=TEST, **made):
 def lettered(*curves):
     """Candidates A, B, … with these curves."""
     return [
-        Candidate("it", result(curves=some), "ABCDEFGHIJKLM"[place], place)
+        Candidate("it", result(curves=some), "ABCDEFGHIJKLM"[place], place, place + 1)
         for place, some in enumerate(curves)
     ]

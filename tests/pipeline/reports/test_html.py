@@ -1,4 +1,6 @@
 import itertools
+import re
+from base64 import b64decode
 
 import numpy as np
 import pytest
@@ -79,6 +81,43 @@ def test_every_model_has_its_section_and_every_link_a_goal(three, page):
     of_models = [s for s in sections if s.startswith("model-")]
     assert of_models == (best_first if page is rendered else best_first[::-1])
     assert {link["href"].removeprefix("#") for link in reader.all("a")} == set(sections)
+
+
+@BOTH
+def test_no_table_has_an_empty_head(three, page):
+    for content in (page(1, 2, 3), page(1)):
+        heads = Reader(content).heads
+        assert len(heads) > 20
+        assert all(head.strip() for head in heads)
+
+
+SECTION = re.compile(
+    r'<details class="run"( open)? style="--run: var\(--(run-\d)\)">\s*<summary>(.*?)</summary>'
+    r'.*?base64,([^"]+)" alt="Reliability',
+    re.DOTALL,
+)
+
+
+@BOTH
+def test_runs_are_folded_under_their_heading_and_figure_but_the_best(three, page):
+    opened, _, summaries, _ = zip(*SECTION.findall(page(1, 2, 3)), strict=True)
+    assert opened == (" open", "", "")
+    text = [" ".join(Reader(summary).text.split()) for summary in summaries]
+    for line, (figure, misread) in zip(
+        text, (("95.00 %", 10), ("94.50 %", 11), ("80.00 %", 40)), strict=True
+    ):
+        assert f": {figure} " in line
+        assert f"{misread} of 200 misread" in line
+
+
+@BOTH
+def test_a_run_has_its_colour_on_every_page_and_in_its_plots(three, page):
+    _, colours, _, diagrams = zip(*SECTION.findall(page(1, 2, 3)), strict=True)
+    assert colours == ("run-3", "run-2", "run-1")
+    drawings = [b64decode(diagram).decode() for diagram in diagrams]
+    assert [set(re.findall(r"var\(--(run-\d)\)", drawing)) for drawing in drawings] == [
+        {colour} for colour in colours
+    ]
 
 
 def test_the_headline_is_the_best_run_in_plain_words(three):

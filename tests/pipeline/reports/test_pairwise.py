@@ -3,7 +3,7 @@ import pytest
 from support.candidates import LABELS, TEST, candidate, result
 
 from pipeline.data.dataset import Split
-from pipeline.reports import pairwise
+from pipeline.reports import pairwise, theme
 
 
 def other_images(number):
@@ -79,7 +79,7 @@ def test_the_more_comparisons_the_less_one_of_them_says():
             (
                 "A reads better than B",
                 "A misreads 1 image that B reads right, B misreads 30 images that A reads right: "
-                "with p < 0.0001 the difference is unlikely to be chance",
+                "with p < 0.0001 (Holm) the difference is unlikely to be chance",
             ),
         ),
         (
@@ -88,7 +88,7 @@ def test_the_more_comparisons_the_less_one_of_them_says():
             (
                 "No significant difference between A and B",
                 "A misreads 1 image that B reads right, B misreads 2 images that A reads right: "
-                "with p = 1.00 that could well be chance",
+                "with p = 1.00 (Holm) that could well be chance",
             ),
         ),
         (
@@ -147,7 +147,26 @@ def test_disputed_images_come_with_the_biggest_difference_first():
 def test_runs_keep_their_number_and_colour_the_best_first():
     runs = {1: result(val=0.8), 4: result(val=0.9, loss=0.2), 7: result(val=0.9, loss=0.1)}
     found = pairwise.of_runs(runs)
-    assert [(c.label, c.place) for c in found] == [("run 7", 6), ("run 4", 3), ("run 1", 0)]
+    assert [(c.label, c.place, c.colour) for c in found] == [
+        *(("run 7", 6, 7), ("run 4", 3, 4), ("run 1", 0, 1)),
+    ]
     (first, second) = pairwise.compare_pairs([found])
     assert (first.best.label, first.other.label) == ("run 7", "run 4")
     assert (second.best.label, second.other.label) == ("run 7", "run 1")
+
+
+@pytest.mark.parametrize(
+    ("runs", "colours"),
+    [
+        ([3, 1, 2], [3, 1, 2]),
+        ([3, 3, 1, 3, 1], [3, 4, 1, 5, 6]),
+        ([2] * 12, [*range(2, 13), 1]),
+        ([1, 3] + [3] * 10, [1, 3, *range(4, 13), 2]),
+    ],
+)
+def test_the_best_experiment_of_a_run_has_its_colour_others_that_of_no_run(runs, colours):
+    (group,) = pairwise.of_experiments(
+        candidate(name=str(place), val=1 - place / 100, run=run) for place, run in enumerate(runs)
+    )
+    assert [c.colour for c in group] == colours
+    assert len({theme.css_colour(colour) for colour in colours}) == len(runs)

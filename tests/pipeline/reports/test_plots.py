@@ -19,7 +19,7 @@ def reliability():
     random = np.random.default_rng(0)
     probabilities = random.dirichlet(np.full(10, 0.05), 1000).astype(np.float32)
     labels = random.integers(0, 10, 1000).astype(np.uint8)
-    return plots.reliability_diagram(metrics.reliability(probabilities, labels), run=3)
+    return plots.reliability_diagram(metrics.reliability(probabilities, labels), 3)
 
 
 def mistakes(count=11):
@@ -95,8 +95,8 @@ def test_drawing_leaves_the_settings_of_matplotlib_alone():
 
 
 def test_each_of_twelve_looks_different():
-    assert len({tuple(theme.line_style(place).items()) for place in range(12)}) == 12
-    assert len({theme.css_colour(place) for place in range(12)}) == 12
+    assert len({tuple(theme.line_style(number).items()) for number in range(1, 13)}) == 12
+    assert len({theme.css_colour(number) for number in range(1, 13)}) == 12
 
 
 def test_training_is_drawn_only_for_few():
