@@ -19,7 +19,7 @@ class Gauges:
             return Gauge(f"drift_{name}", about, labels, registry=self.registry)
 
         self._p_value = gauge(
-            "p_value", "p-value of the Kolmogorov-Smirnov test of a softmax output.", "test"
+            "p_value", "p-value (Holm) of the Kolmogorov-Smirnov test of an output.", "test"
         )
         self._psi = gauge("psi", "Population stability index (PSI) of a feature.", "feature")
         self._detected = gauge("detected", "1 if the latest check found data drift, else 0.")

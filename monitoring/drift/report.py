@@ -87,7 +87,7 @@ def _histograms(
 
 @matplotlib.rc_context(theme.STYLE)
 def _p_value_plot(findings: Findings) -> Figure:
-    """Plot the p-value of each softmax output; below the dashed line is drift."""
+    """Plot the corrected p-value of each softmax output; below the dashed line is drift."""
     figure = Figure((8.4, 2.6))
     axes = figure.subplots()
     values = [max(result.value, _SMALLEST_P) for result in findings.p_values.values()]
@@ -95,7 +95,7 @@ def _p_value_plot(findings: Findings) -> Figure:
         color = theme.WRONG if result.drift else theme.colour(3)
         axes.semilogy(digit, values[digit], "o", color=color, ms=7)
         axes.axhline(result.limit, color=theme.WRONG, lw=1, ls="--")
-    axes.set(xticks=range(len(values)), xlabel="softmax output", ylabel="p-value")
+    axes.set(xticks=range(len(values)), xlabel="softmax output", ylabel="p-value (Holm)")
     axes.set(ylim=(min(min(values) / 10, 1e-6), 3), title="Kolmogorov-Smirnov test, p-values")
     return figure
 

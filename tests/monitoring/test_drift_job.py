@@ -16,6 +16,7 @@ from prometheus_client import generate_latest
 from sklearn.datasets import load_digits
 from support.alerting import free_port
 from support.bundles import write_bundle
+from support.html_reader import Reader
 from support.service_process import ROOT, Process, until
 
 import monitoring.drift.__main__ as job_module
@@ -116,6 +117,10 @@ def test_digits_do_not_drift_and_letters_do(service, digits, job, tmp_path):
     assert "differ from the validation images" in page(tmp_path)
     assert not re.findall(r"(?:src|href)=\"(?!data:|#)", page(tmp_path))
     assert page(tmp_path).count("data:image/png") == 48
+    assert "p-value (Holm)" in page(tmp_path)
+    heads = Reader(page(tmp_path)).heads
+    assert len(heads) == 3 + 6
+    assert all(head.strip() for head in heads)
 
 
 def test_failures_are_logged_and_give_the_exit_status(service, monkeypatch, tmp_path, caplog):
@@ -221,8 +226,9 @@ def test_the_job_needs_little_of_the_service_and_the_pipeline():
         for module in graph.find_modules_directly_imported_by(each)
         if not module.startswith("monitoring.drift")
     }
-    # Pages look alike; what a reference is, is said once.
+    # Pages look alike and correct p-values alike; what a reference is, is said once.
     assert used == {
+        "pipeline.evaluation.significance",
         "pipeline.storage.files",
         "pipeline.reports.theme",
         "serve.models.drift_reference",

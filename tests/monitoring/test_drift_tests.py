@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from scipy.stats import chi2
+from scipy.stats import chi2, ks_2samp
 
 from monitoring.drift.drift_tests import (
     FALSE_ALARMS,
@@ -13,6 +13,7 @@ from monitoring.drift.drift_tests import (
     psi,
     psi_limit,
 )
+from pipeline.evaluation.significance import holm
 from serve.models.drift_reference import FEATURES, Reference
 
 
@@ -66,9 +67,17 @@ def test_of_too_few_images_nothing_is_said(chance):
     assert not check(sample(chance, 0), reference).enough
 
 
-def test_the_false_alarms_of_all_tests_are_shared(chance):
-    found = check(sample(chance, 200), sample(chance, 500)).p_values.values()
-    assert sum(each.limit for each in found) == pytest.approx(FALSE_ALARMS)
+def test_p_values_are_corrected_for_the_number_of_tests(chance):
+    window, reference = sample(chance, 200, sharpness=0.5), sample(chance, 500)
+    found = list(check(window, reference).p_values.values())
+    alone = [
+        ks_2samp(*samples, method="asymp").pvalue
+        for samples in zip(window.probabilities.T, reference.probabilities.T, strict=True)
+    ]
+    assert [each.value for each in found] == holm(alone)
+    assert min(each.value for each in found) == pytest.approx(10 * min(alone))
+    assert [each.drift for each in found] == [each.value < FALSE_ALARMS for each in found]
+    assert 0 < sum(each.drift for each in found) < 10
 
 
 def test_psi_is_what_it_is_defined_as():
