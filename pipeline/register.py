@@ -20,7 +20,7 @@ from pipeline.config import PipelineError, cli, paths
 from pipeline.config.terminal import quiet
 from pipeline.data import as_served, dataset
 from pipeline.data.dataset import Split
-from pipeline.registry import gates, mlflow_runs, rollback, versions
+from pipeline.registry import gates, mlflow_runs, model_runs, rollback, versions
 from pipeline.registry.versions import CHAMPION, PREVIOUS
 from pipeline.reports import tables
 from pipeline.storage import git
@@ -47,7 +47,7 @@ def main(arguments: list[str]) -> None:
         return
     client = mlflow_runs.connect()
     # A stage that DVC restored from its cache did not run, so MLflow may lack what is on disk.
-    runs = {int(run): mlflow_runs.ensure_tracked(client, int(run)) for run in comparison["runs"]}
+    runs = {int(run): model_runs.ensure_tracked(client, int(run)) for run in comparison["runs"]}
     with mlflow_runs.lock("registry"):
         version = versions.ensure_registered(
             client, rules.model, paths.CHAMPION, runs[champion["run"]], _tags(champion)

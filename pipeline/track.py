@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pipeline.config import Config, environment, paths, stage
-from pipeline.registry import mlflow_runs
+from pipeline.registry import mlflow_runs, model_runs
 from pipeline.storage.files import write_json
 
 
@@ -12,8 +12,8 @@ def main(cfg: Config) -> None:
     client = mlflow_runs.connect()
     parent, label = environment.sweep_job()
     for run in cfg.runs:
-        mlflow_runs.ensure_tracked(client, run, parent, label)
-    write_json(paths.TRACKED, {str(run): mlflow_runs.digest(run) for run in cfg.runs})
+        model_runs.ensure_tracked(client, run, parent, label)
+    write_json(paths.TRACKED, {str(run): model_runs.digest(run) for run in cfg.runs})
 
 
 if __name__ == "__main__":

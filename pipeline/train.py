@@ -12,11 +12,18 @@ from pipeline.evaluation import latency
 from pipeline.evaluation.metrics import validation_metrics
 from pipeline.storage.files import sha256, write_json
 from pipeline.training import determinism
+from pipeline.training.live_log import LiveLog, Training, live_log
 from serve.models.predictor import softmax
 
 
 def main(cfg: Config) -> None:
     """Train, calibrate, export and describe the model of `cfg.run`."""
+    with live_log() as live:
+        train_and_export(cfg, live)
+
+
+def train_and_export(cfg: Config, live: LiveLog) -> None:
+    """Write the outputs of the stage, and tell `live` of the training."""
     source, target = paths.processed(cfg.data.name), paths.model(cfg.run)
     train, validation = dataset.load(source, "train"), dataset.load(source, "validation")
     determinism.start(cfg.seed, cfg.threads)
@@ -26,11 +33,14 @@ def main(cfg: Config) -> None:
     started = time.monotonic()
     # A checkpoint of other code is not resumed.
     here = Path(__file__).parent
+    digest = sha256(source)
     code = [here / "data" / "dataset.py", *sorted((here / "training").glob("*.py"))]
     checkpoint = checkpoints.folder(settings(cfg), [source, *code])
     with checkpoints.claimed(checkpoint):
         shutil.rmtree(target, ignore_errors=True)  # or it would stand beside curves of another
-        trained = fit.fit(cfg, train, validation, checkpoint)
+        training = (cfg.run, cfg.name, cfg.data.name, digest, settings(cfg))
+        live.start(Training(str(checkpoint), *training))
+        trained = fit.fit(cfg, train, validation, checkpoint, live)
     seconds = time.monotonic() - started
 
     model = networks.for_inference(trained, cfg.model)
@@ -57,7 +67,7 @@ def main(cfg: Config) -> None:
             "temperature": temperature,
             "parameters": model.count_params(),
             "metrics": validation_metrics(softmax(logits, temperature), validation.labels),
-            "data": {"name": cfg.data.name, "sha256": sha256(source)},
+            "data": {"name": cfg.data.name, "sha256": digest},
             "settings": settings(cfg),
         },
     )

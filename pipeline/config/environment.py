@@ -60,6 +60,11 @@ def sweep_job() -> tuple[str | None, str]:
     return os.environ.get("SWEEP_PARENT") or None, os.environ.get("SWEEP_LABEL", "")
 
 
+def live_log() -> bool:
+    """Return whether MLflow shows trainings while they run; `LIVE_LOG=0` turns that off."""
+    return os.environ.get("LIVE_LOG") != "0"
+
+
 def for_program(**variables: str) -> dict[str, str]:
     """Return this process's variables and `variables`, for a program of ours that it starts.
 

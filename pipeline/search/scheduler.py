@@ -112,8 +112,11 @@ def command(stage: str, settings: Mapping[str, Any]) -> list[str]:
 
 
 def _environment(root: Path) -> dict[str, str]:
-    """Return the variables that make our code importable and `root` the root."""
-    return {"PYTHONPATH": str(CONF.parent), "DVC_ROOT": str(root)}
+    """Return the variables that make our code importable and `root` the root.
+
+    The trainings are not logged live: their epochs are read here, and logged below the study.
+    """
+    return {"PYTHONPATH": str(CONF.parent), "DVC_ROOT": str(root), "LIVE_LOG": "0"}
 
 
 class Scheduler:

@@ -11,7 +11,7 @@ from filelock import FileLock
 from mlflow import MlflowClient
 
 from pipeline.config import paths
-from pipeline.registry import mlflow_runs
+from pipeline.registry import live_runs, mlflow_runs, model_runs
 from pipeline.storage import dvc_experiments
 from pipeline.storage.files import is_locked
 from pipeline.sweep import job as jobs
@@ -51,7 +51,7 @@ def mark_dead(client: MlflowClient) -> list[str]:
         if here and folder and not (Path(folder).exists() and is_locked(Path(folder) / _LOCK)):
             client.set_terminated(parent.info.run_id, "KILLED")
             marked.append(str(parent.info.run_name))
-    return marked + mlflow_runs.mark_half_filled(client)
+    return marked + model_runs.mark_dead(client)
 
 
 def complete(client: MlflowClient, job: Job, state: State, parent: str | None, log: Path) -> None:
@@ -60,14 +60,16 @@ def complete(client: MlflowClient, job: Job, state: State, parent: str | None, l
         place = mlflow_runs.experiment(client, job.data)
         experiment = dvc_experiments.find(state.experiment)
         digest = json.loads(dvc_experiments.read(experiment, paths.TRACKED))[str(job.run)]
-        if not mlflow_runs.tracked(client, place, digest, parent):
+        if not model_runs.tracked(client, place, digest, parent):
             jobs.track(job, experiment, parent)
         return
-    name = mlflow_runs.run_name(job.run, job.run_name, job.label)
-    tags = {"error": state.reason or state.state, "log": str(log)}
-    run = mlflow_runs.start_child(
-        client, job.data, parent, name, {"run": job.run, **job.typed}, tags
-    )
+    tags = {live_runs.ERROR: state.reason or state.state, live_runs.LOG: str(log)}
+    if run := live_runs.of_experiment(client, job.data, job.name, parent):
+        mlflow_runs.set_tags(client, run, tags)
+    else:  # it ended before it trained
+        name = mlflow_runs.run_name(job.run, job.run_name, job.label)
+        params = {"run": job.run, **job.typed}
+        run = mlflow_runs.start_child(client, job.data, parent, name, params, tags)
     client.set_terminated(run, "FAILED" if state.state == "failed" else "KILLED")
 
 

@@ -17,6 +17,7 @@ from pipeline.data.dataset import Split
 from pipeline.training import augmentation, checkpoints, networks
 from pipeline.training.checkpoints import History
 from pipeline.training.learning_rate_schedule import learning_rate_schedule
+from pipeline.training.live_log import LiveLog
 
 logger = logging.getLogger(__name__)
 
@@ -32,11 +33,13 @@ _SUMMARY = (
 )
 
 
-def fit(cfg: Config, train: Split, validation: Split, checkpoint: Path) -> keras.Model:
+def fit(
+    cfg: Config, train: Split, validation: Split, checkpoint: Path, live: LiveLog
+) -> keras.Model:
     """Return the trained model of `cfg.run`, resumed from `checkpoint` if there is one.
 
-    Writes the curves after each epoch. A resumed training ends with the same weights as one that
-    was never interrupted.
+    Writes the curves after each epoch, also to `live`. A resumed training ends with the same
+    weights as one that was never interrupted.
     """
     steps = augmentation.steps_per_epoch(len(train), cfg.batch_size)
     model = compiled(cfg, steps)
@@ -49,7 +52,7 @@ def fit(cfg: Config, train: Split, validation: Split, checkpoint: Path) -> keras
     if history:
         logger.info("resumes after epoch %d of %d", len(history), cfg.epochs)
     title, total = f"run {cfg.run} ({cfg.name})", cfg.epochs * steps
-    with _curves(cfg.run, history) as curves, Bar(title, total) as bar:
+    with _curves(cfg.run, history, live) as curves, Bar(title, total) as bar:
 
         def advance(batch: int, logs: object) -> None:
             bar.move(len(history) * steps + min(batch + 1, steps))
@@ -70,7 +73,7 @@ def fit(cfg: Config, train: Split, validation: Split, checkpoint: Path) -> keras
                 }
             )
             checkpoints.save(checkpoint, model, history, best=best_epoch(history))
-            _log(curves, len(history), history[-1])
+            _log(curves, live, len(history), history[-1])
             summary = _SUMMARY.format(**history[-1])
             bar.console.print(f"epoch {len(history)}/{cfg.epochs}{summary}", soft_wrap=True)
     if patience:
@@ -108,15 +111,16 @@ def stops_early(history: History, patience: int) -> bool:
 
 
 @contextmanager
-def _curves(run: int, history: History) -> Iterator[Live]:
+def _curves(run: int, history: History, live: LiveLog) -> Iterator[Live]:
     """Open the run's curves, with the epochs before a checkpoint written again."""
-    with Live(str(paths.curves(run)), dvcyaml=None, save_dvc_exp=False, report=None) as live:
+    with Live(str(paths.curves(run)), dvcyaml=None, save_dvc_exp=False, report=None) as curves:
         for epoch, row in enumerate(history, 1):
-            _log(live, epoch, row)
-        yield live
+            _log(curves, live, epoch, row)
+        yield curves
 
 
-def _log(live: Live, epoch: int, row: dict[str, float]) -> None:
-    live.step = epoch
+def _log(curves: Live, live: LiveLog, epoch: int, row: dict[str, float]) -> None:
+    curves.step = epoch
     for name, value in row.items():
-        live.log_metric(name, value)
+        curves.log_metric(name, value)
+    live.log(epoch, row)

@@ -23,6 +23,12 @@ from pipeline.training import determinism
 from serve.models import drift_reference
 
 
+@pytest.fixture(autouse=True)
+def _not_live(monkeypatch):
+    """Trainings in these tests' own process are not shown live."""
+    monkeypatch.setenv("LIVE_LOG", "0")
+
+
 @pytest.fixture
 def workspace(tmp_path, monkeypatch):
     """An empty folder to run stages in."""
@@ -151,6 +157,7 @@ def pipeline_run(tensorflow, configured, tmp_path_factory):
             patch.setattr(determinism, "start", lambda seed, threads: None)  # by `tensorflow`
             patch.setattr(score_network, "_STEPS", 200)
             patch.setattr(examples, "_EVALUATED", 40)
+            patch.setenv("LIVE_LOG", "0")
             for main in (fetch.main, preprocess.main):
                 main(configured(1, "data=digits"))
             paths.processed("digits").rename(paths.processed("mnist"))

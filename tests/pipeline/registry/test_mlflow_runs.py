@@ -13,7 +13,7 @@ import pytest
 from pipeline import track
 from pipeline.config import CONF, PipelineError, paths
 from pipeline.data import dataset
-from pipeline.registry import keras_flavor, mlflow_runs
+from pipeline.registry import keras_flavor, mlflow_runs, model_runs
 from pipeline.storage import files
 from serve.models.predictor import Predictor, softmax
 
@@ -31,7 +31,7 @@ def runs(client):
 def test_a_run_has_the_files_figures_and_says_where_it_comes_from(client, monkeypatch):
     monkeypatch.setenv("DVC_EXP_NAME", "brave-digit")
     Path("dvc.lock").write_text("stages: {train@3: {cmd: python -m pipeline.train run=3}}")
-    run = mlflow_runs.ensure_tracked(client, 3)
+    run = model_runs.ensure_tracked(client, 3)
     assert run.info.run_name == "run-3-optimized"
     assert run.info.status == "FINISHED"
     evaluated = json.loads((paths.evaluation(3) / "metrics.json").read_text())
@@ -44,7 +44,7 @@ def test_a_run_has_the_files_figures_and_says_where_it_comes_from(client, monkey
         logged = sorted((metric.step, metric.value) for metric in history)
         assert logged[: len(written)] == written
     described = json.loads((paths.model(3) / "model.json").read_text())
-    assert run.data.tags[mlflow_runs.DIGEST] == mlflow_runs.digest(3)
+    assert run.data.tags[model_runs.DIGEST] == model_runs.digest(3)
     assert run.data.tags["data.sha256"] == described["data"]["sha256"]
     assert run.data.tags["DVC_EXP_NAME"] == "brave-digit"
     assert run.data.tags["seed"] == "42"
@@ -61,17 +61,17 @@ def sweep(client):
 
 
 def test_a_model_that_is_known_elsewhere_is_logged_again_under_a_sweep_once(client):
-    alone = mlflow_runs.ensure_tracked(client, 3)
+    alone = model_runs.ensure_tracked(client, 3)
     parent = sweep(client)
-    child = mlflow_runs.ensure_tracked(client, 3, parent, "epochs=2 seed=7")
+    child = model_runs.ensure_tracked(client, 3, parent, "epochs=2 seed=7")
     assert child.info.run_id != alone.info.run_id
     assert child.info.run_name == "run-3-optimized epochs=2 seed=7"
     assert child.data.tags[mlflow_runs.PARENT] == parent
     assert child.data.metrics == alone.data.metrics
-    again = mlflow_runs.ensure_tracked(client, 3, parent, "epochs=2 seed=7")
+    again = model_runs.ensure_tracked(client, 3, parent, "epochs=2 seed=7")
     assert again.info.run_id == child.info.run_id
     before = len(runs(client))
-    mlflow_runs.ensure_tracked(client, 3)
+    model_runs.ensure_tracked(client, 3)
     assert len(runs(client)) == before
 
 
@@ -88,10 +88,10 @@ def test_the_stage_hangs_its_runs_under_the_sweep_that_it_is_a_job_of(
 
 
 def test_new_figures_of_the_same_model_are_another_run(client):
-    first = mlflow_runs.ensure_tracked(client, 3)
+    first = model_runs.ensure_tracked(client, 3)
     path = paths.evaluation(3) / "metrics.json"
     files.write_json(path, json.loads(path.read_text()) | {"ece": 0.5})
-    second = mlflow_runs.ensure_tracked(client, 3)
+    second = model_runs.ensure_tracked(client, 3)
     assert second.info.run_id != first.info.run_id
     assert second.data.metrics["ece"] == 0.5
 
@@ -100,14 +100,14 @@ def test_figures_of_another_model_are_refused(client):
     path = paths.model(3) / "model.json"
     files.write_json(path, json.loads(path.read_text()) | {"sha256": "another"})
     with pytest.raises(PipelineError, match=r"python -m pipeline\.evaluate run=3"):
-        mlflow_runs.ensure_tracked(client, 3)
+        model_runs.ensure_tracked(client, 3)
 
 
 def test_a_deleted_experiment_is_named_with_the_way_back(client):
     identifier = client.create_experiment("mnist")
     client.delete_experiment(identifier)
     with pytest.raises(PipelineError, match=f"restore --experiment-id {identifier}"):
-        mlflow_runs.ensure_tracked(client, 3)
+        model_runs.ensure_tracked(client, 3)
 
 
 def test_a_relative_store_is_refused(built, monkeypatch):
@@ -120,8 +120,8 @@ def test_the_stage_tracks_all_runs_once_and_writes_their_digests(built, configur
     for _ in range(2):
         track.main(configured(1, "runs=[1,3]"))
     assert json.loads(paths.TRACKED.read_text()) == {
-        "1": mlflow_runs.digest(1),
-        "3": mlflow_runs.digest(3),
+        "1": model_runs.digest(1),
+        "3": model_runs.digest(3),
     }
     names = [run.info.run_name for run in runs(mlflow_runs.connect())]
     assert sorted(names) == ["run-1-baseline", "run-3-optimized"]
@@ -134,23 +134,23 @@ def test_a_run_that_failed_half_way_does_not_count(client, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(keras_flavor, "log", crash)
         with pytest.raises(RuntimeError, match="disk full"):
-            mlflow_runs.ensure_tracked(client, 3)
+            model_runs.ensure_tracked(client, 3)
     assert [run.info.status for run in runs(client)] == ["FAILED"]
-    whole = mlflow_runs.ensure_tracked(client, 3)
+    whole = model_runs.ensure_tracked(client, 3)
     assert whole.info.status == "FINISHED"
-    assert mlflow_runs.ensure_tracked(client, 3).info.run_id == whole.info.run_id
+    assert model_runs.ensure_tracked(client, 3).info.run_id == whole.info.run_id
 
 
 def test_a_run_whose_process_was_killed_is_marked_and_replaced(client):
     experiment = client.create_experiment("mnist")
-    killed = client.create_run(experiment, tags={mlflow_runs.DIGEST: mlflow_runs.digest(3)})
-    whole = mlflow_runs.ensure_tracked(client, 3)
+    killed = client.create_run(experiment, tags={model_runs.DIGEST: model_runs.digest(3)})
+    whole = model_runs.ensure_tracked(client, 3)
     assert whole.info.run_id != killed.info.run_id
     assert client.get_run(killed.info.run_id).info.status == "FAILED"
 
 
 def test_the_keras_model_of_a_run_gives_the_served_answers(client, tensorflow):
-    run = mlflow_runs.ensure_tracked(client, 3)
+    run = model_runs.ensure_tracked(client, 3)
     (logged,) = client.search_logged_models([run.info.experiment_id])
     assert logged.source_run_id == run.info.run_id
     model = mlflow.pyfunc.load_model(logged.model_uri)
@@ -188,7 +188,7 @@ def test_the_store_lies_in_the_true_root(built, tmp_path, monkeypatch):
     monkeypatch.setenv("DVC_ROOT", str(tmp_path / "root"))
     (tmp_path / "root").mkdir()
     client = mlflow_runs.connect()
-    run = mlflow_runs.ensure_tracked(client, 1)
+    run = model_runs.ensure_tracked(client, 1)
     assert (tmp_path / "root" / "mlflow.db").exists()
     assert run.info.artifact_uri.startswith((tmp_path / "root" / "mlartifacts").as_uri())
     assert not (built / "mlflow.db").exists()

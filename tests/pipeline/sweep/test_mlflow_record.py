@@ -9,10 +9,11 @@ from support import sweep_repo
 from support.sweep_repo import jobs
 
 from pipeline.config import CONF, environment
-from pipeline.registry import mlflow_runs
+from pipeline.registry import live_runs, mlflow_runs, model_runs
 from pipeline.sweep import job as sweep_job
 from pipeline.sweep import mlflow_record
 from pipeline.sweep.job import State
+from pipeline.training.live_log import Training
 
 
 @pytest.fixture
@@ -136,7 +137,7 @@ def experiment(repository):
 
 def known(client, status="FINISHED", **tags):
     place = mlflow_runs.experiment(client, "digits")
-    run = client.create_run(place, tags={mlflow_runs.DIGEST: "abc"} | tags)
+    run = client.create_run(place, tags={model_runs.DIGEST: "abc"} | tags)
     client.set_terminated(run.info.run_id, status)
 
 
@@ -148,7 +149,7 @@ def test_a_model_is_logged_unless_the_sweep_has_a_whole_run_of_it(
         return [logged_again.pop()] if logged_again else []
 
     parent = opened(client, found, folder)
-    under, whole = {mlflow_runs.PARENT: parent}, {mlflow_runs.COMPLETE: "true"}
+    under, whole = {mlflow_runs.PARENT: parent}, {model_runs.COMPLETE: "true"}
     for tags in (under, {"status": "FAILED", **under, **whole}):  # half-filled ones
         known(client, **tags)
         assert complete(parent) == [(1, "exp", parent)]
@@ -198,7 +199,7 @@ def test_a_dead_sweep_is_marked_and_a_living_one_is_not(client, found, folder):
 def test_runs_that_may_be_under_way_elsewhere_are_not_marked(client, found, folder, monkeypatch):
     place = mlflow_runs.experiment(client, "digits")
     others = client.create_run(place).info.run_id
-    half_filled = client.create_run(place, run_name="half", tags={mlflow_runs.DIGEST: "abc"})
+    half_filled = client.create_run(place, run_name="half", tags={model_runs.DIGEST: "abc"})
     with monkeypatch.context() as elsewhere:
         elsewhere.setattr(sweep_job, "HOST", "elsewhere")
         theirs = opened(client, found, folder)
@@ -208,3 +209,19 @@ def test_runs_that_may_be_under_way_elsewhere_are_not_marked(client, found, fold
     assert mlflow_record.mark_dead(client) == ["half"]
     assert status(client, half_filled.info.run_id) == "FAILED"
     assert (status(client, others), status(client, theirs)) == ("RUNNING", "RUNNING")
+
+
+def test_a_job_that_failed_while_it_trained_has_the_run_that_showed_it(
+    client, found, folder, monkeypatch
+):
+    parent, job = opened(client, found, folder), found[1]
+    monkeypatch.setenv("SWEEP_PARENT", parent)
+    monkeypatch.setenv("DVC_EXP_NAME", job.name)
+    checkpoint = str(folder / "abc")
+    training = Training(checkpoint, job.run, job.run_name, job.data, "ab" * 32, {"epochs": 9})
+    shown = live_runs.start(client, training)
+    mlflow_record.complete(client, job, FAILED, parent, folder / "log")
+    run = client.get_run(shown)
+    assert run.info.status == "FAILED"
+    assert (run.data.tags["error"], run.data.tags["log"]) == ("ValueError: no", str(folder / "log"))
+    assert len(client.search_runs([run.info.experiment_id])) == 2

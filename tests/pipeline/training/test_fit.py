@@ -5,6 +5,7 @@ import pytest
 
 from pipeline.config import paths
 from pipeline.data.dataset import Split
+from pipeline.training.live_log import LiveLog
 
 SMALL = (
     *("epochs=4", "batch_size=20", "model.filters=4", "model.dense=16"),
@@ -41,7 +42,7 @@ def fit(training, configured, tensorflow, tmp_path, monkeypatch):
         tensorflow.keras.backend.clear_session()
         tensorflow.keras.utils.set_random_seed(42)
         cfg = configured(2, *SMALL, *overrides)
-        return training.fit(cfg, TRAIN, VALIDATION, tmp_path / checkpoint)
+        return training.fit(cfg, TRAIN, VALIDATION, tmp_path / checkpoint, LiveLog())
 
     return run
 
