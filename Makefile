@@ -1,10 +1,11 @@
 # Each target is a line or two that you could type yourself, with .venv activated.
 .DEFAULT_GOAL := help
-.PHONY: help setup doctor lock repro demo serve sweep exps compare test test-slow test-all lint audit bench bench-serve soak tables record docs system image image-test env up down
+.PHONY: help setup doctor lock repro demo serve sweep exps compare review test test-slow test-all lint audit bench bench-serve soak tables record docs system image image-test env up down
 
 PYTHON ?= python3
 LOCK ?= dev
 SWEEP ?= run=1,2,3
+BASE ?= origin/main
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 UV = $(or $(shell command -v uv 2>/dev/null),.venv/bin/uv)
 
@@ -52,6 +53,9 @@ exps: setup  ## The experiments of this commit, the best first
 
 compare: setup  ## Experiments on one page, reports/experiments.html (EXPS='NAME main' for some alone)
 	@python -m pipeline.compare_experiments $(EXPS)
+
+review: setup  ## What this tree changes against BASE=origin/main: build/review/figures.md and, of shared data, index.html
+	deploy/review.sh $(BASE)
 
 # In parallel, each file in one process: most tests wait for processes. Then the tests that need the machine alone.
 TOGETHER = python -m pytest --numprocesses auto --dist loadfile --no-loadscope-reorder

@@ -37,6 +37,7 @@ PREINSTALLED = {
 WRITING = {
     ("image.yml", "publish"): dict.fromkeys(["packages", "id-token", "attestations"], "write"),
     ("retrain.yml", "propose"): {"contents": "write", "pull-requests": "write"},
+    ("review.yml", "comment"): {"pull-requests": "write"},
 }
 
 
@@ -83,6 +84,14 @@ def test_what_may_write_runs_nothing_of_ours():
     lines = [line.strip() for script in scripts for line in script.splitlines()]
     # `dvc.lock` is the name of a file that is taken over.
     assert [line for line in lines if ours.search(line.replace("dvc.lock", ""))] == []
+
+
+def test_a_pull_requests_code_gets_no_token_that_may_write():
+    triggers = {trigger for workflow in WORKFLOWS.values() for trigger in workflow[True]}
+    assert not triggers & {"pull_request_target", "workflow_run"}
+    uses = [step.get("uses", "") for step in JOBS["review.yml", "comment"]["steps"]]
+    assert not any(used.startswith("actions/checkout@") for used in uses)
+    assert "head.repo.full_name == github.repository" in JOBS["review.yml", "comment"]["if"]
 
 
 @pytest.mark.parametrize("job", JOBS, ids=".".join)
@@ -174,6 +183,7 @@ def test_every_make_target_that_is_named_exists():
     scripts = "\n".join(step.get("run", "") for _, _, step in STEPS)
     named = set(re.findall(r"^make ([a-z-]+)", scripts, re.MULTILINE))
     assert {"setup", "lint", "test", "audit", "repro"} <= named <= targets
+    assert "make review BASE=" in scripts
 
 
 def test_every_file_that_is_named_exists():
