@@ -108,8 +108,8 @@ audit: setup  ## Known vulnerabilities, secrets, licences, SBOM (in build/audit;
 bench: setup  ## Benchmark the pipeline against named baselines (RECORD=--record: keep for the docs)
 	python -m bench $(RECORD)
 
-bench-serve: setup  ## Benchmark the service against named baselines (RECORD=--record)
-	python -m bench.serve $(RECORD)
+bench-serve: setup  ## Benchmark the service against named baselines (RECORD=--record), or a commit (BEFORE=main)
+	python -m bench.$(if $(BEFORE),revisions $(BEFORE),serve $(RECORD))
 
 soak: setup  ## Traffic and faults of all kinds for 30 minutes (SOAK_MINUTES=5 for fewer; RECORD=--record)
 	SOAK_MINUTES=$(or $(SOAK_MINUTES),30) RECORD=$(RECORD) python -m pytest --capture=no tests/end_to_end/test_soak.py
