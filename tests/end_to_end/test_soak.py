@@ -434,7 +434,7 @@ FAULTS = (
     ),
     Fault("flood of connections", flooded, (refused("max_connections_per_address"),), REFUSED),
     Fault("registry stopped", registry_stopped, DOWN, UNREACHABLE),
-    Fault("log not read", log_unread, ("access_log_lost_lines_total",)),
+    Fault("log not read", log_unread, ("access_log_lost_lines_total",), ("LogLinesLost",)),
     Fault(
         "corrupt version promoted", corrupted, (reloads("bundle_invalid"),), ("ModelReloadFailed",)
     ),
