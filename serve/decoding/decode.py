@@ -115,7 +115,7 @@ def decode(content: bytes, *, max_pixels: int) -> Grey:
 
 
 def _decoded(content: bytes, image: ImageFile.ImageFile, max_pixels: int) -> Grey:
-    if image.format in ("JPEG", "MPO"):
+    if image.format == "JPEG":
         _draft(image)
     elif isinstance(image, TiffImagePlugin.TiffImageFile):
         _check_pieces(image, max_pixels)

@@ -120,10 +120,8 @@ def open_image(content: bytes, file_format: str, max_pixels: int) -> ImageFile.I
     # A PNG's header is read in order: one of few bytes needs no count of reads, which costs 2 %.
     short = file_format == "PNG" and len(content) <= MAX_READS
     file = BytesIO(content) if short else _HeaderFile(content)
-    if file_format == "AVIF" or (declared and math.prod(declared) > MAX_WHOLE_PIXELS):
-        image = _PLUGINS[file_format](file)  # which leaves its size to us
-    else:
-        image = Image.open(file, formats=(file_format,))
+    plugin = _PLUGINS.get(file_format)  # which leaves its size to us
+    image = plugin(file) if plugin else Image.open(file, formats=(file_format,))
     if isinstance(file, _HeaderFile):
         file.lift()
     if declared and math.prod(image.size) > math.prod(declared):
