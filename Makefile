@@ -12,7 +12,7 @@ UV = $(or $(shell command -v uv 2>/dev/null),.venv/bin/uv)
 help:  ## This list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
 
-setup: .venv/$(LOCK).installed  ## .venv with the exact versions of requirements/dev.txt (LOCK=gpu for CUDA)
+setup: .venv/$(LOCK).installed  ## .venv with the versions of requirements/dev.txt (LOCK=gpu: CUDA)
 
 # Compile bytecode once: importing TensorFlow then takes 4 s, not 11.
 .venv/$(LOCK).installed: requirements/$(LOCK).txt
@@ -26,7 +26,7 @@ setup: .venv/$(LOCK).installed  ## .venv with the exact versions of requirements
 doctor:  ## What this machine lacks for all of this, and how to get it
 	@$(PYTHON) deploy/doctor.py
 
-lock:  ## Write the lock files from pyproject.toml (UPGRADE=--upgrade for newer versions)
+lock:  ## Write the lock files from pyproject.toml (UPGRADE=--upgrade: newer)
 	requirements/lock.sh $(UPGRADE)
 
 repro: setup  ## MNIST to a registered champion: rebuilds what has changed
@@ -34,7 +34,7 @@ repro: setup  ## MNIST to a registered champion: rebuilds what has changed
 	python -m pipeline.register
 
 # 1,257 images give few steps an epoch, hence more epochs.
-demo: setup  ## The same on scikit-learn's digits, without network; serves its champion on http://127.0.0.1:8000
+demo: setup  ## The same on scikit-learn's digits, then serve it: no network needed
 	@test "$$(git rev-parse --is-shallow-repository)" != true || { echo "error: a shallow clone, in which DVC saves no experiments: git fetch --unshallow" >&2; exit 1; }
 	dvc exp remove --quiet demo || true
 	dvc exp run --temp --name demo -S data=digits $(foreach run,1 2 3,-S conf/run/$(run).yaml:epochs=60)
@@ -42,16 +42,16 @@ demo: setup  ## The same on scikit-learn's digits, without network; serves its c
 	@echo "The champion is in .demo/champion; 'dvc exp show' has its metrics, 'dvc exp remove demo' deletes it."
 	MODEL_URI=.demo/champion STATE_DIR=.demo/state python -m serve
 
-serve: setup  ## The registered champion on http://127.0.0.1:8000 (API_PORT, MODEL_URI and more: docs/VARIABLES.md)
+serve: setup  ## The champion on http://127.0.0.1:8000 (docs/VARIABLES.md: settings)
 	python -m serve
 
-sweep: setup  ## Runs 1, 2 and 3 as experiments (SWEEP='run=3 batch_size=64,128' for another)
+sweep: setup  ## Runs 1, 2, 3 as experiments (SWEEP='run=3 batch_size=64,128' …)
 	python train.py -m $(SWEEP)
 
 exps: setup  ## The experiments of this commit, the best first
 	@python -m pipeline.exps
 
-compare: setup  ## Experiments on one page, reports/experiments.html (EXPS='NAME main' for some alone)
+compare: setup  ## Experiments on reports/experiments.html (EXPS='NAME main': some)
 	@python -m pipeline.compare_experiments $(EXPS)
 
 review: setup  ## What this tree changes against BASE=origin/main: build/review/figures.md and, of shared data, index.html
@@ -85,16 +85,16 @@ lint: setup  ## Format, lint and types
 	ruff format --check . && ruff check .
 	mypy
 
-image:  ## The serving image (MODEL_DIR=models/champion bakes the model in; TARGET=trainer: the pipeline)
+image:  ## The serving image (MODEL_DIR=models/champion: with the model)
 	deploy/image/build.sh $(or $(TARGET),serve) $(if $(MODEL_DIR),--build-arg MODEL_DIR=$(MODEL_DIR))
 
-image-test: setup  ## The image built as it stands and run as deployed, without Docker (Debian, as root; after make repro)
+image-test: setup  ## The image as deployed, without Docker (Debian, root, after repro)
 	tests/deploy/image/verify.sh
 
 env:  ## New passwords for Compose, into .env
 	deploy/env.sh
 
-up: env  ## The service, MLflow and PostgreSQL by Compose, on loopback (PROFILE=train: the pipeline; retrain, monitoring)
+up: env  ## The Compose stack on loopback (PROFILE=train, retrain, monitoring)
 	COMMIT=$$(git rev-parse HEAD) docker compose --env-file .env --file deploy/compose.yaml \
 	  $(if $(PROFILE),--profile $(PROFILE)) up --detach --build
 
@@ -102,22 +102,22 @@ down:  ## Stop the Compose stack; its data stays
 	docker compose --env-file .env --file deploy/compose.yaml --profile '*' down
 
 # A check that could not be made fails; with AUDIT=--offline, an unreachable advisory service does not.
-audit: setup  ## Known vulnerabilities, secrets, licences, SBOM (in build/audit; AUDIT=--offline)
+audit: setup  ## Vulnerabilities, secrets, licences, SBOM (AUDIT=--offline)
 	python -m deploy.audit $(AUDIT)
 
-bench: setup  ## Benchmark the pipeline against named baselines (RECORD=--record: keep for the docs)
+bench: setup  ## Benchmark the pipeline against baselines (RECORD=--record: docs)
 	python -m bench $(RECORD)
 
-bench-serve: setup  ## Benchmark the service against named baselines (RECORD=--record), or a commit (BEFORE=main)
+bench-serve: setup  ## Benchmark the service (RECORD=--record), or a commit (BEFORE=main)
 	python -m bench.$(if $(BEFORE),revisions $(BEFORE),serve $(RECORD))
 
-soak: setup  ## Traffic and faults of all kinds for 30 minutes (SOAK_MINUTES=5 for fewer; RECORD=--record)
+soak: setup  ## 30 minutes of traffic and faults (SOAK_MINUTES=5, RECORD=--record)
 	SOAK_MINUTES=$(or $(SOAK_MINUTES),30) RECORD=$(RECORD) python -m pytest --capture=no tests/end_to_end/test_soak.py
 
 tables: setup  ## What the docs take from code and conf/: tables, OpenAPI document
 	python -m docs.tools
 
-record: setup  ## Repeat all measurements in the docs on this machine (hours; after make repro)
+record: setup  ## Repeat all measurements in the docs here (hours; after make repro)
 	$(MAKE) bench bench-serve soak RECORD=--record
 	for each in image variants drift; do python -m bench.$$each --record || exit; done
 	for each in tests/monitoring/test_faults.py tests/end_to_end/test_clients.py '-m fault'; do RECORD=--record python -m pytest $$each || exit; done
@@ -129,12 +129,12 @@ build/mermaid.min.js:
 	echo "581ed7d74bd9048d0e3a91363927d72ef22942d7722546b27f7cc29e35390eb8  build/package/dist/mermaid.min.js" | sha256sum --check --quiet
 	mv build/package/dist/mermaid.min.js $@ && rm -r build/package build/mermaid-11.17.2.tgz && touch $@
 
-docs: setup build/mermaid.min.js  ## The docs as a site in build/site, which asks no other host (python -m http.server -d build/site)
+docs: setup build/mermaid.min.js  ## The docs as a site in build/site, which asks no other host
 	NO_MKDOCS_2_WARNING=1 mkdocs build --strict
 
 # A kubectl that is there stays: Debian's package has the same file, and in bookworm one that is too old (1.20).
 # So does an npm: that of another Node.js conflicts with Debian's.
-system:  ## The programs that tests use and pip does not install (Debian, as root)
+system:  ## Programs that tests use and pip does not install (Debian, as root)
 	apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends \
 	  buildah catatonit chromium crun curl mmdebstrap netavark nginx nodejs podman postgresql prometheus \
 	  prometheus-alertmanager prometheus-blackbox-exporter redis-server strace wrk $$(command -v kubectl >/dev/null || echo kubernetes-client) \

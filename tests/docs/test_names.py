@@ -1,6 +1,7 @@
 """What the documents name exists: files, commands, settings, endpoints, variables, metrics."""
 
 import re
+import subprocess
 
 import pytest
 import yaml
@@ -101,6 +102,11 @@ def test_a_target_of_make_that_is_named_exists():
 def test_make_help_lists_every_target():
     described = re.findall(r"^([a-z-]+):.*## ", MAKEFILE, re.MULTILINE)
     assert described == re.findall(r"^([a-z-]+):", MAKEFILE, re.MULTILINE)
+
+
+def test_make_help_fits_a_terminal_of_80_columns():
+    listed = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert [line for line in listed.stdout.splitlines() if len(line) > 80] == []
 
 
 def test_a_setting_that_is_typed_exists():
