@@ -52,7 +52,7 @@ def main(arguments: list[str]) -> None:
         settings = "setting differs" if left_out == 1 else "settings differ"
         logger.info("\n%d more %s; `dvc exp show` has them all.", left_out, settings)
     if not any(row.depth for row in rows):
-        others = "" if everywhere else " (--all lists those of other commits)"
+        others = "" if everywhere else " (--all: of other commits)"
         logger.info("\nNo experiments yet%s: python train.py -m run=1,2,3", others)
 
 
