@@ -18,14 +18,16 @@ from mlflow.entities import Metric
 from mlflow.exceptions import MlflowException
 from sqlalchemy.exc import SQLAlchemyError
 
-from pipeline.config import PipelineError, environment
+from pipeline.config import PipelineError, environment, paths
 from pipeline.config.startup import start_program
 from pipeline.registry import live_runs, mlflow_runs
+from pipeline.storage import files
 from pipeline.training.live_log import Training
 
 logger = logging.getLogger(__name__)
 
 _RETRY = 30.0  # seconds without the store before it is asked again
+_REDRAW = 2.0  # seconds between two pages
 _KILLED = {"status": "KILLED", "error": "the training was killed"}
 
 
@@ -35,6 +37,7 @@ class Follower:
     def __init__(self) -> None:
         self._client: MlflowClient | None = None
         self._training: Training | None = None
+        self._page: Page | None = None
         self._run = ""
         self._logged = 0  # the last epoch that the store has
         self._epochs: list[dict[str, Any]] = []
@@ -49,13 +52,18 @@ class Follower:
             kind, content = json.loads(line)
             if kind == "start":
                 self._training = Training(**content)
+                self._page = Page(self._training) if environment.under_repro() else None
             elif kind == "epoch":
                 self._epochs.append(content)
             else:
                 end = content
             self._attempt(self._log)
+            if self._page and kind == "epoch":
+                self._page.add(content)
         if self._training:
             self._attempt(lambda: self._end(**end))
+        if self._page:
+            self._page.end(finished=end["status"] == "FINISHED")
 
     def _attempt(self, work: Callable[[], object]) -> None:
         if time.monotonic() < self._retry:
@@ -99,6 +107,43 @@ class Follower:
         if error:
             mlflow_runs.set_tags(client, self._run, {live_runs.ERROR: error})
         client.set_terminated(self._run, status)
+
+
+class Page:
+    """`reports/index.html` during `dvc repro`: the curves so far, until `compare` writes it.
+
+    DVC tracks it, so the page that was there comes back if the training does not end well.
+    """
+
+    def __init__(self, training: Training) -> None:
+        from pipeline.reports import training_page  # matplotlib, only where there is a page
+
+        self._write, self._training = training_page.write_page, training
+        self._before = paths.PAGE.read_bytes() if paths.PAGE.exists() else None
+        self._curves = training_page.trained() | {training.run: {}}
+        self._drawn = 0.0
+
+    def add(self, epoch: dict[str, Any]) -> None:
+        """Add an epoch to the curves."""
+        mine = self._curves[self._training.run]
+        for name, value in (epoch["metrics"] | {"step": epoch["step"]}).items():
+            mine.setdefault(name, []).append(value)
+        if time.monotonic() > self._drawn + _REDRAW:
+            self._draw(ended=False)
+            self._drawn = time.monotonic()
+
+    def end(self, *, finished: bool) -> None:
+        """Show the last epoch, or put the earlier page back."""
+        if finished:
+            self._draw(ended=True)
+        elif self._before:
+            files.write(paths.PAGE, self._before)
+        else:
+            paths.PAGE.unlink(missing_ok=True)
+
+    def _draw(self, *, ended: bool) -> None:
+        about, epochs = self._training, self._training.settings["epochs"]
+        self._write(paths.PAGE, about.run, about.name, epochs, self._curves, ended=ended)
 
 
 def main() -> None:

@@ -2,11 +2,13 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import socket
 import subprocess
 import sys
+from base64 import b64decode
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import replace
@@ -344,6 +346,54 @@ def test_a_store_that_comes_back_gets_what_it_missed(store, monkeypatch, caplog)
     live_training.Follower().follow(lines())
     assert steps(only_run()) == [1, 2, 3]
     assert len(caplog.records) == 1
+
+
+@pytest.fixture
+def page(tracked, monkeypatch):
+    """The page of the comparison, while `dvc repro` trains run 3."""
+    monkeypatch.setenv("DVC_STAGE", "train@3")
+    monkeypatch.setattr(live_training, "_REDRAW", 0.0)
+    return tracked / paths.PAGE
+
+
+def test_the_page_shows_the_training_under_dvc_repro(page, tracked):
+    seen = []
+
+    def lines():
+        yield start(some_training(tracked, settings={"epochs": 12}))
+        for step in (1, 2):
+            yield epoch(step)
+            seen.append(page.read_text())
+        yield END
+
+    live_training.Follower().follow(lines())
+    for step, content in enumerate(seen, 1):
+        assert f"Training: epoch <strong>{step} of 12</strong>" in content
+        assert "run 1, validation" in b64decode(drawings(content)[0]).decode()
+    assert "Trained: epoch <strong>2 of 12</strong>" in page.read_text()
+
+
+def drawings(content):
+    return re.findall(r"data:image/svg\+xml;base64,([^\"]+)", content)
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_a_training_that_dies_puts_the_page_back(page, tracked, there):
+    if not there:
+        page.unlink()
+    before = page.read_bytes() if there else None
+    follow(start(some_training(tracked, settings={"epochs": 12})), epoch(1))
+    assert (page.read_bytes() if page.exists() else None) == before
+
+
+def test_a_training_by_hand_and_of_an_experiment_leaves_the_page(page, tracked, monkeypatch):
+    before = page.read_bytes()
+    monkeypatch.setenv("DVC_EXP_NAME", "brave-digit")
+    training = start(some_training(tracked, settings={"epochs": 12}))
+    follow(training, epoch(1), END)
+    monkeypatch.delenv("DVC_STAGE")
+    follow(training, epoch(1), END)
+    assert page.read_bytes() == before
 
 
 @pytest.mark.nightly
