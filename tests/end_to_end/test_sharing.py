@@ -77,6 +77,7 @@ class Team:
         self.author.run("git", "remote", "add", "origin", self.hub)
         self.author.set_up()
         self.author.run("dvc", "init", "-q")
+        shutil.copy(ROOT / ".dvc/config", self.author.folder / ".dvc")
         files = {"dvc.yaml": PIPELINE, "train.sh": TRAIN, "params.yaml": "seed: 0\n"}
         files[".gitignore"] = "/build/\n/curve.csv\n/model\n/trained.log\n"
         for name, text in files.items():
