@@ -10,13 +10,13 @@ from grimp import Layer
 
 ROOT = Path(__file__).parents[1]
 STAGES = ["fetch", "preprocess", "likelihood", "train", "evaluate", "compare", "track"]
-COMMANDS = ["register", "adopt", "compare_experiments", "exps", "feedback", "retrain"]
+COMMANDS = ["register", "adopt", "compare_experiments", "exps", "feedback", "retrain", "score"]
 # Top to bottom; names in one layer do not import each other.
 PIPELINE = [
     Layer(*STAGES, *COMMANDS),
     Layer("sweep", "search"),
     Layer("jobs"),
-    Layer("registry", "ood"),
+    Layer("registry", "ood", "scoring"),
     Layer("reports"),
     Layer("training", "user_feedback"),
     Layer("evaluation", "fetching"),
@@ -36,10 +36,10 @@ SERVE = [
     Layer("settings"),
 ]
 # What reads a picture, what predicts, what identifies a model and what users reported: the pipeline
-# trains on what the service sees, and registers what the service verifies.
+# trains on what the service sees, registers what it verifies, and scores within its limits.
 SHARED_WITH_PIPELINE = {
     *("models.predictor", "models.drift_reference", "models.bundle_digest"),
-    "prediction.feedback_store",
+    *("prediction.feedback_store", "decoding.decode", "settings"),
 }
 
 

@@ -17,7 +17,7 @@ from serve.settings import Settings
 MADE = {
     *(".venv", ".checkpoints", ".demo", ".env", ".state", "build", "data/raw", "mlartifacts"),
     *("data/feedback.npz", "data/feedback.npz.dvc", "logs/search", "logs/sweeps"),
-    *("reports/experiments.html", "reports/search", "reports/timings.json"),
+    *("reports/experiments.html", "reports/score", "reports/search", "reports/timings.json"),
     *("conf/run/4.yaml", "conf/data/few.yaml", ".dvc/config.local"),
 }
 # Names of other programs, of the rules, and one that the exporter puts together.

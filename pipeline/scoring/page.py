@@ -1,0 +1,81 @@
+"""The report on somebody's own pictures, as one HTML file in the style of the comparison page."""
+
+from __future__ import annotations
+
+from base64 import b64encode
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+from jinja2 import FileSystemLoader
+from numpy.typing import NDArray
+
+from pipeline.data.dataset import Labels
+from pipeline.evaluation import metrics
+from pipeline.evaluation.metrics import Probabilities
+from pipeline.reports import html, plots, tables, theme
+from pipeline.scoring import pictures
+from pipeline.scoring.pictures import Read
+
+_WORST = 48  # misread pictures
+_REFUSED = 100  # lines
+_SIDE = 168  # pixels of a picture: twice as many as it is wide, for screens that show them
+_COLOUR = 3
+
+
+class Scored(NamedTuple):
+    """What a model says of pictures: of all in `table`, of those with a known class as arrays.
+
+    `table`: a row per picture; `detail` says why it was refused, and the rest is empty then.
+    `places`: (n,), the rows of the pictures with a known class that were read.
+    """
+
+    names: list[str]
+    table: pd.DataFrame
+    classes: list[str]
+    places: NDArray[np.int64]
+    labels: Labels
+    probabilities: Probabilities
+
+
+def fill(scored: Scored, found: Mapping[str, Any], about: Mapping[str, Any], read: Read) -> str:
+    """Return the page: `found` are the metrics, `about` names source, bundle and command."""
+    here, reports = Path(__file__).parent, Path(html.__file__).parent / "templates"
+    environment = theme.templates(here)
+    environment.loader = FileSystemLoader([here, reports])
+    environment.filters.update(
+        svg=lambda plot: _uri("image/svg+xml", plot.encode()),
+        grey=lambda pixels: _uri("image/png", html.digit_png(255 - pixels)),
+        digit=lambda pixels: _uri("image/png", html.digit_png(pixels)),
+        percent=lambda share: f"{tables.hundredths(share)}\N{NO-BREAK SPACE}%",
+        confused=html.confused,
+    )
+    bins = metrics.reliability(scored.probabilities, scored.labels)
+    wrong = np.flatnonzero(scored.probabilities.argmax(axis=1) != scored.labels)
+    worst = wrong[np.argsort(-scored.probabilities[wrong].max(axis=1), kind="stable")][:_WORST]
+    refused = scored.table[scored.table["detail"].notna()][["file", "detail"]]
+    content = {
+        "f": found,
+        "about": about,
+        "matrix": theme.svg(plots.confusion_matrix(np.array(found["confusion"]))),
+        "reliability": theme.svg(plots.reliability_diagram(bins, _COLOUR)),
+        "worst": [_mistake(scored, int(place), read) for place in scored.places[worst]],
+        "refused": refused.head(_REFUSED).to_numpy().tolist(),
+        "confidence": pictures.LIMITS.confidence_threshold,
+        "colours": theme.css(),
+        "accent": theme.css_colour(_COLOUR),
+    }
+    filled = environment.get_template("page.html.j2").render(content)
+    return filled.replace("from the files that DVC tracks", "from your pictures")
+
+
+def _uri(kind: str, content: bytes) -> str:
+    return f"data:{kind};base64,{b64encode(content).decode()}"
+
+
+def _mistake(scored: Scored, place: int, read: Read) -> dict[str, Any]:
+    content, row = read(scored.names[place]), scored.table.iloc[place]
+    original, seen = pictures.both(content, _SIDE) if isinstance(content, bytes) else (None, None)
+    return {**row, "original": original, "seen": seen}
