@@ -54,7 +54,7 @@ exps: setup  ## The experiments of this commit, the best first
 compare: setup  ## Experiments on reports/experiments.html (EXPS='NAME main': some)
 	@python -m pipeline.compare_experiments $(EXPS)
 
-review: setup  ## What this tree changes against BASE=origin/main: build/review/figures.md and, of shared data, index.html
+review: setup  ## What this tree changes against BASE=origin/main, in build/review
 	deploy/review.sh $(BASE)
 
 # In parallel, each file in one process: most tests wait for processes. Then the tests that need the machine alone.
