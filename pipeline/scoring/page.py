@@ -67,8 +67,7 @@ def fill(scored: Scored, found: Mapping[str, Any], about: Mapping[str, Any], rea
         "colours": theme.css(),
         "accent": theme.css_colour(_COLOUR),
     }
-    filled = environment.get_template("page.html.j2").render(content)
-    return filled.replace("from the files that DVC tracks", "from your pictures")
+    return environment.get_template("page.html.j2").render(content)
 
 
 def _uri(kind: str, content: bytes) -> str:
