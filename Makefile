@@ -19,7 +19,8 @@ setup: .venv/$(LOCK).installed  ## .venv with the versions of requirements/dev.t
 	@$(PYTHON) -c 'import sys; sys.exit("needs Python 3.11 to 3.13, not %d.%d: make PYTHON=python3.12 ..." % sys.version_info[:2] if not (3, 11) <= sys.version_info[:2] <= (3, 13) else 0)'
 	test -x .venv/bin/python || $(PYTHON) -m venv .venv
 	test -x "$(UV)" || .venv/bin/python -m pip install --quiet uv
-	@echo "$<: 3.6 GB on disk, most of it TensorFlow; a few minutes the first time"
+	@echo "$<: 3.6 GB, most of it TensorFlow, in a few minutes."
+	@echo "After the download, its bytecode is compiled for a minute, without a word."
 	"$(UV)" pip sync --python .venv/bin/python --compile-bytecode --require-hashes $<
 	rm -f .venv/*.installed && touch $@
 
@@ -38,8 +39,9 @@ demo: setup  ## The same on scikit-learn's digits, then serve it: no network nee
 	@test "$$(git rev-parse --is-shallow-repository)" != true || { echo "error: a shallow clone, in which DVC saves no experiments: git fetch --unshallow" >&2; exit 1; }
 	dvc exp remove --quiet demo || true
 	dvc exp run --temp --name demo -S data=digits $(foreach run,1 2 3,-S conf/run/$(run).yaml:epochs=60)
-	rm -rf .demo && dvc get --quiet . models/champion --rev demo --out .demo/champion
-	@echo "The champion is in .demo/champion; 'dvc exp show' has its metrics, 'dvc exp remove demo' deletes it."
+	@rm -rf .demo && dvc get --quiet . models/champion --rev demo --out .demo/champion
+	@echo "The champion is in .demo/champion, its metrics in 'dvc exp show'."
+	@echo "'dvc exp remove demo' deletes the experiment."
 	MODEL_URI=.demo/champion STATE_DIR=.demo/state python -m serve
 
 serve: setup  ## The champion on http://127.0.0.1:8000 (docs/VARIABLES.md: settings)

@@ -10,7 +10,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.config import Config, PipelineError, paths, stage
-from pipeline.config.terminal import quiet
 from pipeline.data import as_served, dataset
 from pipeline.data.dataset import Split
 from pipeline.evaluation import latency, metrics, significance
@@ -64,8 +63,7 @@ def opened(bundle: Path, cfg: Config) -> Predictor:
     """Return the model of `bundle`; PipelineError unless it is usable and of the data of `cfg`."""
     remedy = f"python -m pipeline.train run={cfg.run} data={cfg.data.name}"
     try:
-        with quiet():
-            predictor = Predictor(bundle)
+        predictor = Predictor(bundle)
     except BundleError as error:
         raise PipelineError(f"{error}: {remedy}") from error
     trained_on = predictor.description["data"]["name"]

@@ -11,7 +11,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.config import Config, paths, stage
-from pipeline.config.terminal import quiet
 from pipeline.data import as_served, dataset
 from pipeline.ood import examples
 from pipeline.storage import files
@@ -36,9 +35,7 @@ def main(cfg: Config) -> None:
     from pipeline.training import litert_export
 
     content = litert_export.to_litert(score_network.fit(training))
-    with quiet():
-        score = Likelihood(content, 0)
-    threshold = threshold_of(score(validation.images))
+    threshold = threshold_of(Likelihood(content, 0)(validation.images))
 
     with files.replacing(folder / "likelihood.tflite") as temporary:
         temporary.write_bytes(content)

@@ -17,7 +17,6 @@ from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
 
 from pipeline.config import PipelineError, cli, paths
-from pipeline.config.terminal import quiet
 from pipeline.data import as_served, dataset
 from pipeline.data.dataset import Split
 from pipeline.registry import gates, mlflow_runs, model_runs, rollback, versions
@@ -93,8 +92,7 @@ def _built() -> tuple[dict[str, Any], dict[str, Any]]:
     """
     try:
         comparison = json.loads(paths.COMPARISON.read_bytes())
-        with quiet():
-            champion = Predictor(paths.CHAMPION).description
+        champion = Predictor(paths.CHAMPION).description
         for run, compared in comparison["runs"].items():
             evaluated = json.loads((paths.evaluation(int(run)) / "metrics.json").read_bytes())
             trained = json.loads((paths.model(int(run)) / "model.json").read_bytes())

@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 
 from pipeline.config import PipelineError, cli, paths
-from pipeline.config.terminal import Bar, quiet
+from pipeline.config.terminal import Bar
 from pipeline.evaluation import metrics, significance
 from pipeline.reports import html, tables
 from pipeline.reports.tables import Column
@@ -79,8 +79,7 @@ def opened(bundle: Path) -> Predictor:
     if not (bundle / "model.json").is_file():
         raise PipelineError(f"{bundle} has no model: {remedy}")
     try:
-        with quiet():
-            return Predictor(bundle)
+        return Predictor(bundle)
     except BundleError as error:
         raise PipelineError(f"{error}: {remedy}") from error
 

@@ -1,11 +1,6 @@
-"""What a stage shows on a terminal, and what it does not."""
+"""What a stage shows on a terminal."""
 
 from __future__ import annotations
-
-import os
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -34,20 +29,3 @@ class Bar(Progress):
     def step(self) -> None:
         """Show one more as completed."""
         self.advance(self._task)
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Discard what C++ code writes to standard error; Python's exceptions still show.
-
-    TensorFlow's import, the LiteRT converter and each process's first LiteRT interpreter write
-    there whatever the log level.
-    """
-    stderr = os.dup(2)
-    with Path(os.devnull).open("w") as null:
-        os.dup2(null.fileno(), 2)
-    try:
-        yield
-    finally:
-        os.dup2(stderr, 2)
-        os.close(stderr)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 
-from pipeline.config.terminal import quiet
+from serve.models.predictor import quiet
 
 
 def start(seed: int, threads: int) -> None:

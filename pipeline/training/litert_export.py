@@ -11,9 +11,8 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from pipeline.config import PipelineError
-from pipeline.config.terminal import quiet
 from pipeline.data.dataset import Images
-from serve.models.predictor import LogitModel, softmax
+from serve.models.predictor import LogitModel, quiet, softmax
 
 logger = logging.getLogger(__name__)
 
@@ -39,9 +38,7 @@ def check_parity(model: keras.Model, content: bytes, images: Images) -> NDArray[
         PipelineError: an image gets another digit, or a probability differs by `TOLERANCE` or more.
     """
     expected = np.asarray(model.predict(images[..., None], batch_size=500, verbose=0))
-    with quiet():
-        exported = LogitModel(content)
-    logits = exported(images)
+    logits = LogitModel(content)(images)
     difference = float(np.abs(softmax(logits) - softmax(expected)).max())
     changed = int((logits.argmax(1) != expected.argmax(1)).sum())
     if difference >= TOLERANCE or changed:

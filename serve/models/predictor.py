@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -25,8 +27,29 @@ _SHAPE = (28, 28, 1)  # not imaging's SIDE: training does not depend on image no
 _BATCH = 256  # images at a time: more is no faster and takes more memory
 
 
+_stderr = threading.RLock()  # two that discard at once would not find it again
+
+
 class BundleError(Exception):
     """The folder is not a model bundle that can be trusted; the message says what is wrong."""
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Discard what C++ code writes to standard error; Python's exceptions still show.
+
+    TensorFlow's import, the LiteRT converter and each process's first LiteRT interpreter write
+    there whatever the log level.
+    """
+    with _stderr:
+        stderr = os.dup(2)
+        with Path(os.devnull).open("w") as null:
+            os.dup2(null.fileno(), 2)
+        try:
+            yield
+        finally:
+            os.dup2(stderr, 2)
+            os.close(stderr)
 
 
 def softmax(logits: NDArray[np.float32], temperature: float = 1.0) -> NDArray[np.float32]:
@@ -55,7 +78,8 @@ class LogitModel:
         """
         self._content = content
         self._local = threading.local()
-        self(np.zeros((1, *_SHAPE), np.uint8))
+        with quiet():
+            self(np.zeros((1, *_SHAPE), np.uint8))
 
     def __call__(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         """(n, classes) float32 logits of (n, 28, 28) or (n, 28, 28, 1) uint8 images."""
