@@ -48,10 +48,7 @@ def main(arguments: list[str]) -> None:
     given = parser.parse_args(arguments)
 
     predictor = opened(given.bundle)
-    try:
-        given.out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise PipelineError(f"--out {given.out}: {error.strerror}: name another folder") from error
+    check_out(given.out)
     with pictures.opened(given.source) as (names, read):
         scored = score(names, read, predictor)
         written = write_predictions(given.out, scored.table, given.format)
@@ -124,6 +121,18 @@ def score(names: list[str], read: pictures.Read, predictor: Predictor) -> Scored
     return Scored(names, table, [str(each) for each in classes], known, truth, probabilities[known])
 
 
+def check_out(folder: Path) -> None:
+    """Make the folder; refuse one with the files of something else, which would be replaced."""
+    if not any((folder / f"predictions.{each}").exists() for each in FORMATS):
+        for name in ("index.html", "metrics.json"):
+            if (folder / name).exists():
+                raise PipelineError(f"--out {folder} has another {name}: name another folder")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise PipelineError(f"--out {folder}: {error.strerror}: name another folder") from error
+
+
 def write_predictions(folder: Path, table: pd.DataFrame, file_format: str) -> list[str]:
     """Write the table in place of what an earlier run left; return the name of the file."""
     for name in (*(f"predictions.{each}" for each in FORMATS), "metrics.json", "index.html"):
@@ -137,7 +146,10 @@ def write_predictions(folder: Path, table: pd.DataFrame, file_format: str) -> li
 
 
 def measure(scored: Scored) -> dict[str, Any]:
-    """Return metrics of the pictures with a known class that were read, named as in `evaluate`."""
+    """Return metrics of the pictures with a known class, named as in `evaluate`.
+
+    All but `pictures`, `refused` and `accuracy_with_refused` are of those that were read.
+    """
     labels, probabilities, table = scored.labels, scored.probabilities, scored.table
     predicted = probabilities.argmax(axis=1).astype(np.uint8)
     confusion = metrics.confusion_matrix(labels, predicted, len(scored.classes))
@@ -145,20 +157,21 @@ def measure(scored: Scored) -> dict[str, Any]:
     counts = list(zip(right, confusion.sum(axis=1).tolist(), strict=True))
     flagged = (table["uncertain"] | table["not_digit"]).fillna(False).to_numpy(bool)
     wrong = scored.places[predicted != labels]
+    known = table[table["label"].notna()]
     return {
         "accuracy": sum(right) / len(labels),
         "wilson": significance.wilson(sum(right), len(labels)),
         "loss": metrics.log_loss(probabilities, labels),
         "ece": metrics.calibration_error(metrics.reliability(probabilities, labels)),
-        "accuracy_with_refused": sum(right) / int(table["label"].notna().sum()),
+        "accuracy_with_refused": sum(right) / len(known),
         "images": len(labels),
         "errors": len(wrong),
-        "pictures": len(table),
-        "unlabelled": int(table["label"].isna().sum()),
-        "refused": int(table["detail"].notna().sum()),
-        "uncertain": int(table["uncertain"].sum()),
-        "not_digit": int(table["not_digit"].sum()),
-        "flagged": int(flagged.sum()),
+        "pictures": len(known),
+        "unlabelled": len(table) - len(known),
+        "refused": int(known["detail"].notna().sum()),
+        "uncertain": int(known["uncertain"].sum()),
+        "not_digit": int(known["not_digit"].sum()),
+        "flagged": int(flagged[scored.places].sum()),
         "flagged_errors": int(flagged[wrong].sum()),
         "classes": scored.classes,
         "recall": [r / n if n else None for r, n in counts],
@@ -186,14 +199,16 @@ def show(scored: Scored, found: dict[str, Any] | None) -> None:
         read = table["prediction"].value_counts().sort_index()
         logger.info("%s of %s pictures read", f"{read.sum():,}", f"{len(table):,}")
         lines = {f"read as {name}": f"{number:,}" for name, number in read.items()}
-    if unlabelled := int(table["label"].isna().sum()):
-        lines["no label"] = f"{unlabelled:,}: a folder named by its class labels a picture"
-    for flag in ("uncertain", "not_digit"):
-        lines[flag.replace("_d", " a d")] = f"{table[flag].sum():,}"
-    lines["refused"] = f"{len(refused):,}"
-    if found and len(refused):
+    counts = {flag: table[flag].sum() for flag in ("uncertain", "not_digit")}
+    counts["refused"] = len(refused)
+    for name in counts:
+        count = found[name] if found else counts[name]
+        lines[name.replace("_d", " a d")] = f"{count:,}"
+    if found and found["refused"]:
         as_wrong = tables.hundredths(found["accuracy_with_refused"])
         lines["refused"] += f", so {as_wrong} % right of all"
+    if unlabelled := int(table["label"].isna().sum()):
+        lines["no label"] = f"{unlabelled:,}: a folder named by its class labels a picture"
     logger.info("")
     for name, text in lines.items():
         logger.info("%-13s%s", name, text)

@@ -55,7 +55,8 @@ def fill(scored: Scored, found: Mapping[str, Any], about: Mapping[str, Any], rea
     bins = metrics.reliability(scored.probabilities, scored.labels)
     wrong = np.flatnonzero(scored.probabilities.argmax(axis=1) != scored.labels)
     worst = wrong[np.argsort(-scored.probabilities[wrong].max(axis=1), kind="stable")][:_WORST]
-    refused = scored.table[scored.table["detail"].notna()][["file", "detail"]]
+    table = scored.table
+    refused = table[table["detail"].notna() & table["label"].notna()][["file", "detail"]]
     content = {
         "f": found,
         "about": about,

@@ -26,6 +26,7 @@ Read = Callable[[str], bytes | str]  # a picture's name to its content, or why t
 
 LIMITS = Settings.model_construct()  # the service's defaults; reads no environment
 
+_DEEPEST = 60  # folders
 _CHUNK = 64  # pictures at a time: more make no call of the model faster
 # A zip that unpacks to more than this and to so many times its size is no zip of pictures.
 _BOMB_BYTES, _BOMB_RATIO = 2**30, 200
@@ -62,9 +63,15 @@ def opened(source: Path) -> Iterator[tuple[list[str], Read]]:
 
 
 def _files(folder: Path) -> Iterator[str]:
-    for top, _, files in os.walk(folder):
+    for top, _, files in os.walk(folder, onerror=_refuse, followlinks=True):
+        if len(Path(top).parts) > _DEEPEST:
+            raise PipelineError(f"{top} is too deep, perhaps by a link to a folder above it")
         paths = (Path(top, file) for file in files)
         yield from (str(path.relative_to(folder)) for path in paths if path.is_file())
+
+
+def _refuse(error: OSError) -> None:
+    raise PipelineError(f"{error.filename}: {error.strerror}: let this user read it, or remove it")
 
 
 def _check(archive: zipfile.ZipFile, source: Path) -> None:
@@ -72,7 +79,8 @@ def _check(archive: zipfile.ZipFile, source: Path) -> None:
     entries = archive.infolist()
     for entry in entries:
         parts = _parts(entry.filename)
-        if ".." in parts or not parts[0] or parts[0].endswith(":"):
+        outside = entry.filename[:1] in ("/", "\\") or (parts[:1] and parts[0].endswith(":"))
+        if outside or ".." in parts:
             raise PipelineError(
                 f"{source} has a name outside of it, {shown(entry.filename)}: zip the folder again"
             )
@@ -104,16 +112,19 @@ def _is_picture(name: str) -> bool:
 @cache
 def _may_be_picture(suffix: str) -> bool:
     kind, packed = guess_type(f"a{suffix}", strict=False)
-    return not packed and (kind is None or kind.startswith("image/"))
+    if kind or packed:
+        return not packed and str(kind).startswith("image/")
+    return not suffix or suffix in Image.registered_extensions()
 
 
 def _parts(name: str) -> list[str]:
-    return name.replace("\\", "/").split("/")
+    return [part for part in name.replace("\\", "/").split("/") if part != "."]
 
 
 def shown(name: str) -> str:
-    r"""Return the name as text; a byte that is not UTF-8 is written as `\xff`."""
-    return os.fsencode(name).decode(errors="backslashreplace")
+    r"""Return the name as text; what cannot be printed is written as in Python, such as `\xff`."""
+    text = os.fsencode(name).decode(errors="backslashreplace")
+    return "".join(each if each.isprintable() else ascii(each)[1:-1] for each in text)
 
 
 def labels(names: Sequence[str], classes: Sequence[str]) -> list[int]:

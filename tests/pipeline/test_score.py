@@ -184,6 +184,26 @@ def test_a_picture_without_a_class_is_predicted_and_not_scored(digits):
     assert len(predictions()) == 101
 
 
+def test_a_refused_picture_without_a_class_is_in_no_figure(digits, caplog):
+    (digits / "digits" / "letters").mkdir()
+    (digits / "digits" / "letters" / "a.png").write_bytes(b"no picture")
+    with caplog.at_level(logging.INFO):
+        found = metrics_of(digits)
+    assert (found["pictures"], found["unlabelled"], found["refused"]) == (100, 1, 0)
+    assert "of all" not in caplog.text
+    assert "letters/a.png: the bytes are not an image" in caplog.text
+
+
+@pytest.mark.parametrize("name", ["index.html", "metrics.json"])
+def test_an_out_with_other_files_is_refused(digits, name):
+    other = digits.parent / "reports" / name
+    other.parent.mkdir(exist_ok=True)
+    other.write_text("other")
+    with pytest.raises(PipelineError, match=f"another {name}"):
+        score.main([str(digits), "--out", str(other.parent)])
+    assert other.read_text() == "other"
+
+
 def test_a_class_without_pictures_has_no_recall(digits, caplog):
     shutil.rmtree(digits / "digits" / "9")
     with caplog.at_level(logging.INFO):

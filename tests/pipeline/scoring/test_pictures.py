@@ -1,3 +1,5 @@
+import errno
+import os
 import zipfile
 
 import pytest
@@ -42,13 +44,60 @@ def names_in(source):
 
 def test_what_is_no_picture_by_its_name_is_left_out(tmp_path):
     wanted = ["0/a.PNG", "0/b.heic", "0/c", "0/d.webp"]
-    others = ["0/.DS_Store", "0/Thumbs.db", "0/e.txt", "labels.csv", "0/f.png.gz", "n.zip"]
-    others += ["__MACOSX/0/._a.png", ".git/a.png"]
+    others = [
+        "predictions.parquet",
+        "0/.DS_Store",
+        "0/Thumbs.db",
+        "0/e.txt",
+        "labels.csv",
+        "0/f.png.gz",
+        "n.zip",
+    ]
+    others += ["__MACOSX/0/._a.png", ".git/a.png", "predictions.parquet"]
     found = packed(tmp_path / "a.zip", **dict.fromkeys([*others, *wanted], b""))
     assert names_in(found) == wanted
     with zipfile.ZipFile(found) as archive:
         archive.extractall(tmp_path / "folder")
     assert names_in(tmp_path / "folder") == wanted
+
+
+def test_names_that_begin_with_a_dot_and_a_slash_are_names(tmp_path):
+    found = packed(tmp_path / "a.zip", **{"./": b"", "./0/a.png": picture()})
+    assert names_in(found) == ["./0/a.png"]
+    assert pictures.labels(["./0/a.png", "./1/b.png"], CLASSES) == [0, 1]
+
+
+def test_a_folder_that_is_a_link_is_read(tmp_path):
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "a.png").write_bytes(picture())
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "2").symlink_to(tmp_path / "elsewhere")
+    assert names_in(tmp_path / "mine") == ["2/a.png"]
+
+
+def test_links_in_a_circle_are_named(tmp_path):
+    (tmp_path / "0").mkdir()
+    (tmp_path / "0" / "again").symlink_to(tmp_path)
+    with pytest.raises(PipelineError, match="link"):
+        names_in(tmp_path)
+
+
+def test_a_folder_that_cannot_be_read_is_named(tmp_path, monkeypatch):
+    (tmp_path / "0").mkdir()
+    scan = os.scandir
+
+    def denied(path):
+        if str(path).endswith("0"):
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return scan(path)
+
+    monkeypatch.setattr(os, "scandir", denied)
+    with pytest.raises(PipelineError, match=r"0: Permission denied"):
+        names_in(tmp_path)
+
+
+def test_a_name_cannot_send_codes_to_the_terminal():
+    assert pictures.shown("a\x1b[2Jé.png") == r"a\x1b[2Jé.png"
 
 
 @pytest.mark.parametrize("name", ["../a.png", "/a.png", "0/../../a.png", "C:\\a.png", "..\\a.png"])
