@@ -5,15 +5,20 @@ from __future__ import annotations
 import shutil
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pipeline.config import Config, paths, settings, stage
 from pipeline.data import dataset
+from pipeline.data.dataset import Split
 from pipeline.evaluation import latency
 from pipeline.evaluation.metrics import validation_metrics
 from pipeline.storage.files import sha256, write_json
 from pipeline.training import determinism
 from pipeline.training.live_log import LiveLog, Training, live_log
 from serve.models.predictor import softmax
+
+if TYPE_CHECKING:
+    import keras
 
 
 def main(cfg: Config) -> None:
@@ -28,7 +33,7 @@ def train_and_export(cfg: Config, live: LiveLog) -> None:
     train, validation = dataset.load(source, "train"), dataset.load(source, "validation")
     determinism.start(cfg.seed, cfg.threads)
     # These import TensorFlow, which must find seed and threads set.
-    from pipeline.training import calibration, checkpoints, fit, litert_export, networks
+    from pipeline.training import checkpoints, fit
 
     started = time.monotonic()
     # A checkpoint of other code is not resumed.
@@ -41,7 +46,16 @@ def train_and_export(cfg: Config, live: LiveLog) -> None:
         training = (cfg.run, cfg.name, cfg.data.name, digest, settings(cfg))
         live.start(Training(str(checkpoint), *training))
         trained = fit.fit(cfg, train, validation, checkpoint, live)
-    seconds = time.monotonic() - started
+        seconds = time.monotonic() - started
+        export(cfg, trained, validation, target, digest)
+        checkpoints.discard(checkpoint)
+        live.end("FINISHED")  # before another training can have the checkpoint
+    latency.record(cfg.run, train_seconds=seconds)
+
+
+def export(cfg: Config, trained: keras.Model, validation: Split, target: Path, digest: str) -> None:
+    """Write the model in the folder `target`; `digest` is that of its data."""
+    from pipeline.training import calibration, litert_export, networks
 
     model = networks.for_inference(trained, cfg.model)
     exported = litert_export.to_litert(model)
@@ -71,8 +85,6 @@ def train_and_export(cfg: Config, live: LiveLog) -> None:
             "settings": settings(cfg),
         },
     )
-    checkpoints.discard(checkpoint)
-    latency.record(cfg.run, train_seconds=seconds)
 
 
 if __name__ == "__main__":

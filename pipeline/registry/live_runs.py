@@ -41,13 +41,10 @@ def start(client: MlflowClient, training: Training) -> str:
     parent, label = environment.sweep_job()
     with mlflow_runs.lock():
         place = mlflow_runs.experiment(client, training.data)
-        same = f"tags.`{CHECKPOINT}` = '{training.checkpoint}'"
+        same = f"tags.`{CHECKPOINT}` = '{training.checkpoint}' AND {_here()}"
         for run in client.search_runs([place], same):
-            # Only one training has this checkpoint's lock, so an earlier one of this machine ended.
-            ended = run.info.status in ("FAILED", "KILLED") or (
-                run.info.status == "RUNNING" and run.data.tags[_HOST] == socket.gethostname()
-            )
-            if ended and run.data.tags.get(PARENT) == parent:
+            # Only one training has this checkpoint's lock, so an earlier one has ended.
+            if run.info.status != "FINISHED" and run.data.tags.get(PARENT) == parent:
                 _forget_failure(client, run)
                 client.update_run(run.info.run_id, "RUNNING")
                 return str(run.info.run_id)
@@ -80,12 +77,17 @@ def logged(client: MlflowClient, run: str) -> set[Point]:
 def mark_dead(client: MlflowClient) -> list[str]:
     """End the runs of this machine whose training was killed; return their names."""
     every = [found.experiment_id for found in client.search_experiments()]
-    mine = f"tags.`{CHECKPOINT}` != '' AND tags.`{_HOST}` = '{socket.gethostname()}'"
+    mine = f"tags.`{CHECKPOINT}` != '' AND {_here()}"
     left = client.search_runs(every, f"attributes.status = 'RUNNING' AND {mine}", max_results=1000)
     dead = [run for run in left if not _is_alive(Path(run.data.tags[CHECKPOINT]))]
     for run in dead:
         client.set_terminated(run.info.run_id, "KILLED")
     return [str(run.info.run_name) for run in dead]
+
+
+def _here() -> str:
+    """Return the filter of this machine's runs: another's checkpoint may have the same path."""
+    return f"tags.`{_HOST}` = '{socket.gethostname()}'"
 
 
 def _is_alive(checkpoint: Path) -> bool:
@@ -100,11 +102,12 @@ def of_model(
     epochs: Collection[Point],
     parent: str | None,
 ) -> list[Run]:
-    """Return the runs that showed the training of a model, or its start, the newest first.
+    """Return this machine's runs that showed the training of a model, the newest first.
 
-    They have the settings and the data of its `description`, and no other `epochs`.
+    They have the settings and the data of its `description`, and some of its `epochs` alone.
     """
-    same = f"tags.`{CHECKPOINT}` != '' AND tags.`{_DATA}` = '{description['data']['sha256']}'"
+    data = f"tags.`{_DATA}` = '{description['data']['sha256']}'"
+    same = f"tags.`{CHECKPOINT}` != '' AND {_here()} AND {data}"
     return [
         run
         for run in client.search_runs([place], f"{same} AND params.run = '{description['run']}'")

@@ -11,6 +11,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import Any
 
 from mlflow import MlflowClient
@@ -28,6 +29,7 @@ logger = logging.getLogger(__name__)
 
 _RETRY = 30.0  # seconds without the store before it is asked again
 _REDRAW = 2.0  # seconds between two pages
+_BEFORE = Path(".checkpoints", "index.html")  # the page that the trainings' took the place of
 _KILLED = {"status": "KILLED", "error": "the training was killed"}
 
 
@@ -52,18 +54,30 @@ class Follower:
             kind, content = json.loads(line)
             if kind == "start":
                 self._training = Training(**content)
-                self._page = Page(self._training) if environment.under_repro() else None
+                self._draw(kind, content)
             elif kind == "epoch":
                 self._epochs.append(content)
+                self._draw(kind, content)
             else:
                 end = content
             self._attempt(self._log)
-            if self._page and kind == "epoch":
-                self._page.add(content)
+        self._draw("end", end)
         if self._training:
+            self._retry = 0.0
             self._attempt(lambda: self._end(**end))
-        if self._page:
-            self._page.end(finished=end["status"] == "FINISHED")
+
+    def _draw(self, kind: str, content: dict[str, Any]) -> None:
+        """Show the message on the page, if there is one; a fault of it ends the page alone."""
+        try:
+            if kind == "start":
+                self._page = Page(Training(**content)) if environment.under_repro() else None
+            elif self._page and kind == "epoch":
+                self._page.add(content)
+            elif self._page:
+                self._page.end(finished=content["status"] == "FINISHED")
+        except Exception as error:
+            logger.warning("%s does not show the training: %s", paths.PAGE, error)
+            self._page = None
 
     def _attempt(self, work: Callable[[], object]) -> None:
         if time.monotonic() < self._retry:
@@ -104,6 +118,8 @@ class Follower:
     def _end(self, status: str, error: str) -> None:
         self._log()
         client = self._connect()
+        if live_runs.CHECKPOINT not in client.get_run(self._run).data.tags:
+            return  # `track` has made it the run of the model of another such training
         if error:
             mlflow_runs.set_tags(client, self._run, {live_runs.ERROR: error})
         client.set_terminated(self._run, status)
@@ -112,14 +128,17 @@ class Follower:
 class Page:
     """`reports/index.html` during `dvc repro`: the curves so far, until `compare` writes it.
 
-    DVC tracks it, so the page that was there comes back if the training does not end well.
+    The page before the build comes back if a training does not end well: DVC tracks it.
     """
 
     def __init__(self, training: Training) -> None:
         from pipeline.reports import training_page  # matplotlib, only where there is a page
 
         self._write, self._training = training_page.write_page, training
-        self._before = paths.PAGE.read_bytes() if paths.PAGE.exists() else None
+        if not paths.PAGE.exists():
+            _BEFORE.unlink(missing_ok=True)
+        elif not training_page.is_one(page := paths.PAGE.read_bytes()):
+            files.write(_BEFORE, page)
         self._curves = training_page.trained() | {training.run: {}}
         self._drawn = 0.0
 
@@ -136,8 +155,8 @@ class Page:
         """Show the last epoch, or put the earlier page back."""
         if finished:
             self._draw(ended=True)
-        elif self._before:
-            files.write(paths.PAGE, self._before)
+        elif _BEFORE.exists():
+            files.write(paths.PAGE, _BEFORE.read_bytes())
         else:
             paths.PAGE.unlink(missing_ok=True)
 

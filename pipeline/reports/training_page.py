@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import datetime
 from pathlib import Path
 
 import numpy as np
@@ -15,9 +16,14 @@ from pipeline.reports.pairwise import Candidate
 from pipeline.storage.files import write
 
 
+def is_one(content: bytes) -> bool:
+    """Return whether it is such a page, which a killed build may have left."""
+    return b'http-equiv="refresh"' in content
+
+
 def trained() -> dict[int, Curves]:
     """Return the curves of the runs that are on disk."""
-    folders = {int(path.name): path for path in paths.CURVES.glob("[0-9]*")}
+    folders = {int(path.name): path for path in paths.CURVES.glob("*") if path.name.isdecimal()}
     whole = {run: folder for run, folder in folders.items() if (folder / "metrics.json").exists()}
     return {run: results.read_curves(whole[run]) for run in sorted(whole)}
 
@@ -38,6 +44,7 @@ def write_page(
         "epochs": epochs,
         "curves": curves,
         "ended": ended,
+        "now": f"{datetime.now():%H:%M:%S}",
         "drawing_of_curves": theme.svg(plots.learning_curves(candidates, "accuracy", "loss")),
         "colours": theme.css(),
     }

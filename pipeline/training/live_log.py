@@ -61,8 +61,8 @@ class LiveLog:
         self._tell("epoch", {"step": epoch, "time": int(time.time() * 1000), "metrics": metrics})
 
     def end(self, status: str, error: str = "") -> None:
-        """Tell how the training ended, and wait until MLflow has it."""
-        if self.process:
+        """Tell how the training ended, once, and wait until MLflow has it."""
+        if self.process and self.process.returncode is None:
             message = _line("end", {"status": status, "error": error[:_MOST]})
             with suppress(subprocess.TimeoutExpired):
                 self.process.communicate(message, timeout=PATIENCE)

@@ -42,7 +42,11 @@ def quiet() -> Iterator[None]:
     there whatever the log level.
     """
     with _stderr:
-        stderr = os.dup(2)
+        try:
+            stderr = os.dup(2)
+        except OSError:  # it is closed
+            yield
+            return
         with Path(os.devnull).open("w") as null:
             os.dup2(null.fileno(), 2)
         try:

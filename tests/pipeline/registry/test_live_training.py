@@ -191,16 +191,18 @@ def test_another_training_has_another_run(store, monkeypatch):
     assert names == [*["run-3-optimized"] * 3, "run-3-optimized epochs=4"]
 
 
-def test_a_run_that_trains_on_another_machine_is_left_alone(store, monkeypatch):
+@pytest.mark.parametrize("status", ["RUNNING", "FAILED", "KILLED"])
+def test_a_run_of_another_machine_is_left_alone(store, monkeypatch, status):
     client, training = mlflow_runs.connect(), some_training(store)
     with monkeypatch.context() as elsewhere:
         elsewhere.setattr(socket, "gethostname", lambda: "elsewhere")
         theirs = live_runs.start(client, training)
+        client.update_run(theirs, status)
     mine = live_runs.start(client, training)
     assert mine != theirs
     assert live_runs.start(client, training) == mine  # its process is dead: we have the checkpoint
     assert live_runs.mark_dead(client) == ["run-3-optimized"]
-    assert client.get_run(theirs).info.status == "RUNNING"
+    assert client.get_run(theirs).info.status == status
 
 
 def test_what_a_crash_of_the_machine_left_running_is_marked(store):
@@ -286,6 +288,26 @@ def test_a_model_that_is_trained_again_has_one_run_in_the_end(tracked):
     assert client.get_run(again.info.run_id).info.lifecycle_stage == "deleted"
 
 
+def test_another_machine_trains_the_same_model_and_keeps_its_run(tracked, monkeypatch):
+    with monkeypatch.context() as elsewhere:
+        elsewhere.setattr(socket, "gethostname", lambda: "elsewhere")
+        theirs = shown(tracked, 3)
+    run = model_runs.ensure_tracked(mlflow_runs.connect(), 3)
+    assert {run.info.run_id, theirs.info.run_id} == {run.info.run_id for run in all_runs()}
+
+
+def test_a_whole_run_is_not_ended_by_a_training_that_took_it_up(tracked):
+    def lines():
+        yield start(some_training(tracked))
+        yield epoch(1)
+        live_runs.close(mlflow_runs.connect(), only_run())
+        mlflow_runs.connect().set_terminated(only_run().info.run_id)
+
+    live_training.Follower().follow(lines())
+    assert only_run().info.status == "FINISHED"
+    assert "error" not in only_run().data.tags
+
+
 def test_trainings_at_once_do_not_lock_the_store_for_each_other(store):
     def follow_one(place):
         training = some_training(store, checkpoint=str(store / ".checkpoints" / str(place)))
@@ -348,6 +370,24 @@ def test_a_store_that_comes_back_gets_what_it_missed(store, monkeypatch, caplog)
     assert len(caplog.records) == 1
 
 
+def test_the_end_is_logged_although_the_store_was_away_a_moment_before(store):
+    database = store / "mlflow.db"
+
+    def lines():
+        yield start(some_training(store))
+        yield epoch(1)
+        whole = database.read_bytes()
+        database.write_bytes(whole[:100_000])
+        yield epoch(2)
+        database.write_bytes(whole)
+        yield message("end", status="FAILED", error="ValueError: why")
+
+    live_training.Follower().follow(lines())
+    run = only_run()
+    assert (run.info.status, run.data.tags["error"]) == ("FAILED", "ValueError: why")
+    assert steps(run) == [1, 2]
+
+
 @pytest.fixture
 def page(tracked, monkeypatch):
     """The page of the comparison, while `dvc repro` trains run 3."""
@@ -384,6 +424,24 @@ def test_a_training_that_dies_puts_the_page_back(page, tracked, there):
     before = page.read_bytes() if there else None
     follow(start(some_training(tracked, settings={"epochs": 12})), epoch(1))
     assert (page.read_bytes() if page.exists() else None) == before
+
+
+def test_the_second_training_dies_and_the_page_from_before_the_build_is_back(page, tracked):
+    before = page.read_bytes()
+    settings = {"epochs": 12}
+    follow(start(some_training(tracked, run=1, settings=settings)), epoch(1), END)
+    assert page.read_bytes() != before
+    follow(start(some_training(tracked, run=2, settings=settings)), epoch(1))
+    assert page.read_bytes() == before
+
+
+def test_a_page_that_cannot_be_drawn_does_not_end_the_log(page, tracked, caplog):
+    curves = tracked / paths.curves(1) / "plots" / "metrics"
+    shutil.rmtree(curves)
+    settings = {"epochs": 12}
+    follow(start(some_training(tracked, settings=settings)), epoch(1), epoch(2), END)
+    assert (only_run().info.status, steps(only_run())) == ("FINISHED", [1, 2])
+    assert [str(paths.PAGE) in record.getMessage() for record in caplog.records] == [True]
 
 
 def test_a_training_by_hand_and_of_an_experiment_leaves_the_page(page, tracked, monkeypatch):

@@ -250,3 +250,11 @@ def test_threads_that_discard_at_once_find_standard_error_again(capfd):
 def discarded():
     with quiet():
         os.write(2, b"inside")
+
+
+def test_nothing_is_discarded_if_standard_error_is_closed():
+    code = (
+        "import os; from serve.models.predictor import quiet\nos.close(2)\nwith quiet(): print(1)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True)
+    assert done.stdout == b"1\n"
