@@ -60,6 +60,6 @@ def test_all_files_are_copied_with_their_durations_and_nothing_else_changed(tmp_
             assert before.keys() == after.keys()
             changed |= {key[-1] for key in before if before[key] != after[key]}
     assert changed == {
-        *("scrape_interval", "evaluation_interval", "refresh_interval", "for", "expr"),
-        *("group_wait", "group_interval", "repeat_interval"),
+        *("scrape_interval", "evaluation_interval", "refresh_interval", "expr"),
+        *("for", "keep_firing_for", "group_wait", "group_interval", "repeat_interval"),
     }

@@ -28,7 +28,7 @@ def test_results_are_what_the_stages_wrote_in_the_order_of_runs(evaluated):
     assert np.flatnonzero(third.answers != third.labels).tolist() == [7]
     assert np.flatnonzero(~third.right).tolist() == [7]
     assert third.mistakes["actual"].tolist() == [7]
-    assert third.plots.keys() == {"confusion", "reliability"}
+    assert third.plots.keys() == {"confusion"}
 
 
 def test_results_can_lie_elsewhere(evaluated, workspace, monkeypatch):
