@@ -1,6 +1,7 @@
 """Metrics of processes that share a folder, by prometheus_client's multiprocess mode."""
 
 import gc
+from itertools import permutations
 
 import pytest
 from prometheus_client import values
@@ -9,6 +10,7 @@ from prometheus_client.mmap_dict import MmapedDict
 from serve.telemetry import metrics
 from serve.telemetry.allocated_files import FIRST_SIZE
 from serve.telemetry.metrics import Metrics
+from serve.telemetry.process_metrics import total
 
 
 @pytest.fixture(autouse=True)
@@ -95,3 +97,9 @@ def test_requests_of_a_dead_process_are_not_in_flight(tmp_path):
     metrics.forget(tmp_path, "worker-1")
     assert "active_requests 1.0" in lines(alive)
     assert 'predictions_total{model_version="7",predicted_class="3"} 2.0' in lines(alive)
+
+
+def test_seconds_add_up_to_the_same_number_whichever_process_took_them():
+    seconds = [0.1, 0.2, 0.3, 0.0]
+    assert len({sum(each) for each in permutations(seconds)}) > 1
+    assert {total(each) for each in permutations(seconds)} == {0.6}
