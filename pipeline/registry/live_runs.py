@@ -79,7 +79,9 @@ def mark_dead(client: MlflowClient) -> list[str]:
     every = [found.experiment_id for found in client.search_experiments()]
     mine = f"tags.`{CHECKPOINT}` != '' AND {_here()}"
     left = client.search_runs(every, f"attributes.status = 'RUNNING' AND {mine}", max_results=1000)
-    dead = [run for run in left if not _is_alive(Path(run.data.tags[CHECKPOINT]))]
+    free = [run for run in left if not _is_alive(Path(run.data.tags[CHECKPOINT]))]
+    # A training ends its run before it lets go of the lock, perhaps just now.
+    dead = [run for run in free if client.get_run(run.info.run_id).info.status == "RUNNING"]
     for run in dead:
         client.set_terminated(run.info.run_id, "KILLED")
     return [str(run.info.run_name) for run in dead]

@@ -12,6 +12,7 @@ from base64 import b64decode
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from support.mlflow_registry import await_server, server
@@ -223,6 +224,19 @@ def test_what_a_crash_of_the_machine_left_running_is_marked(store):
     assert client.get_run(run).info.status == "KILLED"
 
 
+def test_a_training_that_ends_while_its_lock_is_looked_at_stays_finished(store, monkeypatch):
+    client = mlflow_runs.connect()
+    run = live_runs.start(client, some_training(store))
+
+    def ends(_):
+        client.set_terminated(run)
+        return False
+
+    monkeypatch.setattr(live_runs, "_is_alive", ends)
+    assert live_runs.mark_dead(client) == []
+    assert client.get_run(run).info.status == "FINISHED"
+
+
 @pytest.fixture
 def tracked(built, empty_store):
     """The folder of trained and evaluated runs, with an empty store."""
@@ -312,13 +326,14 @@ def test_trainings_at_once_do_not_lock_the_store_for_each_other(store):
     def follow_one(place):
         training = some_training(store, checkpoint=str(store / ".checkpoints" / str(place)))
         lines = [start(training), *(epoch(step) for step in range(1, 31)), END]
-        return subprocess.run(
-            [sys.executable, "-m", "pipeline.registry.live_training"],
-            input="\n".join(lines),
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+        with claimed(Path(training.checkpoint)):
+            return subprocess.run(
+                [sys.executable, "-m", "pipeline.registry.live_training"],
+                input="\n".join(lines),
+                capture_output=True,
+                text=True,
+                check=False,
+            )
 
     with ThreadPoolExecutor() as pool:
         done = list(pool.map(follow_one, range(4)))
