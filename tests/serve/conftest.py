@@ -1,5 +1,7 @@
 """A small real model, applications on it, and the service as a process."""
 
+import signal
+
 import pytest
 from starlette.testclient import TestClient
 from support.service_process import Process
@@ -54,8 +56,36 @@ def start(tmp_path, made):
 
 
 @pytest.fixture
-def service(start, request):
-    """One worker with the limits of the test's parameters."""
-    found = start(API_WORKERS=1, **getattr(request, "param", {}))
-    found.ready()
-    return found
+def ready(start):
+    """Starts the service as a process, and waits until it can predict."""
+
+    def begin(*folder, **environment):
+        process = start(*folder, **environment)
+        process.ready()
+        return process
+
+    return begin
+
+
+@pytest.fixture(scope="module")
+def services(made, tmp_path_factory):
+    """Finds the service of one worker with such limits that all tests of a module share."""
+    running = {}
+
+    def find(**limits):
+        key = str(limits)
+        if key not in running:
+            folder = tmp_path_factory.mktemp("service")
+            running[key] = Process(folder, MODEL_URI=made[3], API_WORKERS=1, **limits)
+            running[key].ready()
+        return running[key]
+
+    yield find
+    for process in running.values():
+        process.stop(signal.SIGKILL)
+
+
+@pytest.fixture
+def service(services, request):
+    """One worker with the limits of the test's parameters, which other tests have asked too."""
+    return services(**getattr(request, "param", {}))

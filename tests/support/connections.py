@@ -1,6 +1,7 @@
 """Sockets and WebSockets to a service, and what it says of connections."""
 
 import socket
+from contextlib import contextmanager
 from http.client import HTTPResponse
 
 import pytest
@@ -22,7 +23,8 @@ def connect(service, sent=b""):
 
 
 def websocket(service):
-    return open_websocket(service.url.replace("http", "ws") + "/predict/stream")
+    url = service.url.replace("http", "ws") + "/predict/stream"
+    return open_websocket(url, close_timeout=1)  # one that is amid a message says no goodbye
 
 
 def read(connection):
@@ -39,6 +41,14 @@ def metric(service, name):
 
 def refused(service, reason):
     return metric(service, f'connections_refused_total{{reason="{reason}"}}')
+
+
+@contextmanager
+def refusal(service, reason):
+    """That one connection is refused meanwhile for that reason."""
+    before = refused(service, reason)
+    yield
+    assert refused(service, reason) == before + 1
 
 
 def status(response):

@@ -1,5 +1,6 @@
 import pytest
 from support.hostile_inputs import MAY_BE_READ, corpus
+from support.processes import megabytes
 
 
 def test_the_corpus_is_answered_with_4xx_and_a_clear_detail(client):
@@ -19,16 +20,8 @@ def test_the_corpus_is_answered_with_4xx_and_a_clear_detail(client):
     assert not wrong, "\n".join(map(str, wrong))
 
 
-def memory(pid):
-    with open(f"/proc/{pid}/smaps_rollup") as file:  # noqa: PTH123 - no path, a process
-        pss = next(line for line in file if line.startswith("Rss:"))
-    return int(pss.split()[1]) / 1024
-
-
 @pytest.mark.alone
-def test_the_corpus_leaves_memory_as_it_was(start):
-    service = start(API_WORKERS=1)
-    service.ready()
+def test_the_corpus_leaves_memory_as_it_was(service):
     (worker,) = service.children()
     with service.client() as api:
 
@@ -39,9 +32,9 @@ def test_the_corpus_leaves_memory_as_it_was(start):
 
         for _ in range(3):  # takes what buffers it needs, in each thread
             send_all()
-        before = memory(worker)
+        before = megabytes(worker)
         for _ in range(2):
             send_all()
-        assert memory(worker) < before + 20
+        assert megabytes(worker) < before + 20
     assert service.children() == [worker]
     assert not [line for line in service.lines() if line["level"] == "error"]

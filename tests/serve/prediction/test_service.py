@@ -114,9 +114,7 @@ def bomb():
     return file.getvalue()
 
 
-def test_clients_that_have_gone_hold_nobody_up(start):
-    service = start(API_WORKERS=1)
-    service.ready()
+def test_clients_that_have_gone_hold_nobody_up(service):
     content = bomb()
     head = b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: image/webp\r\n"
     sent = head + b"Content-Length: %d\r\n\r\n" % len(content) + content

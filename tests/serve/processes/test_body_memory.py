@@ -2,9 +2,7 @@
 
 import base64
 import json
-import re
 import threading
-from pathlib import Path
 
 import pytest
 from support.bundles import PNG, picture
@@ -12,21 +10,28 @@ from support.connections import (
     HANG,
     HEAD,
     connect,
-    limits,
     metric,
     next_status,
     read,
-    refused,
+    refusal,
     status,
     websocket,
 )
+from support.processes import megabytes
 from support.service_process import until
 from websockets.exceptions import ConnectionClosed
 
 LARGE = 400_000
 LENGTH = b"Content-Length: %d\r\n\r\n" % LARGE
 WAIT = HEAD + LENGTH + bytes(LARGE - 10)  # all but ten bytes
-few = limits(MAX_BODY_MEMORY=1_000_000)  # two large ones, as an eighth is for small ones
+
+
+@pytest.fixture
+def service(services):
+    """Room for two large bodies, as an eighth is for small ones; none is held at first."""
+    found = services(MAX_BODY_MEMORY=1_000_000)
+    until(lambda: metric(found, "body_memory_bytes") == 0, found)
+    return found
 
 
 def large(service):
@@ -43,7 +48,6 @@ def small(service):
         return api.post("/predict", content=picture(), headers=PNG).status_code
 
 
-@few
 def test_large_bodies_are_refused_while_others_are_held_back_and_small_ones_are_not(service):
     held = [connect(service, WAIT), connect(service, WAIT)]
     await_held(service)
@@ -63,7 +67,6 @@ def test_large_bodies_are_refused_while_others_are_held_back_and_small_ones_are_
     until(lambda: large(service) == 400, service)
 
 
-@few
 def test_a_client_that_waits_is_refused_at_once_and_its_connection_goes_on(service):
     held = [connect(service, WAIT), connect(service, WAIT)]
     await_held(service)
@@ -81,7 +84,6 @@ def test_a_client_that_waits_is_refused_at_once_and_its_connection_goes_on(servi
         one.close()
 
 
-@few
 def test_bodies_without_a_length_count_as_they_come(service):
     part = b"Transfer-Encoding: chunked\r\n\r\n%x\r\n" % LARGE + bytes(LARGE) + b"\r\n"
     held = [connect(service, HEAD + part), connect(service, HEAD + part)]
@@ -95,13 +97,12 @@ def test_bodies_without_a_length_count_as_they_come(service):
     until(lambda: large(service) == 400, service)
 
 
-@limits(MAX_BODY_MEMORY=100)
-def test_a_body_alone_may_be_larger_than_the_memory(service):
+def test_a_body_alone_may_be_larger_than_the_memory(services):
+    service = services(MAX_BODY_MEMORY=100)
     assert large(service) == 400
     assert large(service) == 400
 
 
-@few
 @pytest.mark.parametrize(
     "opening",
     [
@@ -115,15 +116,14 @@ def test_messages_on_websockets_count_too(service, opening):
             one.socket.sendall(opening + bytes(LARGE - 20))
         await_held(service)
         assert large(service) == 503
-        third.socket.sendall(opening + bytes(LARGE - 20))
-        with pytest.raises(ConnectionClosed) as caught:
-            third.recv(HANG)
+        with refusal(service, "max_body_memory"):
+            third.socket.sendall(opening + bytes(LARGE - 20))
+            with pytest.raises(ConnectionClosed) as caught:
+                third.recv(HANG)
         assert caught.value.rcvd.code == 1013
-        assert refused(service, "max_body_memory") == 1
     until(lambda: large(service) == 400, service)
 
 
-@limits(MAX_BODY_MEMORY=1_000_000)
 def test_an_answered_message_gives_its_memory_back(service):
     with websocket(service) as one:
         for _ in range(5):
@@ -131,12 +131,6 @@ def test_an_answered_message_gives_its_memory_back(service):
             assert json.loads(one.recv(HANG))["status"] == 400
             assert large(service) == 400
         assert large(service) == 400
-
-
-def peak(pid):
-    """The most memory that was resident, in MB."""
-    text = Path(f"/proc/{pid}/status").read_text()
-    return int(re.search(r"^VmHWM:\s+(\d+)", text, re.MULTILINE)[1]) / 1024
 
 
 def batch():
@@ -147,11 +141,11 @@ def batch():
     return json.dumps({"images": [one] * 4}).encode()
 
 
-@limits()
 @pytest.mark.slow
 @pytest.mark.alone
 @pytest.mark.parametrize("held_back", [10, 0])
-def test_the_largest_batches_at_once_stay_below_the_documented_memory(service, held_back):
+def test_the_largest_batches_at_once_stay_below_the_documented_memory(ready, held_back):
+    service = ready(API_WORKERS=1)
     (worker,) = service.children()
     body, statuses, done = batch(), [], threading.Event()
     head = b"POST /predict/batch HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
@@ -178,6 +172,6 @@ def test_the_largest_batches_at_once_stay_below_the_documented_memory(service, h
         thread.join()
     assert set(statuses) == {200, 503}
     assert statuses.count(200) >= 2
-    assert peak(worker) < 374  # docs/MEASUREMENTS.md
+    assert megabytes(worker, "VmHWM") < 374  # docs/MEASUREMENTS.md
     with service.client(headers={"content-type": "application/json"}) as api:
         assert api.post("/predict/batch", content=body).status_code == 200

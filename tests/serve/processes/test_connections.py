@@ -14,6 +14,7 @@ from support.connections import (
     metric,
     next_status,
     read,
+    refusal,
     refused,
     status,
     websocket,
@@ -22,6 +23,8 @@ from support.service_process import until
 from websockets.exceptions import ConnectionClosed
 
 from serve.processes.proxies import TrustedHosts
+
+quick = limits(HEAD_SECONDS=0.3, BODY_SECONDS=0.3)
 
 
 def warnings(service, reason):
@@ -32,17 +35,17 @@ def body_of(response):
     return json.loads(response.partition(b"\r\n\r\n")[2])
 
 
-@limits(HEAD_SECONDS=0.3)
+@quick
 @pytest.mark.parametrize("sent", [b"G", HEAD])
 def test_a_head_that_takes_too_long_is_answered_with_408(service, sent):
-    answer = read(connect(service, sent))
+    with refusal(service, "head_seconds"):
+        answer = read(connect(service, sent))
     assert (status(answer), body_of(answer)) == (408, {"detail": "the headers took too long"})
     assert b"x-request-id: " in answer
-    assert refused(service, "head_seconds") == 1
-    assert len(warnings(service, "head_seconds")) == 1
+    assert warnings(service, "head_seconds")
 
 
-@limits(HEAD_SECONDS=0.3)
+@quick
 def test_a_head_that_comes_byte_by_byte_is_no_progress(service):
     with connect(service, b"GET / HTTP/1.1\r\nx: ") as connection:
         connection.settimeout(0.05)
@@ -52,10 +55,9 @@ def test_a_head_that_comes_byte_by_byte_is_no_progress(service):
             with contextlib.suppress(TimeoutError):
                 answer = connection.recv(1000)
     assert status(answer) == 408
-    assert refused(service, "head_seconds") == 1
 
 
-@limits(HEAD_SECONDS=0.3)
+@quick
 def test_a_second_head_on_a_connection_has_its_own_time(service):
     connection = connect(service)
     assert [ask(connection) for _ in range(3)] == [200] * 3
@@ -63,29 +65,28 @@ def test_a_second_head_on_a_connection_has_its_own_time(service):
     assert status(read(connection)) == 408
 
 
-@limits(BODY_SECONDS=0.3)
+@quick
 @pytest.mark.parametrize(
     "framing", [b"Content-Length: 99\r\n\r\n", b"Transfer-Encoding: chunked\r\n\r\n1\r\nx\r\n"]
 )
 def test_a_body_that_takes_too_long_is_answered_with_408(service, framing):
-    answer = read(connect(service, HEAD + b"X-Request-ID: mine\r\n" + framing))
+    with refusal(service, "body_seconds"):
+        answer = read(connect(service, HEAD + b"X-Request-ID: mine\r\n" + framing))
     assert (status(answer), body_of(answer)) == (408, {"detail": "the body took too long"})
     assert b"x-request-id: mine" in answer
-    assert refused(service, "body_seconds") == 1
     count = 'api_requests_total{endpoint="/predict",method="POST",status_code="408"}'
-    assert metric(service, count) == 1
+    assert metric(service, count) >= 1
     assert metric(service, "active_requests") == 0
-    assert [e["status"] for e in service.lines() if e.get("request_id") == "mine"] == [408]
+    assert {e["status"] for e in service.lines() if e.get("request_id") == "mine"} == {408}
 
 
 @limits(BODY_SECONDS=0.3, API_KEYS="one")  # pragma: allowlist secret
 def test_a_body_is_late_too_if_its_request_has_an_answer(service):
-    answer = read(connect(service, HEAD + b"Content-Length: 99\r\n\r\n"))
+    with refusal(service, "body_seconds"):
+        answer = read(connect(service, HEAD + b"Content-Length: 99\r\n\r\n"))
     assert status(answer) == 401
-    assert refused(service, "body_seconds") == 1
 
 
-@limits(BODY_SECONDS=30)
 def test_a_slow_upload_that_goes_on_is_read(service):
     content = picture()
     connection = connect(service, HEAD + b"Content-Length: %d\r\n\r\n" % len(content))
@@ -116,18 +117,16 @@ def test_an_idle_websocket_is_closed(service):
     until(lambda: metric(service, "open_connections") == 1, service)  # of the one that asks
 
 
-@limits(BODY_SECONDS=0.3)
+@quick
 @pytest.mark.parametrize(
     "part",
     [b"\x82", b"\x02\x81\0\0\0\0x"],  # of a frame; a whole frame of a message
 )
 def test_a_message_that_takes_too_long_closes_its_websocket(service, part):
-    with websocket(service) as one:
+    with refusal(service, "body_seconds"), websocket(service) as one:
         one.socket.sendall(part)
-        with pytest.raises(ConnectionClosed) as caught:
+        with pytest.raises(ConnectionClosed, match="closed after BODY_SECONDS"):
             one.recv(HANG)
-    assert caught.value.rcvd.reason == "closed after BODY_SECONDS"
-    assert refused(service, "body_seconds") == 1
 
 
 def ask(connection):
@@ -190,10 +189,9 @@ def test_websockets_count_and_make_room_when_they_close(service):
     until(lambda: metric(service, "open_connections") == 1, service)
 
 
-def test_files_are_allowed_for_the_connections(start):
+def test_files_are_allowed_for_the_connections(ready):
     few_files = "sh", "-c", 'ulimit -Sn 64 && exec "$@"', "sh"
-    service = start(enter=few_files, API_WORKERS=1, MAX_CONNECTIONS=100)
-    service.ready()
+    service = ready(enter=few_files, API_WORKERS=1, MAX_CONNECTIONS=100)
     held = [connect(service) for _ in range(100)]
     assert {ask(one) for one in held} == {200}
     assert status(read(connect(service))) == 503

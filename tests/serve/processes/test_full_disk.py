@@ -68,7 +68,7 @@ def test_predictions_go_on_and_feedback_is_refused_until_there_is_room(start, di
     assert service.children() == workers
 
 
-def test_it_starts_on_a_full_disk_and_recovers(start, disk):
+def test_it_starts_on_a_full_disk_and_recovers(ready, start, disk):
     """As a pod does whose volume is full; here not even the old files leave it room."""
     service = start(enter=disk.enter, API_WORKERS=2)
     all_ready(service, disk)
@@ -76,8 +76,7 @@ def test_it_starts_on_a_full_disk_and_recovers(start, disk):
     for path in [*disk.path.glob("recent/*"), *disk.path.glob("metrics/*")]:
         path.unlink()
     disk.fill()
-    service = start(enter=disk.enter, API_WORKERS=2)
-    service.ready()
+    service = ready(enter=disk.enter, API_WORKERS=2)
     workers = service.children()
     assert [ask(service, number) for number in range(20)] == [200] * 20
     assert metric(service, "state_free_bytes") == 0

@@ -4,15 +4,13 @@ With RECORD=--record the measurements go to docs/tables (`make tables`).
 """
 
 import os
-import re
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import psutil
 import pytest
 from support.bundles import PNG, picture, text
-from support.connections import limits
 from support.large_pictures import LARGE
+from support.processes import megabytes
 
 from docs.tools import recorded, tables
 
@@ -29,23 +27,17 @@ def rows():
         tables.write("large-pictures", tables.Table(command, recorded.machine(), COLUMNS, found))
 
 
-def memory(pid, name):
-    """Of a process, in MB."""
-    text = Path(f"/proc/{pid}/status").read_text()
-    return int(re.search(rf"{name}:\s+(\d+)", text)[1]) / 1024
-
-
 def processor(pid):
     """Its seconds of processor time."""
     used = psutil.Process(pid).cpu_times()
     return used.user + used.system
 
 
-@limits()
 @pytest.mark.slow
 @pytest.mark.alone
 @pytest.mark.parametrize("name", LARGE)
-def test_four_at_once_are_answered_within_the_documented_memory(service, rows, name):
+def test_four_at_once_are_answered_within_the_documented_memory(ready, rows, name):
+    service = ready(API_WORKERS=1)
     (worker,) = service.children()
     content = LARGE[name]()
     with service.client() as api:
@@ -58,11 +50,11 @@ def test_four_at_once_are_answered_within_the_documented_memory(service, rows, n
             return answer.json()["predictions"][0].get("status", 200)
 
         assert predict(picture()) == 200
-        rest = memory(worker, "VmRSS")
+        rest = megabytes(worker)
         with ThreadPoolExecutor(4) as four:
             asked = [four.submit(work) for work in (predict_batch, predict, predict, predict)]
             assert [one.result() for one in asked] == [200] * 4
-        peak = memory(worker, "VmHWM")
+        peak = megabytes(worker, "VmHWM")
         before = processor(worker)
         assert [predict() for _ in range(3)] == [200] * 3
         seconds = (processor(worker) - before) / 3

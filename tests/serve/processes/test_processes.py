@@ -1,31 +1,22 @@
-import contextlib
 import json
 import os
-import re
 import signal
 import socket
 import subprocess
-import sys
 import threading
 import time
-from pathlib import Path
 
 import httpx2
 import psutil
 import pytest
 from support.bundles import PNG, picture
-from support.connections import connect, read
-from support.service_process import ROOT, until
+from support.connections import connect, metric
+from support.processes import is_running, megabytes, python
+from support.service_process import until
 
 from serve.processes.supervisor import Child
 from serve.settings import Settings
 from serve.telemetry import logs
-
-
-def memory(pid):
-    """Resident, in MB."""
-    text = Path(f"/proc/{pid}/status").read_text()
-    return int(re.search(r"^VmRSS:\s+(\d+)", text, re.MULTILINE)[1]) / 1024
 
 
 def get(api, path):
@@ -40,71 +31,30 @@ def predict(api):
     return api.post("/predict", content=picture(), headers=PNG)
 
 
-def runs(pid):
-    """Whether the process is there and not only its name."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except OSError:
-        return False
-
-
-def test_it_is_ready_soon_small_and_stops_when_asked(start):
-    service = start(API_WORKERS=2)
-    service.ready()
-    assert max(memory(pid) for pid in service.children()) < 150
+def test_it_is_ready_soon_small_and_stops_when_asked(ready):
+    service = ready(API_WORKERS=2)
+    assert max(megabytes(pid) for pid in service.children()) < 150
     children = service.children()
     assert service.stop() == 0
-    assert not any(runs(pid) for pid in children)
+    assert not any(is_running(pid) for pid in children)
 
 
-def test_what_it_writes_is_its_users_alone(start):
-    service = start(API_WORKERS=1)
-    service.ready()
+def test_what_it_writes_is_its_users_alone(service):
     with service.client() as api:
         given = {"request_id": predict(api).json()["request_id"], "label": 3}
         assert api.post("/feedback", json=given).status_code == 200
     state = service.folder / "state"
     written = [state, *state.rglob("*")]
-    assert {path.name for path in written} >= {
-        "feedback.db",
-        "serve.lock",
-        "0.ring",
-        "current.json",
-    }
+    names = {"feedback.db", "serve.lock", "0.ring", "current.json"}
+    assert {path.name for path in written} >= names
     assert [path for path in written if path.stat().st_mode & 0o077] == []
 
 
-def test_metrics_are_the_sum_of_all_workers_and_outlive_one(start):
-    service = start(API_WORKERS=2)
-    service.ready()
-
-    def total():
-        with service.client() as api:
-            text = api.get("/metrics").text
-        return float(re.search(r"^predictions_total{.*} (\S+)$", text, re.MULTILINE)[1])
-
-    for _ in range(40):
-        with service.client() as api:  # a new connection, so either worker
-            assert predict(api).status_code == 200
-    assert total() == 40
-    os.kill(service.children()[0], signal.SIGKILL)
-    until(lambda: len(service.children()) == 2, service)
-    for _ in range(10):
-        with service.client() as api:
-            assert predict(api).status_code == 200
-    assert total() == 50
-    with service.client() as api:
-        assert "\nactive_requests 0.0" in api.get("/metrics").text
-
-
-def test_process_metrics_are_of_all_processes_and_cpu_time_outlives_one(start):
-    service = start(API_WORKERS=2)
-    service.ready()
+def test_process_metrics_are_of_all_processes_and_cpu_time_outlives_one(ready):
+    service = ready(API_WORKERS=2)
 
     def process(name):
-        with service.client() as api:
-            text = api.get("/metrics").text
-        return float(re.search(rf"^process_{name} (\S+)$", text, re.MULTILINE)[1])
+        return metric(service, f"process_{name} ")
 
     processes = [psutil.Process(pid) for pid in (service.process.pid, *service.children())]
     resident = sum(each.memory_info().rss for each in processes)
@@ -116,43 +66,8 @@ def test_process_metrics_are_of_all_processes_and_cpu_time_outlives_one(start):
     assert process("cpu_seconds_total") >= before
 
 
-def test_requests_in_flight_of_a_dead_worker_are_not_counted_for_ever(start):
-    service = start(API_WORKERS=2)
-    service.ready()
-
-    def active():
-        with service.client() as api:
-            text = api.get("/metrics").text
-        return float(re.search(r"^active_requests (\S+)$", text, re.MULTILINE)[1])
-
-    half = b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Length: 99\r\n\r\n"
-    with contextlib.ExitStack() as stack:
-        for _ in range(8):
-            stack.enter_context(connect(service)).sendall(half)
-        until(lambda: active() == 8, service)
-        dead = service.children()
-        for pid in dead:
-            os.kill(pid, signal.SIGBUS)
-        until(lambda: len(service.children()) == 2 and not set(dead) & set(service.children()))
-        service.ready()
-        assert active() == 0
-
-
-def test_a_killed_worker_is_replaced_at_once_and_nobody_else_notices(start):
-    service = start(API_WORKERS=2)
-    service.ready()
-    for _ in range(3):
-        victim = service.children()[0]
-        os.kill(victim, signal.SIGKILL)
-        until(lambda gone=victim: gone not in service.children(), service)
-        until(lambda: len(service.children()) == 2, service)
-        with service.client() as api:
-            assert predict(api).status_code == 200
-
-
-def test_a_worker_that_hangs_is_replaced_and_counted(start):
-    service = start(API_WORKERS=2, HANG_SECONDS=10)
-    service.ready()
+def test_a_worker_that_hangs_is_replaced_and_counted(ready):
+    service = ready(API_WORKERS=2, HANG_SECONDS=10)
     connections = unfinished(service, 4)
     hung, healthy = service.children()
     os.kill(hung, signal.SIGSTOP)
@@ -173,18 +88,16 @@ def test_a_worker_that_hangs_is_replaced_and_counted(start):
     assert service.stop() == 0
 
 
-def test_a_stopped_worker_ends_with_the_service(start):
-    service = start(API_WORKERS=1, DRAIN_SECONDS=0, SHUTDOWN_SECONDS=1)
-    service.ready()
+def test_a_stopped_worker_ends_with_the_service(ready):
+    service = ready(API_WORKERS=1, DRAIN_SECONDS=0, SHUTDOWN_SECONDS=1)
     (worker,) = service.children()
     os.kill(worker, signal.SIGSTOP)
     assert service.stop() == 0
-    assert not runs(worker)
+    assert not is_running(worker)
 
 
-def test_on_a_stop_readiness_goes_first_and_requests_in_flight_finish(start):
-    service = start(API_WORKERS=1, DRAIN_SECONDS=3)
-    service.ready()
+def test_on_a_stop_readiness_goes_first_and_requests_in_flight_finish(ready):
+    service = ready(API_WORKERS=1, DRAIN_SECONDS=3)
     body, idle, slow = picture(), connect(service), connect(service)
     head = f"Host: x\r\nContent-Type: image/png\r\nContent-Length: {len(body)}"
     slow.sendall(f"POST /predict HTTP/1.1\r\n{head}\r\n\r\n".encode() + body[:20])
@@ -217,9 +130,8 @@ def stopping(service):
 
 
 @pytest.mark.fault("Ctrl-C amid requests", "0 of 6", "200")
-def test_ctrl_c_lets_requests_in_flight_finish(start):
-    service = start(API_WORKERS=2, DRAIN_SECONDS=0)
-    service.ready()
+def test_ctrl_c_lets_requests_in_flight_finish(ready):
+    service = ready(API_WORKERS=2, DRAIN_SECONDS=0)
     connections = unfinished(service, 6)
     for worker in service.children():  # which may get the signal long before their parent
         os.kill(worker, signal.SIGINT)
@@ -243,9 +155,8 @@ def test_ctrl_c_lets_requests_in_flight_finish(start):
     "503 as JSON with `Retry-After`; a line in the log",
 )
 @pytest.mark.parametrize("stop", ["ctrl_c", "stop"])
-def test_a_request_that_does_not_end_in_time_is_answered_503(start, stop):
-    service = start(API_WORKERS=1, DRAIN_SECONDS=0, SHUTDOWN_SECONDS=1)
-    service.ready()
+def test_a_request_that_does_not_end_in_time_is_answered_503(ready, stop):
+    service = ready(API_WORKERS=1, DRAIN_SECONDS=0, SHUTDOWN_SECONDS=1)
     (connection,) = unfinished(service)
     getattr(service, stop)()
     with connection, connection.makefile("rb") as answer:
@@ -258,9 +169,8 @@ def test_a_request_that_does_not_end_in_time_is_answered_503(start, stop):
     assert line["status"] == 503
 
 
-def test_a_second_ctrl_c_ends_it_at_once(start):
-    service = start(API_WORKERS=2, SHUTDOWN_SECONDS=600)
-    service.ready()
+def test_a_second_ctrl_c_ends_it_at_once(ready):
+    service = ready(API_WORKERS=2, SHUTDOWN_SECONDS=600)
     children = service.children()
     (connection,) = unfinished(service)
     service.ctrl_c()
@@ -268,7 +178,7 @@ def test_a_second_ctrl_c_ends_it_at_once(start):
     service.ctrl_c()
     with connection:
         assert service.process.wait(60) == 0
-    assert not any(runs(pid) for pid in children)
+    assert not any(is_running(pid) for pid in children)
 
 
 @pytest.mark.parametrize("early", [True, False])
@@ -281,37 +191,32 @@ def test_workers_do_not_outlive_their_parent(start, early):
     children = service.children()
     service.process.kill()
     service.process.wait()
-    until(lambda: not any(runs(pid) for pid in children))
+    until(lambda: not any(is_running(pid) for pid in children))
 
 
-def test_every_request_is_one_line_of_json(start):
-    service = start(API_WORKERS=1)
-    service.ready()
+def test_every_request_is_one_line_of_json(service):
     with service.client() as api:
         api.get("/nothing%22%0aforged", headers={"x-request-id": "mine"})
-        api.post("/predict", content=picture(), headers=PNG)
-    assert service.stop() == 0
-    requests = [line for line in service.lines() if line["message"] == "request"]
-    forged = next(line for line in requests if line["request_id"] == "mine")
-    assert forged["path"] == '/nothing"\nforged'
-    assert (forged["status"], forged["method"]) == (404, "GET")
-    predicted = next(line for line in requests if line["path"] == "/predict")
-    assert set(predicted) == {
-        *("time", "level", "message", "request_id", "method", "path", "status"),
-        *("duration_ms", "client"),
-    }
+        predicted = predict(api).json()["request_id"]
+    fields = {"time", "level", "message", "request_id", "method", "path", "status"}
+    fields |= {"duration_ms", "client"}
+    for identity, about in (
+        ("mine", ("GET", '/nothing"\nforged', 404)),
+        (predicted, ("POST", "/predict", 200)),
+    ):
+        until(lambda wanted=identity: logged(service, wanted), service)
+        (line,) = logged(service, identity)
+        assert set(line) == fields
+        assert (line["method"], line["path"], line["status"]) == about
+
+
+def logged(service, identity):
+    return [line for line in service.lines() if line.get("request_id") == identity]
 
 
 def fails(**environment):
     """What a start that fails says."""
-    done = subprocess.run(
-        [sys.executable, "-m", "serve"],
-        cwd=ROOT,
-        env={**os.environ, **environment},
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
+    done = python("-m", "serve", env=os.environ | environment)
     assert done.returncode == 1
     assert "Traceback" not in done.stderr
     return done.stderr
@@ -331,9 +236,8 @@ def test_wrong_settings_stop_it_at_once_in_words(environment, words, tmp_path):
     assert words in said
 
 
-def test_a_second_start_leaves_the_first_and_its_metrics_alone(start, made, tmp_path):
-    service = start(API_WORKERS=2)
-    service.ready()
+def test_a_second_start_leaves_the_first_and_its_metrics_alone(ready, made, tmp_path):
+    service = ready(API_WORKERS=2)
     state = tmp_path / "state"
     with service.client() as api:
         assert predict(api).status_code == 200
@@ -356,9 +260,8 @@ def test_a_start_without_a_port_empties_nothing(made, tmp_path):
     assert counted.exists()
 
 
-def test_children_do_not_hold_the_state_of_a_parent_that_is_gone(start):
-    service = start(API_WORKERS=1)
-    service.ready()
+def test_children_do_not_hold_the_state_of_a_parent_that_is_gone(ready, start):
+    service = ready(API_WORKERS=1)
     (worker,) = service.children()
     os.kill(worker, signal.SIGSTOP)
     try:
@@ -384,17 +287,14 @@ def test_a_child_that_fails_says_so_in_the_log(capfd):
     assert err == ""
 
 
-def test_it_warns_where_workers_count_alone_in_any_locale(start):
+def test_it_warns_where_workers_count_alone_in_any_locale(ready):
     ascii_only = {"LC_ALL": "C", "PYTHONCOERCECLOCALE": 0, "PYTHONUTF8": 0}
-    service = start(API_WORKERS=2, RATE_LIMIT="5/minute", **ascii_only)
-    service.ready()
+    service = ready(API_WORKERS=2, RATE_LIMIT="5/minute", **ascii_only)
     assert "RATE_LIMIT_STORAGE=redis://…" in service.output()
     assert "Error" not in service.output()
 
 
-def test_head_is_answered_as_get_without_the_body(start):
-    service = start(API_WORKERS=1)
-    service.ready()
+def test_head_is_answered_as_get_without_the_body(service):
     with service.client() as api:
         for path in ("/", "/health/ready", "/api/info", "/static/page.js"):
             got, head = api.get(path), api.head(path, timeout=5)
@@ -403,21 +303,6 @@ def test_head_is_answered_as_get_without_the_body(start):
             assert head.headers["content-length"] == got.headers["content-length"]
         assert api.head("/nothing", timeout=5).status_code == 404
         assert api.head("/predict", timeout=5).status_code == 405
-
-
-@pytest.mark.parametrize("header", [b"x: " + b"y" * 4096 + b"\r\n", b"y" * 4096])
-def test_endless_headers_are_refused_before_they_fill_the_memory(start, header):
-    service = start(API_WORKERS=1, API_KEYS="one")
-    service.ready()
-    (worker,) = service.children()
-    before = memory(worker)
-    connection = connect(service, b"GET /health HTTP/1.1\r\nx: ")
-    for _ in range(10_000):
-        connection.sendall(header)
-    assert read(connection).startswith(b"HTTP/1.1 431 ")
-    assert memory(worker) < before + 20
-    with service.client() as api:
-        assert api.get("/health").status_code == 200
 
 
 @pytest.fixture
@@ -432,13 +317,12 @@ def redis(tmp_path):
 
 
 @pytest.mark.system("redis-server", "redis-server")
-def test_with_redis_replicas_count_together(start, redis, tmp_path):
+def test_with_redis_replicas_count_together(ready, redis, tmp_path):
     limited = {"RATE_LIMIT": "12/minute", "RATE_LIMIT_STORAGE": redis, "API_WORKERS": 2}
     statuses = []
     for replica in "ab":
         (tmp_path / replica).mkdir()
-        service = start(tmp_path / replica, **limited)
-        service.ready()
+        service = ready(tmp_path / replica, **limited)
         assert "RATE_LIMIT_STORAGE" not in service.output()
         for _ in range(10):
             with service.client() as api:  # a connection of its own, to either worker
@@ -446,9 +330,8 @@ def test_with_redis_replicas_count_together(start, redis, tmp_path):
     assert statuses == [200] * 12 + [429] * 8
 
 
-def test_many_at_once_are_all_answered(start):
-    service = start(API_WORKERS=2)
-    service.ready()
+def test_many_at_once_are_all_answered(ready):
+    service = ready(API_WORKERS=2)
     wrong = []
 
     def ask():
@@ -467,9 +350,8 @@ def test_many_at_once_are_all_answered(start):
     assert not wrong
 
 
-def test_a_request_that_comes_while_the_worker_is_held_up_is_answered(start):
-    service = start(API_WORKERS=1)
-    service.ready()
+def test_a_request_that_comes_while_the_worker_is_held_up_is_answered(ready):
+    service = ready(API_WORKERS=1)
     (worker,) = service.children()
     with service.client() as api:
         assert predict(api).status_code == 200

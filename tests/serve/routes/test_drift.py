@@ -112,9 +112,8 @@ def test_two_windows_may_be_on_their_way_until_their_callers_have_taken_them(cli
     assert api.get("/api/window").status_code == 200
 
 
-def test_the_window_is_of_all_workers(start):
-    service = start(API_WORKERS=2)
-    service.ready()
+def test_the_window_is_of_all_workers(ready):
+    service = ready(API_WORKERS=2)
     with service.client() as api:
         answering = [
             threading.Thread(target=lambda: api.post("/predict", content=picture(), headers=PNG))

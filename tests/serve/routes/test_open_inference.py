@@ -1,4 +1,3 @@
-import asyncio
 import json
 import time
 import tracemalloc
@@ -7,7 +6,6 @@ from io import BytesIO
 import numpy as np
 import pytest
 import tritonclient.http as triton
-import tritonclient.http.aio as triton_aio
 from PIL import Image
 from support.bundles import text
 from tritonclient.utils import InferenceServerException
@@ -280,19 +278,19 @@ def batch():
     return np.stack([image(), image() // 2])
 
 
-def tensors(module, binary):
+def tensors(binary):
     for pixels in (batch(), batch().reshape(2, 28, 28, 1), batch().reshape(2, 784)):
         for datatype, dtype in (("UINT8", np.uint8), ("FP32", np.float32)):
-            tensor = module.InferInput("image", pixels.shape, datatype)
+            tensor = triton.InferInput("image", pixels.shape, datatype)
             yield tensor.set_data_from_numpy(pixels.astype(dtype), binary_data=binary)
 
 
-def wanted(module):
+def wanted():
     """The outputs to ask for: the client's default, and each form by itself."""
     yield None
     for binary in (True, False):
         yield [
-            module.InferRequestedOutput(name, binary_data=binary)
+            triton.InferRequestedOutput(name, binary_data=binary)
             for name in ("prediction", "probabilities")
         ]
 
@@ -313,8 +311,8 @@ def test_tritons_client_is_answered(service, binary):
         (version,) = api.get_model_metadata(NAME)["versions"]
         assert api.is_model_ready(NAME, version)
         assert not api.is_model_ready(NAME, "9")
-        for tensor in tensors(triton, binary):
-            for outputs in wanted(triton):
+        for tensor in tensors(binary):
+            for outputs in wanted():
                 result = api.infer(NAME, [tensor], version, outputs=outputs, request_id="mine")
                 check_answer(result)
                 assert result.get_response()["id"] == "mine"
@@ -324,22 +322,6 @@ def test_tritons_client_is_answered(service, binary):
             api.infer(NAME, [tensor], outputs=[triton.InferRequestedOutput("prediction", True, 3)])
         with pytest.raises(InferenceServerException, match="not loaded"):
             api.infer(NAME, [tensor], "9")
-
-
-@pytest.mark.parametrize("binary", [True, False])
-def test_tritons_asynchronous_client_is_answered(service, binary):
-    async def ask():
-        async with triton_aio.InferenceServerClient(service.url.removeprefix("http://")) as api:
-            (version,) = (await api.get_model_metadata(NAME))["versions"]
-            for tensor in tensors(triton_aio, binary):
-                for outputs in wanted(triton_aio):
-                    check_answer(await api.infer(NAME, [tensor], version, outputs=outputs))
-            check_answer(await api.infer(NAME, [tensor]))
-            check_answer(await api.infer(NAME, [tensor], request_compression_algorithm="gzip"))
-            with pytest.raises(InferenceServerException, match="not loaded"):
-                await api.infer(NAME, [tensor], "9")
-
-    asyncio.run(ask())
 
 
 def test_words_cost_no_more_than_their_bytes():

@@ -24,9 +24,7 @@ CHECKS = [
 
 
 @pytest.mark.parametrize("mode", [GenerationMode.POSITIVE, GenerationMode.NEGATIVE])
-def test_nothing_surprises(start, mode):
-    service = start(API_WORKERS=1)
-    service.ready()
+def test_nothing_surprises(service, mode):
     schema = schemathesis.openapi.from_url(f"{service.url}/openapi.json")
     operations = [found.ok() for found in schema.get_all_operations()]
     assert len(operations) >= 12

@@ -202,7 +202,7 @@ def test_a_collector_that_is_away_holds_nothing_up(start, silent):
     assert stopped < 0.3 + 1 + 2  # draining, what tracing may take, and a busy machine
 
 
-def test_nobody_pays_who_does_not_trace(start):
+def test_nobody_pays_who_does_not_trace(ready):
     program = (
         "import sys, fastapi; own = set(sys.modules)\n"  # imports OpenTelemetry's interface itself
         "import serve.__main__, serve.processes.worker\n"
@@ -215,8 +215,7 @@ def test_nobody_pays_who_does_not_trace(start):
         [sys.executable, "-c", program], cwd=ROOT, env=clean, capture_output=True, text=True
     )
     assert done.stdout.strip() == "[]", done.stderr
-    service = start(API_WORKERS=1)
-    service.ready()
+    service = ready(API_WORKERS=1)
     with service.client() as api:
         api.post("/predict", content=picture(), headers={**PNG, "traceparent": CALLER})
     assert service.stop() == 0
