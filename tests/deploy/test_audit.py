@@ -1,18 +1,16 @@
 """`make audit`: says what it could not check, and finds what is planted."""
 
 import json
-import os
 import re
 import shutil
 import socket
 import subprocess
-import sys
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from threading import Thread
 
 import pytest
+from support.processes import python
+from support.web_server import Handler, serving
 
 from deploy import audit
 
@@ -31,30 +29,17 @@ def advisory_service(*vulnerable):
     """One of our own on loopback, in OSV's protocol; yields its address and what it was asked."""
     asked = []
 
-    class Handler(BaseHTTPRequestHandler):
-        def do_POST(self):
-            query = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+    class Advisories(Handler):
+        def respond(self):
+            query = json.loads(self.body())
             name, version = query["package"]["name"], query["version"]
             asked.append((name, version))
             bad = {"id": "FAKE-1", "affected": [], "summary": "planted"}
             answer = {"vulns": [bad]} if f"{name}=={version}" in vulnerable else {}
-            body = json.dumps(answer).encode()
-            self.send_response(200)
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
+            self.answer(200, json.dumps(answer).encode())
 
-        def log_message(self, *_):
-            pass
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        thread = Thread(target=server.serve_forever)
-        thread.start()
-        try:
-            yield f"http://127.0.0.1:{server.server_port}/v1/query", asked
-        finally:
-            server.shutdown()
-            thread.join()
+    with serving(Advisories) as server:
+        yield f"{server.url}/v1/query", asked
 
 
 @pytest.fixture
@@ -141,11 +126,6 @@ def test_a_planted_secret_is_found(repository):
         audit.secrets()
 
 
-def test_no_tracked_file_has_a_secret(monkeypatch):
-    monkeypatch.chdir(ROOT)
-    assert audit.secrets().startswith("none in ")
-
-
 def test_the_sbom_has_each_version_and_is_the_same_each_time(repository):
     locks = {"serve": audit.pins((repository / "requirements/serve.txt").read_text())}
     path = repository / "build/audit/serve.cdx.json"
@@ -171,18 +151,16 @@ def test_licences_are_listed_and_the_images_marked(repository):
     ]
 
 
-@pytest.mark.parametrize(("arguments", "code"), [([], 1), (["--offline"], 0)])
-def test_the_command_does_the_rest_where_the_service_is_out_of_reach(
-    repository, refusing, arguments, code
-):
-    done = subprocess.run(
-        [sys.executable, "-m", "deploy.audit", "--service", refusing, *arguments],
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == code, done.stderr
+def test_a_service_that_is_out_of_reach_is_a_fault_unless_that_is_allowed(refusing):
+    locks = {"serve": audit.pins(lock("idna==3.10"))}
+    with pytest.raises(audit.AuditError, match="NOT CHECKED: the advisory service cannot be"):
+        audit.vulnerabilities(locks, refusing, offline=False)
+    assert audit.vulnerabilities(locks, refusing, offline=True).startswith("NOT CHECKED")
+
+
+def test_the_command_does_the_rest_where_the_service_is_out_of_reach(repository, refusing):
+    done = python("-m", "deploy.audit", "--service", refusing, "--offline")
+    assert done.returncode == 0, done.stderr
     said = dict(line.split(maxsplit=1) for line in done.stdout.splitlines())
     assert list(said) == ["vulnerabilities", "secrets", "licences", "sbom"]
     assert said["vulnerabilities"].startswith("NOT CHECKED: the advisory service cannot be reached")

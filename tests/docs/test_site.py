@@ -6,12 +6,12 @@ import os
 import re
 import subprocess
 import sys
-import threading
 from pathlib import Path
 
 import pytest
 from support.chromium import chromium
 from support.documents import NAMES, ROOT, document
+from support.web_server import serving
 
 from docs.tools import hooks
 
@@ -77,11 +77,9 @@ def test_a_browser_shows_every_page_and_diagram(tmp_path):
     subprocess.run(["make", str(MERMAID.relative_to(ROOT))], cwd=ROOT, check=True)
     build(tmp_path)
     serve = functools.partial(Handler, directory=tmp_path)
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), serve)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    own = f"http://127.0.0.1:{server.server_port}/"
     faults, requests = [], []
-    with chromium() as browser:
+    with serving(serve) as server, chromium() as browser:
+        own = f"{server.url}/"
         for name in PAGES:
             shown = browser.new_page(viewport={"width": 1280, "height": 900})
             shown.on("console", lambda m: faults.append(m.text) if m.type == "error" else None)
@@ -99,7 +97,5 @@ def test_a_browser_shows_every_page_and_diagram(tmp_path):
             # Only tables are wider than the page, and they scroll by themselves.
             assert shown.evaluate("document.documentElement.scrollWidth <= innerWidth")
             shown.close()
-    server.shutdown()
-    server.server_close()
     assert faults == []
     assert [url for url in requests if not url.startswith((own, "data:"))] == []

@@ -3,13 +3,13 @@
 import io
 import socket
 import time
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from threading import Thread
+from contextlib import ExitStack
 from urllib.parse import parse_qs, urlsplit
 
 import numpy as np
 import pytest
 from support.alerting import free_port
+from support.web_server import Handler, serving
 
 from monitoring.drift import service_client
 from monitoring.drift.service_client import ReplicasError, fetch
@@ -46,36 +46,28 @@ CORRUPT = bytes(CORRUPT)
 class Stub:
     """Answers as the service does. `ink` marks its images, `times` are those of its answers."""
 
-    def __init__(self, address="127.0.0.1", port=0, **attributes):
+    def __init__(self, **attributes):
         self.version, self.versions, self.times, self.ink = "3", ["3"] * 4, range(4), 1
         self.broken, self.pause = {}, 0
         self.asked = []
         self.__dict__.update(attributes)
         stub = self
 
-        class Handler(BaseHTTPRequestHandler):
-            def do_GET(self):
+        class Replica(Handler):
+            def respond(self):
                 stub.asked.append((self.path, dict(self.headers)))
                 parts = urlsplit(self.path)
                 status, content = stub.broken.get(parts.path) or (200, stub.content(parts))
-                self.send_response(status)
-                self.send_header("X-Model-Version", stub.version)
-                self.send_header("Content-Length", str(len(content)))
-                self.end_headers()
+                about = {"X_Model_Version": stub.version}
                 if not stub.pause:
-                    self.wfile.write(content)
+                    self.answer(status, content, **about)
                     return
+                self.answer(status, Content_Length=str(len(content)), **about)
                 for place in range(len(content)):  # too few for a timeout, too slow to end
                     self.wfile.write(content[place : place + 1])
                     time.sleep(stub.pause)
 
-            def log_message(self, *_):
-                pass
-
-        self.server = ThreadingHTTPServer((address, port), Handler)
-        self.port = self.server.server_port
-        self.url = f"http://{address}:{self.port}"
-        Thread(target=self.server.serve_forever, daemon=True).start()
+        self.handler = Replica
 
     def content(self, parts):
         if parts.path == "/api/reference":
@@ -90,22 +82,18 @@ class Stub:
         }
         return npz(**{name: part[-most:] for name, part in arrays.items()})
 
-    def stop(self):
-        self.server.shutdown()
-        self.server.server_close()
-
 
 @pytest.fixture
 def serve():
-    running = []
+    with ExitStack() as running:
 
-    def start(*address, **attributes):
-        running.append(Stub(*address, **attributes))
-        return running[-1]
+        def start(*address, **attributes):
+            stub = Stub(**attributes)
+            server = running.enter_context(serving(stub.handler, *address))
+            stub.url, stub.port = server.url, server.server_port
+            return stub
 
-    yield start
-    for each in running:
-        each.stop()
+        yield start
 
 
 def test_answers_of_all_are_put_in_order_and_the_latest_kept(serve):

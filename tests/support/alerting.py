@@ -8,9 +8,9 @@ import subprocess
 import threading
 import time
 from collections import Counter
+from contextlib import ExitStack
 from datetime import datetime
 from fractions import Fraction
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import httpx2
@@ -18,6 +18,7 @@ import yaml
 
 from support import time_scale as scale
 from support.service_process import ROOT, until
+from support.web_server import Handler, serving
 
 RULES = {
     path.stem: yaml.safe_load(path.read_text())["groups"]
@@ -71,21 +72,14 @@ class Webhook:
         self.messages, self.heartbeats = [], []
         kept = {"on-call": self.messages, "watchdog": self.heartbeats}
 
-        class Handler(BaseHTTPRequestHandler):
-            def do_POST(self):
-                body = self.rfile.read(int(self.headers["Content-Length"]))
-                message = json.loads(body)
+        class Messages(Handler):
+            def respond(self):
+                message = json.loads(self.body())
                 kept[message["receiver"]].append(message)
-                self.send_response(200)
-                self.end_headers()
+                self.answer(200)
 
-            def log_message(self, *args):
-                pass
-
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self._server.server_port}/"
-        self._thread = threading.Thread(target=self._server.serve_forever)
-        self._thread.start()
+        self._running = ExitStack()
+        self.url = f"{self._running.enter_context(serving(Messages)).url}/"
 
     def alerts(self, status, since):
         """Return the names of alerts with this status that began after `since`.
@@ -108,9 +102,7 @@ class Webhook:
         return {a["labels"]["alertname"] for a in last.values() if a["status"] == "firing"}
 
     def close(self):
-        self._server.shutdown()
-        self._thread.join()
-        self._server.server_close()
+        self._running.close()
 
 
 class Program:

@@ -8,11 +8,11 @@ import sys
 import threading
 import time
 from concurrent.futures import wait
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import numpy as np
 import pooch
 import pytest
+from support.web_server import Handler, serving
 
 from pipeline.fetching import download
 from pipeline.fetching.download import MirrorError, complete
@@ -37,50 +37,33 @@ PUBLISHED = {KERAS[key]: write_idx(array) for key, array in ARRAYS.items()}
 HASHES = {name: hashlib.sha256(content).hexdigest() for name, content in PUBLISHED.items()}
 
 
-class Server(ThreadingHTTPServer):
+class Mirror:
     """Serves `files`; the answers that `script` has for a path come first."""
 
-    daemon_threads = True
-
     def __init__(self):
-        super().__init__(("127.0.0.1", 0), Handler)
-        self.files = {}
-        self.script = {}
-        self.paths = []
+        self.files, self.script, self.paths = {}, {}, []
         self.stalling = threading.Event()
         self.released = threading.Event()  # ends what stalls
-        self.url = f"http://127.0.0.1:{self.server_port}"
+        mirror = self
+
+        class Files(Handler):
+            def respond(self):
+                self.mirror = mirror
+                mirror.paths.append(self.path)
+                content = mirror.files.get(self.path)
+                if script := mirror.script.get(self.path):
+                    script.pop(0)(self, content or b"")
+                elif content is None:
+                    self.send_error(404)
+                else:
+                    self.answer(200, content)
+
+        self.handler = Files
 
     def offer(self, folder, files):
         for name, content in files.items():
             self.files[f"/{folder}/{name}.gz"] = gzip.compress(content, mtime=0)
         return f"{self.url}/{folder}"
-
-    def handle_error(self, request, client_address):
-        """Ignore a client that hangs up."""
-
-
-class Handler(BaseHTTPRequestHandler):
-    def do_GET(self):
-        self.server.paths.append(self.path)
-        content = self.server.files.get(self.path)
-        if script := self.server.script.get(self.path):
-            script.pop(0)(self, content or b"")
-        elif content is None:
-            self.send_error(404)
-        else:
-            self.answer(200, content)
-
-    def answer(self, status, body, **headers):
-        self.send_response(status)
-        for name, value in ({"Content_Length": str(len(body))} | headers).items():
-            self.send_header(name.replace("_", "-"), value)
-        self.end_headers()
-        self.wfile.write(body)
-        self.wfile.flush()
-
-    def log_message(self, *args):
-        """Log nothing."""
 
 
 def status(code):
@@ -92,8 +75,8 @@ def cut_off(handler, content):
 
 
 def never_answer(handler, content):
-    handler.server.stalling.set()
-    handler.server.released.wait(60)
+    handler.mirror.stalling.set()
+    handler.mirror.released.wait(60)
 
 
 def stall(handler, content):
@@ -110,13 +93,12 @@ def compress_if_accepted(handler, content):
 
 @pytest.fixture
 def server():
-    with Server() as server:
-        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
-        thread.start()
-        yield server
-        server.released.set()
-        server.shutdown()
-        thread.join()
+    mirror = Mirror()
+    with serving(mirror.handler) as server:
+        server.handle_error = lambda *_: None  # of a client that hangs up
+        mirror.url = server.url
+        yield mirror
+        mirror.released.set()
 
 
 @pytest.fixture(autouse=True)

@@ -3,14 +3,13 @@
 import socket
 import subprocess
 import sys
-import threading
 import time
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from support.bundles import PNG, picture, text
 from support.service_process import ROOT, until
+from support.web_server import Handler, serving
 from websockets.sync.client import connect
 
 CALLER = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
@@ -24,20 +23,13 @@ class Collector:
         self.requests = []
         kept = self.requests
 
-        class Handler(BaseHTTPRequestHandler):
-            def do_POST(self):
-                body = self.rfile.read(int(self.headers["content-length"]))
+        class Traces(Handler):
+            def respond(self):
                 assert self.path == "/v1/traces"
-                kept.append(ExportTraceServiceRequest.FromString(body))
-                self.send_response(200)
-                self.end_headers()
+                kept.append(ExportTraceServiceRequest.FromString(self.body()))
+                self.answer(200)
 
-            def log_message(self, *arguments):
-                pass
-
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
-        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+        self.handler = Traces
 
     def spans(self):
         return [
@@ -51,9 +43,16 @@ class Collector:
     def resources(self):
         return [about(r.resource) for request in self.requests for r in request.resource_spans]
 
-    def stop(self):
-        self._server.shutdown()
-        self._server.server_close()
+    def traces(self):
+        """The spans of each trace: that of the request, and those of its steps."""
+        found = {}
+        for span in self.spans():
+            found.setdefault(span.trace_id, []).append(span)
+        for spans in found.values():
+            (request,) = (span for span in spans if span.kind == SERVER)
+            steps = [span for span in spans if span is not request]
+            assert {step.parent_span_id for step in steps} == {request.span_id}
+            yield request, steps
 
 
 def about(holder):
@@ -64,12 +63,13 @@ def about(holder):
 @pytest.fixture
 def collector():
     collector = Collector()
-    yield collector
-    collector.stop()
+    with serving(collector.handler) as server:
+        collector.url = server.url
+        yield collector
 
 
-def traced(start, endpoint, **more):
-    return start(
+def traced(ready, endpoint, **more):
+    return ready(
         OTEL_EXPORTER_OTLP_ENDPOINT=endpoint,
         OTEL_SERVICE_NAME="digits-under-test",
         OTEL_BSP_SCHEDULE_DELAY="100",
@@ -81,9 +81,8 @@ def ours(lines, path):
     return next(line for line in lines if line.get("path") == path)
 
 
-def test_a_requests_spans_are_inside_the_callers_and_named_in_the_log(start, collector):
-    service = traced(start, collector.url, API_WORKERS=2)
-    service.ready()
+def test_a_requests_spans_are_inside_the_callers_and_named_in_the_log(ready, collector):
+    service = traced(ready, collector.url, API_WORKERS=2)
     sent = {**PNG, "traceparent": CALLER, "x-request-id": "mine"}
     with service.client() as api:
         assert api.post("/predict", content=picture(), headers=sent).status_code == 200
@@ -110,9 +109,8 @@ def test_a_requests_spans_are_inside_the_callers_and_named_in_the_log(start, col
     assert {found["service.name"] for found in collector.resources()} == {"digits-under-test"}
 
 
-def test_what_is_done_in_other_threads_belongs_to_its_request(start, collector):
-    service = traced(start, collector.url, API_WORKERS=1)
-    service.ready()
+def test_what_is_done_in_other_threads_belongs_to_its_request(ready, collector):
+    service = traced(ready, collector.url, API_WORKERS=1)
     with service.client() as api:
         batch = {"images": [text(picture())] * 3 + ["!"]}
         assert api.post("/predict/batch", json=batch).status_code == 200
@@ -120,60 +118,45 @@ def test_what_is_done_in_other_threads_belongs_to_its_request(start, collector):
         assert api.post("/predict", content=large, headers=PNG).status_code == 200
         assert api.post("/predict", content=b"no picture", headers=PNG).status_code == 400
     assert service.stop() == 0  # what is left is sent on the way out
-    traces = {}
-    for span in collector.spans():
-        traces.setdefault(span.trace_id, []).append(span)
-    assert len(traces) == 3
-    for spans in traces.values():
-        (request,) = (span for span in spans if span.kind == SERVER)
-        assert not request.parent_span_id
-        assert all(s.parent_span_id == request.span_id for s in spans if s is not request)
-    shapes = sorted(sorted(span.name for span in spans) for spans in traces.values())
+    traces = list(collector.traces())
+    assert not any(request.parent_span_id for request, _ in traces)
+    shapes = sorted([request.name, *sorted(s.name for s in steps)] for request, steps in traces)
     assert shapes == [
         ["POST /predict", "decode", "infer", "normalise"],
         ["POST /predict", "decode", "normalise"],
         ["POST /predict/batch", "decode", "infer", "normalise"],
     ]
-    images = {
-        (span.name, about(span)["images"])
-        for spans in traces.values()
-        for span in spans
-        if "images" in about(span)
-    }
+    images = {(span.name, about(span).get("images")) for span in collector.spans()}
     assert {("infer", 3), ("normalise", 4)} <= images
     # What the sender did wrong is no error of the service.
     assert {span.status.code for span in collector.spans()} == {0}
     assert not any(span.events for span in collector.spans())
+    check_log(service, traces)
+
+
+def check_log(service, traces):
+    """That each request's line has the id of its trace."""
     logged = {line["trace_id"] for line in service.lines() if line.get("message") == "request"}
-    assert logged == {trace.hex() for trace in traces}
+    assert logged == {request.trace_id.hex() for request, _ in traces}
 
 
-def test_each_picture_on_a_websocket_is_a_trace(start, collector):
-    service = traced(start, collector.url, API_WORKERS=1)
-    service.ready()
+def test_each_picture_on_a_websocket_is_a_trace(ready, collector):
+    service = traced(ready, collector.url, API_WORKERS=1)
     with connect(service.url.replace("http", "ws") + "/predict/stream") as socket:
         for sent in (picture(), b"no picture"):
             socket.send(sent)
             socket.recv()
     assert service.stop() == 0
-    traces = {}
-    for span in collector.spans():
-        traces.setdefault(span.trace_id, []).append(span)
-    statuses = []
-    for spans in traces.values():
-        (request,) = (span for span in spans if span.kind == SERVER)
-        assert request.name == "WS /predict/stream"
-        assert all(s.parent_span_id == request.span_id for s in spans if s is not request)
-        assert {"decode", "normalise"} < {span.name for span in spans}
-        statuses.append(about(request)["http.response.status_code"])
+    traces = list(collector.traces())
+    assert {request.name for request, _ in traces} == {"WS /predict/stream"}
+    assert all({"decode", "normalise"} <= {step.name for step in steps} for _, steps in traces)
+    statuses = [about(request)["http.response.status_code"] for request, _ in traces]
     assert sorted(statuses) == [200, 400]
-    logged = {line["trace_id"] for line in service.lines() if line.get("message") == "request"}
-    assert logged == {trace.hex() for trace in traces}
+    check_log(service, traces)
 
 
-def test_probes_and_pages_of_metrics_are_no_traces(start, collector):
-    service = traced(start, collector.url, API_WORKERS=1)
-    service.ready()
+def test_probes_and_pages_of_metrics_are_no_traces(ready, collector):
+    service = traced(ready, collector.url, API_WORKERS=1)
     with service.client() as api:
         for path in ("/health", "/metrics", "/health/live", "/api/info"):
             api.get(path)
@@ -182,13 +165,12 @@ def test_probes_and_pages_of_metrics_are_no_traces(start, collector):
 
 
 @pytest.mark.parametrize("silent", [False, True], ids=["refuses", "never answers"])
-def test_a_collector_that_is_away_holds_nothing_up(start, silent):
+def test_a_collector_that_is_away_holds_nothing_up(ready, silent):
     with socket.create_server(("127.0.0.1", 0)) as deaf:  # accepts, and says nothing
         port = deaf.getsockname()[1]
         if not silent:
             deaf.close()
-        service = traced(start, f"http://127.0.0.1:{port}", API_WORKERS=1)
-        service.ready()
+        service = traced(ready, f"http://127.0.0.1:{port}", API_WORKERS=1)
         slowest = 0.0
         with service.client() as api:
             for _ in range(100):
