@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from pipeline.config import Config, PipelineError, paths, stage
 from pipeline.data import as_served, dataset
 from pipeline.data.dataset import Split
-from pipeline.evaluation import latency, metrics, significance
+from pipeline.evaluation import label_errors, latency, metrics, robustness, significance
 from pipeline.evaluation.metrics import Probabilities
 from pipeline.ood import evaluation
 from pipeline.reports import plots, theme
@@ -35,12 +35,15 @@ def main(cfg: Config) -> None:
 
     expected = predictor.probabilities(validation.images)
     probabilities = predictor.probabilities(test.images)
+    corrupted = robustness.measure(predictor.probabilities, test, robustness.IMAGES)
     ood_scores = evaluation.scores(likelihood, test.images, examples)
     found = (
         identity(predictor.description, bundle)
         | metrics.validation_metrics(expected, validation.labels)
         | test_metrics(probabilities, test)
+        | label_errors.metrics(probabilities, test)
         | feedback_metrics(predictor, dataset.load_feedback(data))
+        | {f"corrupted_{name}": value for name, value in corrupted["mean"].items()}
         | evaluation.metrics(ood_scores, described)
     )
     worst = worst_mistakes(probabilities, test)
@@ -53,6 +56,7 @@ def main(cfg: Config) -> None:
     write_csv(folder / "confusion.csv", ("actual", "predicted"), pairs)
     draw(folder, cfg.run, probabilities, test, worst)
     theme.save(evaluation.plot(ood_scores, described["threshold"]), folder / "likelihood.png")
+    write_json(folder / "corruptions.json", corrupted)
     write_json(folder / "metrics.json", found)
     measure(cfg.run, predictor, test)
     misread = f"{found['errors']:,} of {len(test):,} test images"

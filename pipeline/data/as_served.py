@@ -6,10 +6,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pipeline.config import PipelineError
 from pipeline.data import dataset
-from pipeline.data.dataset import Split
+from pipeline.data.dataset import Images, Split
 from serve.imaging.errors import NoDigitError
 from serve.imaging.normalise import normalise
 
@@ -21,12 +22,21 @@ def load(path: Path, name: str) -> Split:
         PipelineError: the file is missing, or an image is empty.
     """
     split = dataset.load(path, name)
-    images = np.empty_like(split.images)
-    for place, image in enumerate(split.images):
-        try:
-            images[place] = normalise(image)
-        except NoDigitError as error:
-            raise PipelineError(
-                f"{path}: image {split.index[place]} of the {name} split: {error}"
-            ) from error
+    images, found = normalised(split.images)
+    for place in split.index[~found]:
+        raise PipelineError(f"{path}: image {place} of the {name} split: no digit found")
     return replace(split, images=images)
+
+
+def normalised(images: Images) -> tuple[Images, NDArray[np.bool_]]:
+    """Normalise each image as the service does; also return in which a digit was found, (n,).
+
+    The others become black.
+    """
+    prepared, found = np.zeros_like(images), np.ones(len(images), bool)
+    for place, image in enumerate(images):
+        try:
+            prepared[place] = normalise(image)
+        except NoDigitError:
+            found[place] = False
+    return prepared, found

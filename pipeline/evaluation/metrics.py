@@ -56,11 +56,11 @@ def reliability(probabilities: Probabilities, labels: Labels, bins: int = BINS) 
 def calibration_error(bins: Bins) -> float:
     """Return the expected calibration error (ECE).
 
-    It is the distance of confidence from accuracy, averaged over the predictions.
+    It is the distance of confidence from accuracy, averaged over the predictions; 0 without any.
     Guo et al., "On Calibration of Modern Neural Networks", ICML 2017, equation 3.
     """
     gaps = np.abs(bins.accuracy - bins.confidence)
-    return float((bins.images * gaps).sum() / bins.images.sum())
+    return float((bins.images * gaps).sum() / max(bins.images.sum(), 1))
 
 
 def confusion_matrix(labels: Labels, predicted: Labels, classes: int = CLASSES) -> Counts:

@@ -34,6 +34,7 @@ class Result:
     `probabilities` and `labels` belong to the test images.
     `mistakes` holds the arrays of `mistakes.npz`, the worst mistake first.
     `plots` holds the plots of the evaluation as SVG text, by name.
+    `corruptions` is `corruptions.json`, None for a run of before it was written.
     """
 
     metrics: dict[str, Any]
@@ -43,6 +44,7 @@ class Result:
     labels: Labels
     mistakes: dict[str, NDArray[Any]]
     plots: dict[str, str]
+    corruptions: dict[str, Any] | None = None
 
     @property
     def answers(self) -> NDArray[np.int64]:
@@ -81,6 +83,8 @@ def _read(run: int, data: str, root: Path) -> Result:
             probabilities, labels = arrays["probabilities"], arrays["labels"]
         with np.load(folder / "mistakes.npz", allow_pickle=False) as arrays:
             mistakes = dict(arrays)
+        file = folder / "corruptions.json"
+        corruptions = json.loads(file.read_bytes()) if file.exists() else None
         plots = {path.stem: path.read_text() for path in sorted(folder.glob("*.svg"))}
     except FileNotFoundError as error:
         raise PipelineError(f"run {run}: {error.filename} is missing: {remedy}") from None
@@ -88,7 +92,7 @@ def _read(run: int, data: str, root: Path) -> Result:
         raise PipelineError(f"run {run} was trained again after it was evaluated: {evaluate}")
     if model["data"]["name"] != data:
         raise PipelineError(f"run {run} was trained on {model['data']['name']}: {train}")
-    return Result(metrics, model, curves, probabilities, labels, mistakes, plots)
+    return Result(metrics, model, curves, probabilities, labels, mistakes, plots, corruptions)
 
 
 def read_curves(folder: Path) -> Curves:

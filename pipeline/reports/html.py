@@ -89,6 +89,7 @@ def models_page(
         "samples": extras.get("samples"),
         "counts": class_counts(extras.get("statistics", {})),
         "ood": extras.get("ood"),
+        "corrupted": [c for c in everyone if c.result.corruptions],
         "command": command,
         "colours": theme.css(),
     }

@@ -15,6 +15,7 @@ from pipeline import compare, evaluate, fetch, likelihood, preprocess, train
 from pipeline.config import CONF, paths
 from pipeline.data import dataset
 from pipeline.data.dataset import SIDE, Split, Splits
+from pipeline.evaluation import robustness
 from pipeline.evaluation.results import CURVE_METRICS
 from pipeline.ood import evaluation, examples
 from pipeline.registry import mlflow_runs
@@ -120,6 +121,9 @@ def evaluated(workspace) -> Callable[..., None]:
         figures |= {"val_accuracy": val_accuracy, "val_loss": val_loss}
         figures |= ood_metrics(write_likelihood(b"a likelihood"))
         write_json(folder / "metrics.json", figures)
+        each = robustness.Figures(0.5 + run / 100, 0.1, 0.6 + run / 100, 0.2, 0.05)._asdict()
+        kinds = dict.fromkeys(robustness.KINDS, each)
+        write_json(folder / "corruptions.json", {"images": images, "kinds": kinds, "mean": each})
         write_arrays(folder / "predictions.npz", probabilities=probabilities, labels=labels)
         worst = evaluate.worst_mistakes(probabilities, test)
         write_arrays(folder / "mistakes.npz", **worst)
@@ -157,6 +161,7 @@ def pipeline_run(tensorflow, configured, tmp_path_factory):
             patch.setattr(determinism, "start", lambda seed, threads: None)  # by `tensorflow`
             patch.setattr(score_network, "_STEPS", 200)
             patch.setattr(examples, "_EVALUATED", 40)
+            patch.setattr(robustness, "IMAGES", 20)
             patch.setenv("LIVE_LOG", "0")
             for main in (fetch.main, preprocess.main):
                 main(configured(1, "data=digits"))
@@ -191,7 +196,7 @@ def litert(tensorflow) -> bytes:
 
 
 @pytest.fixture
-def trained(workspace, litert, brightness) -> Splits:
+def trained(workspace, litert, brightness, monkeypatch) -> Splits:
     """Run 3 as `train` leaves it, and its data: a digit is two bright lines, some are mislabelled.
 
     Of 30 validation images 3 cannot be read right, of 100 test images 2: an 8 read as 0 that is
@@ -219,6 +224,7 @@ def trained(workspace, litert, brightness) -> Splits:
         **dict.fromkeys(examples.KINDS, test.images[:20] // 4),
         **dict.fromkeys(examples.DIGITS, test.images[:20]),
     )
+    monkeypatch.setattr(robustness, "IMAGES", 10)
     bundle = paths.model(3)
     bundle.mkdir(parents=True)
     (bundle / "model.tflite").write_bytes(litert)

@@ -62,6 +62,14 @@ def test_confidences_are_calibrated_by_the_temperature_of_the_model(cfg, trained
         assert arrays["probabilities"][0, 0] == pytest.approx(odds / (odds + 9), rel=1e-4)
 
 
+def test_corrupted_images_are_a_file_and_their_means_are_metrics(cfg, trained):
+    evaluate.main(cfg)
+    corrupted, figures = json.loads((FOLDER / "corruptions.json").read_text()), read_figures()
+    assert len(corrupted["kinds"]) == 15
+    assert figures["corrupted_accuracy"] == corrupted["mean"]["accuracy"] < 0.98
+    assert figures["corrupted_served_ece"] == corrupted["mean"]["served_ece"]
+
+
 def test_feedback_is_judged_apart_and_as_the_model_saw_it(cfg, trained):
     evaluate.main(cfg)
     plain = read_figures()

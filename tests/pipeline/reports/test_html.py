@@ -7,8 +7,9 @@ import pytest
 from support.html_reader import Reader
 
 from pipeline import compare
+from pipeline.config import paths
 from pipeline.data.dataset import Split
-from pipeline.evaluation import results
+from pipeline.evaluation import results, robustness
 from pipeline.reports import html, pairwise, tables
 from pipeline.reports.pairwise import Candidate
 
@@ -127,6 +128,26 @@ def test_the_headline_is_the_best_run_in_plain_words(three):
     assert "Run 3, made-up, misreads 10 of 200 images" in text
     assert "chosen from 3 runs for the best validation accuracy, 96.00 %" in text
     assert "did better" not in text
+
+
+def test_corruptions_are_a_line_each_with_the_mean_last(three):
+    (table,) = re.findall(r'<table class="kinds">.*?</table>', rendered(1, 2, 3), re.DOTALL)
+    rows = re.findall(r"<tr><th[^>]*>([\w ,]+)</th>((?:<td>[\d.]+</td>){6})</tr>", table)
+    assert [kind for kind, _ in rows] == [
+        *(kind.replace("_", " ") for kind in robustness.KINDS),
+        *("mean", "calibration error, mean"),
+    ]
+    expected = ["51.0", "61.0", "52.0", "62.0", "53.0", "63.0"]
+    assert re.findall(r"[\d.]+", rows[-2][1]) == expected
+
+
+def test_runs_of_before_corruptions_were_measured_have_a_page(evaluated):
+    for run in (1, 2):
+        evaluated(run)
+    (paths.evaluation(1) / "corruptions.json").unlink()
+    assert re.findall(r'colspan="2">.*?</span>([^<]+)<', rendered(1, 2)) == ["run 2"]
+    (paths.evaluation(2) / "corruptions.json").unlink()
+    assert 'id="corruptions"' not in rendered(1, 2)
 
 
 def test_it_admits_that_another_run_did_better_on_test(evaluated):
