@@ -629,14 +629,6 @@ def test_mlflow_answers_to_the_name_that_it_is_called_by(rendered):
     assert arguments[arguments.index("--port") + 1] == str(server["ports"][0]["containerPort"])
 
 
-def test_the_pipeline_runs_and_can_be_taken_back(rendered):
-    command = ["sh", "-c", "dvc repro && exec python -m pipeline.register"]
-    assert rendered.container("pipeline")["command"] == command
-    command = ["python", "-m", "pipeline.register", "--rollback"]
-    assert rendered.container("model-rollback")["command"] == command
-    assert rendered.one("CronJob", "pipeline")["spec"]["concurrencyPolicy"] == "Forbid"
-
-
 @pytest.mark.parametrize("name", ["pipeline", "retrain"])
 def test_the_pipeline_keeps_what_it_computed(rendered, name):
     container = rendered.container(name)

@@ -234,10 +234,3 @@ def test_the_job_needs_little_of_the_service_and_the_pipeline():
         "serve.models.drift_reference",
         "serve.imaging.normalise",
     }
-    for package in ("pipeline", "serve"):
-        for module in graph.find_descendants(package):
-            assert not {
-                imported
-                for imported in graph.find_modules_directly_imported_by(module)
-                if imported.startswith("monitoring")
-            }

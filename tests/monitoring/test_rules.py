@@ -6,27 +6,16 @@ from datetime import UTC, datetime
 import httpx2
 import pytest
 import yaml
-from prometheus_client import CollectorRegistry, generate_latest
-from starlette.testclient import TestClient
 from support.alerting import (
     ALERTS,
     RULES,
     WATCHDOG,
     Webhook,
     alertmanager,
-    blackbox,
-    expressions,
-    names,
     within,
 )
 from support.manifests import succeeds
-from support.mlflow_registry import Registry
 from support.service_process import ROOT
-
-from monitoring.drift.prometheus_gauges import Gauges
-from monitoring.pipeline_exporter import PipelineCollector
-from serve.app import create_app
-from serve.settings import Settings
 
 PROMETHEUS = ROOT / "monitoring/prometheus"
 TESTS = sorted((PROMETHEUS / "tests").glob("*.yml"))
@@ -116,84 +105,6 @@ def test_the_table_of_alerts_is_that_of_the_rules():
         )
         for name, rule in ALERTS.items()
     ]
-
-
-# ---- names
-
-
-def service(folder, bundle):
-    """What the service exposes: every name, whether it has counted or not."""
-    with TestClient(create_app(Settings(model_uri="none", state_dir=folder))) as api:
-        return api.get("/metrics").text
-
-
-def drift(folder, bundle):
-    return generate_latest(Gauges().registry).decode()
-
-
-def pipeline(folder, bundle):
-    """What the exporter says of this repository's figures, and of a registry with a champion."""
-    uri = f"sqlite:///{folder / 'registry.db'}"
-    registry = Registry(uri, (folder / "artifacts").as_uri())
-    gates = {"gate.recall": "passed: lowest recall 0.9885 (digit 6), at least 0.97 wanted"}
-    registry.promote(registry.register(bundle, test_accuracy="0.99", **gates))
-    exposed = CollectorRegistry()
-    exposed.register(PipelineCollector(ROOT / "reports", uri))
-    return generate_latest(exposed).decode()
-
-
-def own_of_alertmanager(folder, bundle):
-    running = alertmanager(folder, "http://localhost:9/")
-    try:
-        return running.get("/metrics").text
-    finally:
-        running.stop()
-
-
-def probe(folder, bundle):
-    running = blackbox(folder)
-    try:
-        return running.get("/probe", target=running.url, module="http_2xx").text
-    finally:
-        running.stop()
-
-
-def of_prometheus(folder, bundle):
-    """What it counts of itself, and makes of every target and alert."""
-    names = ("prometheus_rule_evaluation_failures_total", "up", "ALERTS")
-    names += ("scrape_duration_seconds",)
-    return "".join(f"# TYPE {name} gauge\n" for name in names)
-
-
-# What each job exposes, as text, given a folder to work in and a bundle.
-EXPORTED = (service, drift, pipeline, own_of_alertmanager, probe, of_prometheus)
-
-
-def exposed(text):
-    """The names of series of an exposition."""
-    found = set()
-    for name, kind in re.findall(r"^# TYPE (\S+) (\w+)", text, re.MULTILINE):
-        endings = {"histogram": ("_bucket", "_count", "_sum"), "summary": ("", "_count", "_sum")}
-        found |= {name + ending for ending in endings.get(kind, ("",))}
-    return found
-
-
-@pytest.mark.system("prometheus-alertmanager", "prometheus-alertmanager")
-@pytest.mark.system("prometheus-blackbox-exporter", "prometheus-blackbox-exporter")
-def test_every_name_that_is_asked_for_exists(made, tmp_path, monkeypatch):
-    for name in Settings.model_fields:
-        monkeypatch.delenv(name.upper(), raising=False)
-    known = set().union(*(exposed(text(tmp_path, made[3])) for text in EXPORTED))
-    known |= {
-        rule["record"]
-        for groups in RULES.values()
-        for group in groups
-        for rule in group["rules"]
-        if "record" in rule
-    }
-    asked = set().union(*map(names, expressions()))
-    assert len(asked) > 30
-    assert asked - known == set()
 
 
 # ---- shares

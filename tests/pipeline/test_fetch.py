@@ -1,16 +1,14 @@
 """`fetch`: which mirrors are asked, the users' feedback, and what is left in the folder."""
 
 import hashlib
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+from support.processes import python
 
 from pipeline import fetch
-from pipeline.config import CONF, PipelineError
+from pipeline.config import PipelineError
 from pipeline.storage.idx import write_idx
 
 RAW = Path("data/raw/mnist")
@@ -113,16 +111,9 @@ def test_a_full_disk_is_no_fault_of_the_mirror(fetch_from, monkeypatch):
 
 
 def test_the_command_says_where_each_file_came_from(root):
-    command = [sys.executable, "-m", "pipeline.fetch", "data.mirrors=[mirror]"]
     hashes = [f"data.files.{name}={digest}" for name, digest in HASHES.items()]
     others = [f"~data.files.t10k-{rest}" for rest in ("images-idx3-ubyte", "labels-idx1-ubyte")]
-    done = subprocess.run(
-        [*command, *hashes, *others],
-        env=os.environ | {"PYTHONPATH": str(CONF.parent)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = python("-m", "pipeline.fetch", "data.mirrors=[mirror]", *hashes, *others)
     assert done.stderr == ""
     lines = [f"{name}: from mirror" for name in PUBLISHED]
     assert done.stdout.splitlines() == [*lines, f"{RAW} is complete"]

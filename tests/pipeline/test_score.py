@@ -2,8 +2,6 @@ import json
 import logging
 import os
 import shutil
-import subprocess
-import sys
 import zipfile
 
 import pandas as pd
@@ -12,9 +10,10 @@ from PIL import Image
 from starlette.testclient import TestClient
 from support.bundles import PNG, picture, write_bundle
 from support.html_reader import Reader
+from support.processes import python
 
 from pipeline import evaluate, score
-from pipeline.config import CONF, PipelineError, paths
+from pipeline.config import PipelineError, paths
 from pipeline.scoring.pictures import LIMITS
 from serve.app import create_app
 from serve.settings import Settings
@@ -231,13 +230,7 @@ def test_the_summary_fits_80_columns(digits):
 
 
 def run(arguments):
-    return subprocess.run(
-        [sys.executable, *arguments],
-        env=os.environ | {"PYTHONPATH": str(CONF.parent), "COLUMNS": "80"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    return python(*arguments, env=os.environ | {"COLUMNS": "80"})
 
 
 def test_an_error_is_one_line(workspace):

@@ -41,3 +41,13 @@ def python(*arguments, env=os.environ, **options):
         **{"capture_output": True, "text": True, "timeout": 300, **options},
         env={**env, "PYTHONPATH": str(ROOT)},
     )
+
+
+def refused(module, *arguments):
+    """What a program of ours that ends with an error says, without a traceback."""
+    # Under coverage's tracing Hydra believes that it is debugged, and shows tracebacks.
+    untraced = {name: v for name, v in os.environ.items() if not name.startswith("COV")}
+    done = python("-m", module, *arguments, env=untraced)
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    return done.stderr

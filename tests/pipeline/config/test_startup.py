@@ -1,21 +1,13 @@
 import os
-import subprocess
-import sys
 
-from support.clones import ROOT
+from support.processes import python
 
 # As a locale of another encoding: the C locale, neither coerced to UTF-8 nor in UTF-8 mode.
 ASCII = {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}
 
 
 def run(*command):
-    return subprocess.run(
-        [sys.executable, *command],
-        cwd=ROOT,
-        env={**os.environ, **ASCII},
-        capture_output=True,
-        encoding="utf-8",
-    )
+    return python(*command, env=os.environ | ASCII, encoding="utf-8")
 
 
 def test_a_program_of_ours_speaks_utf8_in_any_locale():

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from support.bundles import PNG, picture, text
+from support.processes import python
 from support.service_process import ROOT
 from support.small_disk import SmallDisk
 
@@ -51,23 +52,7 @@ from pathlib import Path
 from serve.prediction.feedback_store import FeedbackStore
 print(*(entry.label for entry in FeedbackStore(Path({str(path)!r})).entries()))
 """
-    done = subprocess.run(
-        [sys.executable, "-c", code], cwd=ROOT, check=True, capture_output=True, text=True
-    )
-    return [int(label) for label in done.stdout.split()]
-
-
-def test_it_survives_the_death_of_its_process(tmp_path):
-    dying = f"""
-import os, numpy as np
-from pathlib import Path
-from serve.prediction.feedback_store import Entry, FeedbackStore
-image = np.ones((28, 28), np.uint8)
-FeedbackStore(Path({str(tmp_path / "f.db")!r})).add(Entry("a", 5, 3, "7", image))
-os.kill(os.getpid(), 9)
-"""
-    assert subprocess.run([sys.executable, "-c", dying], cwd=ROOT).returncode == -9
-    assert FeedbackStore(tmp_path / "f.db").find("a").label == 5
+    return [int(label) for label in python("-c", code).stdout.split()]
 
 
 def test_reading_leaves_no_trace(tmp_path):
@@ -153,17 +138,6 @@ def test_a_file_of_an_older_version_that_never_rests_is_given_up(older, monkeypa
     monkeypatch.setattr(feedback, "_state", lambda: (*state[:3], next(ticks)))
     with pytest.raises(sqlite3.OperationalError, match="changes without a pause"):
         feedback.entries()
-
-
-def test_equal_ids_of_two_owners_are_two_rows(tmp_path):
-    feedback = FeedbackStore(tmp_path / "feedback.db")
-    for label, owner in ((5, "one"), (6, "two"), (7, "two")):
-        assert feedback.add(entry(label=label, owner=owner))
-    kept = {(one.request_id, one.owner, one.label) for one in feedback.entries()}
-    assert kept == {("a", "one", 5), ("a", "two", 7)}
-    assert feedback.find("a", "one").label == 5
-    assert feedback.find("a", "thr") is None
-    assert feedback.find("a") is None
 
 
 def refused(path, *enter):

@@ -78,27 +78,31 @@ def test_a_full_pipe_loses_lines_until_it_is_read(answers, pipe):
     assert service.stop() == 0
 
 
-def test_a_full_socket_loses_lines(answers):
+@contextlib.contextmanager
+def full_socket():
     ours, theirs = socket.socketpair()
     with ours, theirs:
-        service, lost = answers(filled(theirs.fileno()))
+        yield filled(theirs.fileno())
+
+
+@contextlib.contextmanager
+def unread_pipe():
+    reader, writer = os.pipe()
+    os.close(reader)
+    with os.fdopen(writer, "wb") as output:
+        yield output
+
+
+def full_disk():
+    return Path("/dev/full").open("wb")
+
+
+@pytest.mark.parametrize("output", [full_socket, unread_pipe, full_disk])
+def test_lines_that_cannot_be_written_are_lost_and_counted(answers, output):
+    with output() as opened:
+        service, lost = answers(opened)
         assert lost == REQUESTS
         assert service.stop() == 0
-
-
-def test_without_a_reader_lines_are_lost(answers, pipe):
-    reader, writer = pipe
-    os.close(reader)
-    service, lost = answers(writer)
-    assert lost == REQUESTS
-    assert service.stop() == 0
-
-
-def test_on_a_full_disk_lines_are_lost(answers):
-    with Path("/dev/full").open("wb") as full:
-        service, lost = answers(full)
-    assert lost == REQUESTS
-    assert service.stop() == 0
 
 
 def test_a_line_that_did_not_fit_spoils_no_other(pipe, monkeypatch):
