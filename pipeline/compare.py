@@ -125,7 +125,6 @@ def write_bundle(folder: Path, best: Result, data: str) -> None:
     """Write what is registered and served: model, description with test metrics, model card.
 
     With the out-of-distribution network, which is one for all runs, and the drift reference.
-    The card follows Mitchell et al., "Model Cards for Model Reporting", FAT* 2019.
     """
     run = best.model["run"]
     train, evaluate = (c.format(run=run, data=data) for c in (results.TRAIN, results.EVALUATE))
@@ -143,15 +142,39 @@ def write_bundle(folder: Path, best: Result, data: str) -> None:
         "reference": {"sha256": sha256(reference)},
     }
     write_json(folder / "model.json", description)
-    card = html.fill("card.md.j2", {"model": description, "figures": best.metrics})
-    write(folder / "README.md", card)
+    (folder / "README.md").unlink(missing_ok=True)  # the card of an earlier version
+    write(folder / "model_card.md", model_card(description, best))
+
+
+def model_card(description: dict[str, Any], best: Result) -> str:
+    """Return the model card in Markdown, from measured figures alone."""
+    confusion = best.metrics["confusion"]
+    content = {
+        "model": description,
+        "figures": best.metrics,
+        "corruptions": best.corruptions,
+        "intervals": [
+            significance.wilson(row[digit], sum(row)) if sum(row) else (0, 1)
+            for digit, row in enumerate(confusion)
+        ],
+        "splits": data_statistics(),
+    }
+    return html.fill("card.md.j2", content)
+
+
+def data_statistics() -> dict[str, Any]:
+    """Return what `preprocess` reported about the data; {} if it did not."""
+    file = paths.DATA_REPORT / "statistics.json"
+    found: dict[str, Any] = json.loads(file.read_bytes()) if file.exists() else {}
+    return found
 
 
 def write_page(path: Path, candidates: Sequence[Candidate]) -> None:
     """Write the page, with what `preprocess` reported about the data, if it did."""
-    extras: dict[str, Any] = {"ood": (paths.PLOTS / "best_likelihood.png").read_bytes()}
-    if (file := paths.DATA_REPORT / "statistics.json").exists():
-        extras["statistics"] = json.loads(file.read_bytes())
+    extras: dict[str, Any] = {
+        "ood": (paths.PLOTS / "best_likelihood.png").read_bytes(),
+        "statistics": data_statistics(),
+    }
     if (file := paths.DATA_REPORT / "samples.png").exists():
         extras["samples"] = file.read_bytes()
     tests = pairwise.compare_pairs([candidates])

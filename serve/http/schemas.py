@@ -153,6 +153,7 @@ class ModelInfo(BaseModel):
     run: int | None
     sha256: str | None
     metrics: dict[str, Any]
+    card: str | None = Field(description="The model card in Markdown; null if there is none.")
 
 
 class Info(BaseModel):

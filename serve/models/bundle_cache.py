@@ -27,8 +27,9 @@ from serve.settings import Settings
 
 logger = logging.getLogger(__name__)
 
+CARDS = ("model_card.md", "README.md")  # the model card; README.md in bundles of before
 # Files of a bundle. Other files beside them are not copied.
-_FILES = ("model.tflite", "likelihood.tflite", "model.json", "README.md", "reference.npz")
+_FILES = ("model.tflite", "likelihood.tflite", "model.json", *CARDS, "reference.npz")
 _UNKNOWN = "STATE_DIR cannot be written, so it is unknown whether the model is the newest"
 INCOMING = ".incoming-"  # prefix of folders that are being filled
 

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from serve.models.bundle_cache import BundleCache, Release
+from serve.models.bundle_cache import CARDS, BundleCache, Release
 from serve.models.predictor import BundleError, Predictor
 
 logger = logging.getLogger(__name__)
@@ -41,6 +41,7 @@ class Model(NamedTuple):
     predictor: Predictor
     created: float  # seconds since 1970
     folder: Path
+    card: str | None  # the model card in Markdown
 
     @property
     def description(self) -> dict[str, Any]:
@@ -146,4 +147,6 @@ class LoadedModels:
     def _model(self, release: Release) -> Model:
         folder = self._bundles.path(release)
         made = (folder / "model.json").stat().st_mtime  # set by registry_sync
-        return Model(release.version, Predictor(folder), made, folder)
+        texts = (folder / name for name in CARDS)
+        card = next((path.read_text("utf-8", "replace") for path in texts if path.exists()), None)
+        return Model(release.version, Predictor(folder), made, folder, card)

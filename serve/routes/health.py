@@ -90,4 +90,5 @@ def _model(model: Model) -> ModelInfo:
         run=about.get("run"),
         sha256=about.get("sha256"),
         metrics=about.get("metrics", {}),
+        card=model.card,
     )

@@ -1,5 +1,6 @@
 // The page: what is drawn or opened goes to the reader, what it answers is shown in words and bars.
 
+import { elements } from "./card.js";
 import { Pad } from "./pad.js";
 import { Reader, dataUri } from "./reader.js";
 
@@ -220,6 +221,8 @@ async function introduce() {
     reader.connect();
     at("model-name").textContent = model ? `${info.model_name}, version ${model.version}` : "No model is loaded yet";
     at("model-detail").textContent = model ? accuracy(model) : "";
+    at("about").hidden = !model?.card;
+    at("card").replaceChildren(...elements(model?.card ?? ""));
   } catch {
     model = null;
     at("model-name").textContent = "The service does not answer";

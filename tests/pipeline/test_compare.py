@@ -8,7 +8,7 @@ from omegaconf import OmegaConf
 
 from pipeline import compare, evaluate
 from pipeline.config import PipelineError, paths
-from pipeline.evaluation import results
+from pipeline.evaluation import results, significance
 from pipeline.ood import evaluation
 from pipeline.reports import tables
 from pipeline.storage.files import sha256
@@ -102,7 +102,7 @@ def test_it_writes_the_same_bytes_each_time(evaluated, compared_runs, workspace)
         *("reports/metrics.json", "reports/comparison.json", "reports/best.yaml"),
         *("reports/index.html", "reports/compare/curves.png", "reports/compare/accuracy.png"),
         *("models/champion/model.tflite", "models/champion/model.json"),
-        *("models/champion/README.md", "models/champion/reference.npz"),
+        *("models/champion/model_card.md", "models/champion/reference.npz"),
     }
     assert digests() == first
 
@@ -149,7 +149,7 @@ def test_figures_on_feedback_are_in_every_report(with_feedback, compared_runs):
         json.loads((paths.CHAMPION / "model.json").read_text())["metrics"],
     ):
         assert (figures["feedback_accuracy"], figures["feedback_images"]) == (0.8, 40)
-    card = " ".join((paths.CHAMPION / "README.md").read_text().split())
+    card = " ".join((paths.CHAMPION / "model_card.md").read_text().split())
     assert "On 40 images of the service's users" in card
     assert "80.00 % right (70.00 % to 90.00 %)" in card
     assert "Nobody else checked them" in card
@@ -158,12 +158,26 @@ def test_figures_on_feedback_are_in_every_report(with_feedback, compared_runs):
 def test_the_model_card_says_how_good_it_is_and_how_to_verify_it(evaluated, compared_runs):
     evaluated(1, wrong=[8, 18, 28, 33])
     compared_runs(1)
-    card = (paths.CHAMPION / "README.md").read_text()
+    card = (paths.CHAMPION / "model_card.md").read_text()
     assert "| | |" not in card, "a table without heads"
     assert "98.00 %: 4 misread" in card
     assert "On 200 test images" in card
+    low, high = (f"{100 * end:.2f} %" for end in significance.wilson(17, 20))
+    assert f"| 8 | 20 | 85.00 % | {low} to {high} | 100.00 % |" in card
+    assert "| fog | 51.0 % | 61.0 % | 10.0 % | 20.0 % |" in card
+    assert card.count("\n## ") == 8  # Mitchell et al. have nine; of ethics nothing is measured
+    assert "label errors" not in card
     assert "The weakest digit is 8: 85.00 %" in card
     assert f'echo "{sha256(paths.CHAMPION / "model.tflite")}  model.tflite" | sha256sum' in card
+
+
+def test_a_run_of_before_corruptions_were_measured_has_a_card_too(evaluated, compared_runs):
+    evaluated(1)
+    (paths.evaluation(1) / "corruptions.json").unlink()
+    compared_runs(1)
+    assert "orrupt" not in (paths.CHAMPION / "model_card.md").read_text().replace(
+        "fifteen corr", ""
+    )
 
 
 def test_the_table_fits_a_narrow_window_and_a_file(evaluated, compared_runs, capsys, monkeypatch):

@@ -105,7 +105,7 @@ def test_what_is_registered_is_the_bundle_and_it_serves(easy, caplog):
     run = client.get_run(version(1).run_id)
     assert run.info.run_name == "run-3-optimized"
     assert {item.path for item in client.list_artifacts(run.info.run_id, "champion")} == {
-        *("champion/model.json", "champion/model.tflite", "champion/README.md"),
+        *("champion/model.json", "champion/model.tflite", "champion/model_card.md"),
         "champion/reference.npz",
         "champion/likelihood.tflite",
     }

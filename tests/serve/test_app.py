@@ -1,5 +1,6 @@
 import json
 import logging
+import shutil
 from datetime import UTC, datetime
 
 import pytest
@@ -31,7 +32,16 @@ def test_health_says_what_is_served(api):
     assert api.get("/health/ready").json() == {"status": "ready"}
     info = api.get("/api/info").json()
     assert info["models"][0]["version"] == found.json()["model_version"]
+    assert info["models"][0]["card"] == "a model"
     assert info["limits"]["max_batch"] == 256
+
+
+@pytest.mark.parametrize(("name", "card"), [("README.md", "a model"), ("notes.md", None)])
+def test_bundles_of_before_have_their_card_elsewhere_or_none(client, made, tmp_path, name, card):
+    bundle = shutil.copytree(made[3], tmp_path / "before")
+    (bundle / "model_card.md").rename(bundle / name)
+    api = client(model_uri=str(bundle))
+    assert api.get("/api/info").json()["models"][0]["card"] == card
 
 
 def test_without_a_model_nothing_is_predicted_but_the_process_lives(client, tmp_path):

@@ -33,7 +33,7 @@ def write_bundle(folder, content, run=3, temperature=1.0, likelihood=None, thres
         (folder / "likelihood.tflite").write_bytes(likelihood)
     (folder / "model.tflite").write_bytes(content)
     (folder / "model.json").write_text(json.dumps(description))
-    (folder / "README.md").write_text("a model")
+    (folder / "model_card.md").write_text("a model")
     return folder
 
 

@@ -122,7 +122,7 @@ def test_all_is_on_the_disk_before_the_pointer_names_it(cache, made, monkeypatch
     note("replace", lambda old, new: f"-> {Path(new).name}")
     release = bring(cache, made[3], "1")
     pid = os.getpid()
-    assert set(done[:4]) == {"model.tflite", "likelihood.tflite", "model.json", "README.md"}
+    assert set(done[:4]) == {"model.tflite", "likelihood.tflite", "model.json", "model_card.md"}
     assert done[4].startswith(".incoming-")
     assert done[5:] == [
         *(f"-> {release.folder}", "models"),
@@ -166,13 +166,13 @@ def test_a_folder_is_brought_once_and_its_last_good_bundle_stays(settings, made,
 
 
 @pytest.mark.fault("folder with new metrics and the same weights", "0", "the new files are brought")
-@pytest.mark.parametrize("changed", ["model.json", "README.md", "reference.npz"])
+@pytest.mark.parametrize("changed", ["model.json", "model_card.md", "reference.npz"])
 def test_a_folder_with_the_same_weights_and_another_file_is_brought(
     settings, made, tmp_path, changed
 ):
     folder = tmp_path / "bundle"
     shutil.copytree(made[3], folder)
-    (folder / "README.md").write_text("card")
+    (folder / "model_card.md").write_text("card")
     (folder / "reference.npz").write_bytes(b"old")
     given, outcomes = settings(model_uri=str(folder)), []
     registry_sync.sync_folder(given, outcomes.append)
@@ -181,7 +181,7 @@ def test_a_folder_with_the_same_weights_and_another_file_is_brought(
     registry_sync.sync_folder(given, outcomes.append)
     cache = bundle_cache.open_cache(given)
     pointer = cache.pointer()
-    for name in ("model.json", "README.md", "reference.npz"):
+    for name in ("model.json", "model_card.md", "reference.npz"):
         brought = cache.path(pointer.current) / name
         assert brought.read_bytes() == (folder / name).read_bytes()
     assert pointer.current.version == pointer.previous.version
