@@ -3,23 +3,37 @@
 from __future__ import annotations
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    TextColumn,
+    TimeRemainingColumn,
+)
 
 
-class Bar(Progress):
-    """A progress bar that vanishes at its end; without a terminal it draws nothing."""
+class Bars(Progress):
+    """Progress bars that vanish at their end; without a terminal they draw nothing."""
 
-    def __init__(self, title: str, total: int) -> None:
+    def __init__(self, *more: ProgressColumn) -> None:
         console = Console(highlight=False)
         super().__init__(
             TextColumn("{task.description}", markup=False),
             BarColumn(),
             MofNCompleteColumn(),
-            TimeRemainingColumn(),
+            *more,
             console=console,
             transient=True,
             disable=not console.is_terminal,
         )
+
+
+class Bar(Bars):
+    """A single bar."""
+
+    def __init__(self, title: str, total: int) -> None:
+        super().__init__(TimeRemainingColumn())
         self._task = self.add_task(title, total=total)
 
     def move(self, completed: int) -> None:

@@ -2,32 +2,16 @@
 
 from __future__ import annotations
 
-from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TaskID,
-    TextColumn,
-    TimeElapsedColumn,
-)
+from rich.progress import TaskID, TextColumn, TimeElapsedColumn
+
+from pipeline.config.terminal import Bars
 
 
-class Display(Progress):
-    """One bar for all jobs and one for each running job; the bars vanish at the end."""
+class Display(Bars):
+    """One bar for all jobs and one for each running job."""
 
     def __init__(self, title: str, total: int) -> None:
-        console = Console(highlight=False)
-        super().__init__(
-            TextColumn("{task.description}", markup=False),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[text]}", markup=False),
-            TimeElapsedColumn(),
-            console=console,
-            transient=True,
-            disable=not console.is_terminal,
-        )
+        super().__init__(TextColumn("{task.fields[text]}", markup=False), TimeElapsedColumn())
         self._all = self.add_task(title, total=total, text="")
         self._running: dict[str, TaskID] = {}
 

@@ -29,7 +29,7 @@ from pipeline.config import (
     flat,
     paths,
 )
-from pipeline.jobs import processes, repository
+from pipeline.jobs import processes
 from pipeline.jobs.progress import Display
 from pipeline.registry import mlflow_runs
 from pipeline.search import report
@@ -49,7 +49,7 @@ def main(name: str, search: Search) -> None:
     """Train the missing trials, report on all, and turn the best one into an experiment."""
     plan = make_plan(name, search)
     if search.experiment:
-        repository.require_experiments()
+        dvc_experiments.require_possible()
     study = Study(plan, environment.root() / LOGS / plan.study)
     logger.info("study %s: %d trials, logs in %s", plan.study, search.trials, LOGS / plan.study)
     prepare(plan, study)

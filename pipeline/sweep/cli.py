@@ -21,9 +21,8 @@ from omegaconf import DictConfig, OmegaConf
 
 from pipeline import config
 from pipeline.config import CONF, PipelineError, environment
-from pipeline.jobs import repository
 from pipeline.registry import mlflow_runs
-from pipeline.storage import git
+from pipeline.storage import dvc_experiments, git
 from pipeline.storage.files import write_json
 from pipeline.sweep import job, mlflow_record, overrides, progress
 from pipeline.sweep.overrides import Job
@@ -43,7 +42,7 @@ def main(arguments: list[str]) -> int:
     if flags := [argument for argument in settings if argument.startswith("-")]:
         raise PipelineError(f"{flags[0]}: only -m (a sweep), --help, --cfg and --info are known")
     swept = len(settings) < len(typed)
-    repository.require_experiments()
+    dvc_experiments.require_possible()
     with job.starting():
         found = overrides.jobs(settings)
         if len(found) > 1 and not swept:

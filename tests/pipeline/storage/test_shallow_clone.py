@@ -4,8 +4,7 @@ import pytest
 from support.sweep_repo import GitFolder
 
 from pipeline.config import PipelineError
-from pipeline.jobs import repository
-from pipeline.storage import git
+from pipeline.storage import dvc_experiments, git
 
 
 def test_a_shallow_clone_is_refused_until_it_is_whole(tmp_path):
@@ -17,6 +16,6 @@ def test_a_shallow_clone_is_refused_until_it_is_whole(tmp_path):
     whole.git("clone", "-q", "--depth", "1", f"file://{whole.folder}", str(clone))
     with chdir(clone):
         with pytest.raises(PipelineError, match="git fetch --unshallow"):
-            repository.require_experiments()
+            dvc_experiments.require_possible()
         git.git("fetch", "-q", "--unshallow")
-        repository.require_experiments()
+        dvc_experiments.require_possible()
