@@ -24,11 +24,11 @@ IMAGE = {
         ("/v2/models/mnist-classifier/infer", {"inputs": [IMAGE]}),
     ],
 )
-@pytest.mark.parametrize("encoding", ["gzip", "GZIP", "x-gzip"])
-def test_each_path_reads_gzip(client, path, body, encoding):
-    content = gzip.compress(json.dumps(body).encode())
-    sent = client().post(path, content=content, headers=JSON | {"content-encoding": encoding})
-    assert sent.status_code == 200, sent.text
+def test_each_path_reads_gzip(client, path, body):
+    api, content = client(), gzip.compress(json.dumps(body).encode())
+    for encoding in ("gzip", "GZIP", "x-gzip"):
+        sent = api.post(path, content=content, headers=JSON | {"content-encoding": encoding})
+        assert sent.status_code == 200, (encoding, sent.text)
 
 
 def test_a_body_in_many_parts_is_decoded_whole(client):
@@ -45,30 +45,22 @@ def test_a_body_in_many_parts_is_decoded_whole(client):
     assert [one["prediction"] for one in answer["predictions"]] == [3, 3, 3]
 
 
-@pytest.mark.parametrize("encoding", ["br", "deflate", "zstd", "gzip, gzip", "é"])
-def test_another_encoding_is_refused_and_the_error_names_what_is_read(client, encoding):
-    headers = PNG | {"content-encoding": encoding.encode()}
-    refused = client().post("/predict", content=picture(), headers=headers)
-    assert refused.status_code == 415
-    assert refused.headers["accept-encoding"] == "gzip"
-    assert "send gzip" in refused.json()["detail"]
+def test_another_encoding_is_refused_and_the_error_names_what_is_read(client):
+    api = client()
+    for encoding in ("br", "deflate", "zstd", "gzip, gzip", "é"):
+        headers = PNG | {"content-encoding": encoding.encode()}
+        refused = api.post("/predict", content=picture(), headers=headers)
+        assert refused.status_code == 415, encoding
+        assert refused.headers["accept-encoding"] == "gzip"
+        assert "send gzip" in refused.json()["detail"]
 
 
-@pytest.mark.parametrize(
-    "content",
-    [
-        picture(),
-        b"",
-        gzip.compress(picture())[:-1],
-        gzip.compress(picture()) + b"x",
-        gzip.compress(picture()) * 2,
-    ],
-)
-def test_what_is_not_one_gzip_stream_is_refused(client, content):
-    headers = PNG | {"content-encoding": "gzip"}
-    refused = client().post("/predict", content=content, headers=headers)
-    assert refused.status_code == 400
-    assert "gzip" in refused.json()["detail"]
+def test_what_is_not_one_gzip_stream_is_refused(client):
+    api, whole, headers = client(), gzip.compress(picture()), PNG | {"content-encoding": "gzip"}
+    for content in (picture(), b"", whole[:-1], whole + b"x", whole * 2):
+        refused = api.post("/predict", content=content, headers=headers)
+        assert refused.status_code == 400, content
+        assert "gzip" in refused.json()["detail"]
 
 
 def test_the_limits_are_of_the_decoded_bytes(client):

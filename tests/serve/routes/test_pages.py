@@ -40,25 +40,25 @@ def test_it_is_served_with_a_strict_policy(client):
     assert "http" not in policy
 
 
-@pytest.mark.parametrize("name", FILES)
-def test_each_of_its_files_is_served_as_what_it_is(client, name):
-    response = client().get("/" if name == "index.html" else f"/static/{name}")
-    assert response.status_code == 200
-    assert response.headers["content-type"].startswith(TYPES[Path(name).suffix])
-    assert response.content == (STATIC / name).read_bytes()
-
-
-@pytest.mark.parametrize("path", ["/", "/static/pad.js", "/api/docs/assets/swagger-ui.css"])
-def test_what_the_browser_has_already_is_not_sent_again(client, path):
+def test_each_of_its_files_is_served_as_what_it_is(client):
     api = client()
-    first = api.get(path)
-    for tag in (first.headers["etag"], f'"old", W/{first.headers["etag"]}'):
-        again = api.get(path, headers={"if-none-match": tag})
-        assert (again.status_code, again.content) == (304, b"")
-        assert again.headers["etag"] == first.headers["etag"]
-    policy = "content-security-policy"
-    assert again.headers.get(policy) == first.headers.get(policy)
-    assert api.get(path, headers={"if-none-match": '"old"'}).content == first.content
+    for name in FILES:
+        response = api.get("/" if name == "index.html" else f"/static/{name}")
+        assert response.status_code == 200, name
+        assert response.headers["content-type"].startswith(TYPES[Path(name).suffix]), name
+        assert response.content == (STATIC / name).read_bytes(), name
+
+
+def test_what_the_browser_has_already_is_not_sent_again(client):
+    api, policy = client(), "content-security-policy"
+    for path in ("/", "/static/pad.js", "/api/docs/assets/swagger-ui.css"):
+        first = api.get(path)
+        for tag in (first.headers["etag"], f'"old", W/{first.headers["etag"]}'):
+            again = api.get(path, headers={"if-none-match": tag})
+            assert (again.status_code, again.content) == (304, b""), path
+            assert again.headers["etag"] == first.headers["etag"], path
+        assert again.headers.get(policy) == first.headers.get(policy), path
+        assert api.get(path, headers={"if-none-match": '"old"'}).content == first.content, path
 
 
 @pytest.mark.parametrize("path", ["/", "/static/pad.js"])
