@@ -222,6 +222,18 @@ def png(image):
         return file.getvalue()
 
 
+def test_the_model_card_says_how_good_it_is(visit):
+    page = visit(width=400)
+    about = page.at("about")
+    expect(about.get_by_text("Intended use")).to_be_hidden()
+    about.locator("summary").click()
+    expect(about.get_by_role("heading", name="Intended use")).to_be_visible()
+    assert about.get_by_role("row").filter(has_text="canny edges").count() == 1
+    assert not any("|" in text for text in page.at("card").locator("p").all_inner_texts())
+    assert page.fits()
+    page.keep("card")
+
+
 def test_each_digit_is_read_while_it_is_drawn(visit):
     page = visit()
     page.live()
