@@ -12,7 +12,7 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from pipeline.config import Config, PipelineError, environment, paths, stage
-from pipeline.evaluation import results, significance
+from pipeline.evaluation import latency, results, significance
 from pipeline.evaluation.results import CURVE_METRICS, Result
 from pipeline.reports import html, pairwise, plots, tables, theme
 from pipeline.reports.pairwise import Candidate
@@ -57,6 +57,7 @@ def main(cfg: Config) -> None:
         logger.info("the best is run %d (%s)", best_run, best.model["name"])
     else:
         tables.show(comparison)
+        tables.show_precisions(comparison, latency.recorded())
 
 
 def warn_of_leftovers(runs: list[int]) -> None:
@@ -88,6 +89,7 @@ def compare_runs(runs: dict[int, Result], best: int) -> dict[str, Any]:
         "runs": {
             str(run): {
                 **selected(result.metrics, (*METRICS, *_DETAILS)),
+                "by_precision": result.metrics.get("by_precision", {}),
                 "mcnemar_p": against_best.get(run),
             }
             for run, result in runs.items()
@@ -129,8 +131,10 @@ def write_bundle(folder: Path, best: Result, data: str) -> None:
     run = best.model["run"]
     train, evaluate = (c.format(run=run, data=data) for c in (results.TRAIN, results.EVALUATE))
     reference = paths.evaluation(run) / "reference.npz"
+    precisions = best.model.get("precisions", {})
+    models = dict.fromkeys(["model.tflite", *(each["file"] for each in precisions.values())])
     for source, command in (
-        (paths.model(run) / "model.tflite", train),
+        *((paths.model(run) / file, train) for file in models),
         (paths.LIKELIHOOD / "likelihood.tflite", f"python -m pipeline.likelihood data={data}"),
         (reference, evaluate),
     ):
@@ -138,6 +142,10 @@ def write_bundle(folder: Path, best: Result, data: str) -> None:
     tested = selected(best.metrics, _TEST_METRICS)
     description = best.model | {
         "metrics": best.model["metrics"] | tested,
+        "precisions": {
+            name: about | {"metrics": about["metrics"] | best.metrics["by_precision"][name]}
+            for name, about in precisions.items()
+        },
         "likelihood": {key: best.metrics["likelihood"][key] for key in ("sha256", "threshold")},
         "reference": {"sha256": sha256(reference)},
     }

@@ -18,7 +18,7 @@ from pipeline.ood import evaluation
 from pipeline.reports import plots, theme
 from pipeline.storage.files import write_arrays, write_csv, write_json
 from serve.models import drift_reference
-from serve.models.predictor import BundleError, Predictor
+from serve.models.predictor import FILES, FLOAT32, BundleError, Predictor, each_precision
 
 logger = logging.getLogger(__name__)
 
@@ -29,12 +29,14 @@ def main(cfg: Config) -> None:
     """Evaluate the model of `cfg.run` as it is served."""
     bundle, folder = paths.model(cfg.run), paths.evaluation(cfg.run)
     data = paths.processed(cfg.data.name)
-    predictor = opened(bundle, cfg)
+    predictors = opened(bundle, cfg)
+    predictor = predictors[0]
     likelihood, described, examples = evaluation.load(cfg.data.name)
     validation, test = as_served.load(data, "validation"), as_served.load(data, "test")
 
     expected = predictor.probabilities(validation.images)
-    probabilities = predictor.probabilities(test.images)
+    answers = {each.precision: each.probabilities(test.images) for each in predictors}
+    probabilities = answers[predictor.precision]
     corrupted = robustness.measure(predictor.probabilities, test, robustness.IMAGES)
     ood_scores = evaluation.scores(likelihood, test.images, examples)
     found = (
@@ -45,6 +47,7 @@ def main(cfg: Config) -> None:
         | feedback_metrics(predictor, dataset.load_feedback(data))
         | {f"corrupted_{name}": value for name, value in corrupted["mean"].items()}
         | evaluation.metrics(ood_scores, described)
+        | {"by_precision": by_precision(bundle, answers, test)}
     )
     worst = worst_mistakes(probabilities, test)
     reference = drift_reference.build(validation.images, expected)
@@ -58,22 +61,25 @@ def main(cfg: Config) -> None:
     theme.save(evaluation.plot(ood_scores, described["threshold"]), folder / "likelihood.png")
     write_json(folder / "corruptions.json", corrupted)
     write_json(folder / "metrics.json", found)
-    measure(cfg.run, predictor, test)
+    measure(cfg.run, predictors, test)
     misread = f"{found['errors']:,} of {len(test):,} test images"
     logger.info("run %d (%s) misreads %s", cfg.run, cfg.name, misread)
 
 
-def opened(bundle: Path, cfg: Config) -> Predictor:
-    """Return the model of `bundle`; PipelineError unless it is usable and of the data of `cfg`."""
+def opened(bundle: Path, cfg: Config) -> list[Predictor]:
+    """Return the models of `bundle`, the one that is served by default first.
+
+    It is a PipelineError unless they are usable and of the data of `cfg`.
+    """
     remedy = f"python -m pipeline.train run={cfg.run} data={cfg.data.name}"
     try:
-        predictor = Predictor(bundle)
+        predictors = each_precision(bundle)
     except BundleError as error:
         raise PipelineError(f"{error}: {remedy}") from error
-    trained_on = predictor.description["data"]["name"]
+    trained_on = predictors[0].description["data"]["name"]
     if trained_on != cfg.data.name:
         raise PipelineError(f"{bundle} was trained on {trained_on}: {remedy}")
-    return predictor
+    return predictors
 
 
 def identity(description: dict[str, Any], bundle: Path) -> dict[str, Any]:
@@ -99,6 +105,21 @@ def test_metrics(probabilities: Probabilities, split: Split) -> dict[str, Any]:
         "recall": recall.tolist(),
         "precision": metrics.precision(confusion).tolist(),
         "confusion": confusion.tolist(),
+    }
+
+
+def by_precision(
+    bundle: Path, answers: dict[str, Probabilities], split: Split
+) -> dict[str, dict[str, Any]]:
+    """Return how well each model file of the bundle reads the test images, and its size."""
+    tested = {precision: test_metrics(found, split) for precision, found in answers.items()}
+    names = ("test_accuracy", "test_loss", "ece", "min_recall")
+    return {
+        precision: {
+            **{name: found[name] for name in names},
+            "size_bytes": (bundle / FILES[precision]).stat().st_size,
+        }
+        for precision, found in tested.items()
     }
 
 
@@ -149,12 +170,14 @@ def draw(
     theme.save(plots.mistakes(worst["images"], captions), folder / "mistakes.png")
 
 
-def measure(run: int, predictor: Predictor, test: Split) -> None:
-    """Record the latency, apart from the metrics, which are the same each time."""
-    single = latency.latency(predictor.probabilities, test.images)
-    batch = latency.latency(predictor.probabilities, test.images, batch=256, calls=40)
+def measure(run: int, predictors: list[Predictor], test: Split) -> None:
+    """Record the latencies, apart from the metrics, which are the same each time."""
     names = ("latency_ms_p50", "latency_ms_p99", "batch_256_ms_p50", "batch_256_ms_p99")
-    latency.record(run, **dict(zip(names, single + batch, strict=True)))
+    for predictor in predictors:
+        single = latency.latency(predictor.probabilities, test.images)
+        batch = latency.latency(predictor.probabilities, test.images, batch=256, calls=40)
+        prefix = "" if predictor.precision == FLOAT32 else f"{predictor.precision}_"
+        latency.record(run, **dict(zip([prefix + n for n in names], single + batch, strict=True)))
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ from mlflow.entities.model_registry import ModelVersion
 from pipeline.config import PipelineError, cli, paths
 from pipeline.data import as_served, dataset
 from pipeline.data.dataset import Split
+from pipeline.evaluation import latency
 from pipeline.registry import gates, mlflow_runs, model_runs, rollback, versions
 from pipeline.registry.versions import CHAMPION, PREVIOUS
 from pipeline.reports import tables
@@ -40,6 +41,7 @@ def main(arguments: list[str]) -> None:
         return
     comparison, champion = _built()
     tables.show(comparison)
+    tables.show_precisions(comparison, latency.recorded())
     data = champion["data"]["name"]
     if data not in rules.data:
         logger.info("\nModels of data=%s are not registered (conf/register.yaml).", data)

@@ -11,11 +11,10 @@ from pipeline.config import Config, paths, settings, stage
 from pipeline.data import dataset
 from pipeline.data.dataset import Split
 from pipeline.evaluation import latency
-from pipeline.evaluation.metrics import validation_metrics
 from pipeline.storage.files import sha256, write_json
-from pipeline.training import determinism
+from pipeline.training import determinism, precisions
 from pipeline.training.live_log import LiveLog, Training, live_log
-from serve.models.predictor import softmax
+from serve.models.predictor import FILES, FLOAT32, INT8
 
 if TYPE_CHECKING:
     import keras
@@ -47,24 +46,30 @@ def train_and_export(cfg: Config, live: LiveLog) -> None:
         live.start(Training(str(checkpoint), *training))
         trained = fit.fit(cfg, train, validation, checkpoint, live)
         seconds = time.monotonic() - started
-        export(cfg, trained, validation, target, digest)
+        export(cfg, trained, train, validation, target, digest)
         checkpoints.discard(checkpoint)
         live.end("FINISHED")  # before another training can have the checkpoint
     latency.record(cfg.run, train_seconds=seconds)
 
 
-def export(cfg: Config, trained: keras.Model, validation: Split, target: Path, digest: str) -> None:
+def export(
+    cfg: Config, trained: keras.Model, train: Split, validation: Split, target: Path, digest: str
+) -> None:
     """Write the model in the folder `target`; `digest` is that of its data."""
-    from pipeline.training import calibration, litert_export, networks
+    from pipeline.training import litert_export, networks
 
     model = networks.for_inference(trained, cfg.model)
-    exported = litert_export.to_litert(model)
-    logits = litert_export.check_parity(model, exported, validation.images)
-    temperature = calibration.fit_temperature(logits, validation.labels)
+    images = litert_export.range_images(train.images, cfg.seed)
+    models = {FLOAT32: litert_export.to_litert(model), INT8: litert_export.to_litert(model, images)}
+    litert_export.check_parity(model, models[FLOAT32], validation.images)
+    described = precisions.describe(models, validation)
+    default = described[FLOAT32]
+    metrics = {name: default["metrics"][name] for name in ("val_accuracy", "val_loss")}
 
     target.mkdir(parents=True)
     model.save_weights(target / "model.weights.h5")
-    (target / "model.tflite").write_bytes(exported)
+    for precision, content in models.items():
+        (target / FILES[precision]).write_bytes(content)
     write_json(
         target / "model.json",
         {
@@ -77,10 +82,12 @@ def export(cfg: Config, trained: keras.Model, validation: Split, target: Path, d
                 "polarity": "digit bright on dark",
             },
             "output": "logits",
-            "sha256": sha256(target / "model.tflite"),
-            "temperature": temperature,
+            "precision": FLOAT32,
+            "sha256": default["sha256"],
+            "temperature": default["temperature"],
             "parameters": model.count_params(),
-            "metrics": validation_metrics(softmax(logits, temperature), validation.labels),
+            "metrics": metrics,
+            "precisions": described,
             "data": {"name": cfg.data.name, "sha256": digest},
             "settings": settings(cfg),
         },

@@ -32,11 +32,19 @@ def latency(
     return float(median), float(tail)
 
 
+def recorded() -> dict[str, dict[str, float]]:
+    """Return the timings of `paths.TIMINGS` by run; none if nothing was measured here."""
+    if not paths.TIMINGS.exists():
+        return {}
+    runs: dict[str, dict[str, float]] = json.loads(paths.TIMINGS.read_bytes())
+    return runs
+
+
 def record(run: int, **timings: float) -> None:
     """Add timings of one run to `paths.TIMINGS`; parallel stages lose none."""
     paths.TIMINGS.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(paths.TIMINGS.with_name(f".{paths.TIMINGS.name}.lock")):
-        runs = json.loads(paths.TIMINGS.read_bytes()) if paths.TIMINGS.exists() else {}
+        runs = recorded()
         rounded = {name: round(value, 4) for name, value in timings.items()}
         runs[str(run)] = runs.get(str(run), {}) | rounded
         write_json(paths.TIMINGS, dict(sorted(runs.items(), key=lambda item: int(item[0]))))

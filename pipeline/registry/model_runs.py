@@ -127,8 +127,8 @@ def _fill(
         missing = [m for m in _metrics(run) if (m.key, m.step, m.value) not in known]
         client.log_batch(identity, metrics=missing)
         mlflow.log_artifacts(str(paths.evaluation(run)), "evaluation")
-        for file in ("model.tflite", "model.json"):
-            mlflow.log_artifact(str(paths.model(run) / file), "bundle")
+        for file in (*sorted(paths.model(run).glob("*.tflite")), paths.model(run) / "model.json"):
+            mlflow.log_artifact(str(file), "bundle")
         determinism.import_tensorflow()  # only where there is something to log
         from pipeline.registry import keras_flavor
 

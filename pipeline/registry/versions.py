@@ -21,21 +21,21 @@ from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 
 from serve.models import bundle_digest
-from serve.models.predictor import BundleError, Predictor
+from serve.models.predictor import BundleError, Predictor, each_precision
 
 logger = logging.getLogger(__name__)
 
 CHAMPION, PREVIOUS, CHALLENGER = "champion", "previous", "challenger"
 # Tags of a version. Services of earlier releases read the digests too: their meaning stays.
-BUNDLE, LIKELIHOOD = "bundle.digest", "bundle.likelihood"
+BUNDLE, LIKELIHOOD, INT8 = "bundle.digest", "bundle.likelihood", "bundle.int8"
 PROMOTED, ROLLED_BACK = "promoted_at", "rolled_back"
 _MOVE = "move."  # prefix of the registered model's tags that are its history
 _ARTIFACT = "champion"  # folder of the MLflow run
 
 
 def identity(version: ModelVersion) -> str:
-    """Return the version's digests joined: one, or two if its bundle has an OOD score."""
-    return "+".join(version.tags[tag] for tag in (BUNDLE, LIKELIHOOD) if tag in version.tags)
+    """Return the version's digests joined: one for each model file of its bundle."""
+    return "+".join(version.tags[tag] for tag in (BUNDLE, LIKELIHOOD, INT8) if tag in version.tags)
 
 
 def ensure_registered(
@@ -48,11 +48,15 @@ def ensure_registered(
     if not client.search_registered_models(f"name = '{model}'"):
         client.create_registered_model(model)
     digest = bundle_digest.model_digest(bundle)
-    likelihood = bundle_digest.likelihood_digest(bundle)
+    found = {
+        LIKELIHOOD: bundle_digest.likelihood_digest(bundle),
+        INT8: bundle_digest.int8_digest(bundle),
+    }
+    others = {tag: value for tag, value in found.items() if value}
     same_model = client.search_model_versions(f"name = '{model}' and tags.`{BUNDLE}` = '{digest}'")
-    found = [version for version in same_model if version.tags.get(LIKELIHOOD, "") == likelihood]
-    if found:
-        version = max(found, key=lambda version: int(version.version))
+    same = [v for v in same_model if {t: v.tags[t] for t in found if t in v.tags} == others]
+    if same:
+        version = max(same, key=lambda version: int(version.version))
         if not readable(version):
             client.log_artifacts(str(version.run_id), str(bundle), _ARTIFACT)
         return version
@@ -61,7 +65,7 @@ def ensure_registered(
         model,
         f"{run.info.artifact_uri}/{_ARTIFACT}",
         run.info.run_id,
-        tags={BUNDLE: digest, **({LIKELIHOOD: likelihood} if likelihood else {}), **tags},
+        tags={BUNDLE: digest, **others, **tags},
     )
 
 
@@ -74,7 +78,8 @@ def downloaded(version: ModelVersion) -> Iterator[Predictor]:
     """
     with tempfile.TemporaryDirectory() as folder:
         uri = f"models:/{version.name}/{version.version}"
-        yield Predictor(Path(mlflow.artifacts.download_artifacts(uri, dst_path=folder)))
+        bundle = Path(mlflow.artifacts.download_artifacts(uri, dst_path=folder))
+        yield each_precision(bundle)[0]
 
 
 def readable(version: ModelVersion) -> bool:

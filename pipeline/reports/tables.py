@@ -77,6 +77,29 @@ def show(comparison: dict[str, Any]) -> None:
         print(f"({left_out} more in a wider terminal)")
 
 
+def show_precisions(comparison: dict[str, Any], timings: dict[str, dict[str, float]]) -> None:
+    """Print a row per run and precision; `timings` are by run, as in `paths.TIMINGS`."""
+    found = [
+        (run, precision, metrics, timings.get(run, {}))
+        for run, of_run in comparison["runs"].items()
+        for precision, metrics in of_run["by_precision"].items()
+    ]
+    if not found:
+        return
+    single = [
+        times.get("latency_ms_p50" if precision == "float32" else f"{precision}_latency_ms_p50")
+        for _, precision, _, times in found
+    ]
+    columns = [
+        Column("test %", [hundredths(metrics["test_accuracy"]) for _, _, metrics, _ in found]),
+        Column("ECE %", [hundredths(metrics["ece"]) for _, _, metrics, _ in found]),
+        Column("size", [size(metrics["size_bytes"]) for _, _, metrics, _ in found]),
+        Column("ms per image", ["" if ms is None else f"{ms:.3f}" for ms in single]),
+    ]
+    names = [f"{run} {precision}" for run, precision, _, _ in found]
+    show_named(names, columns, [""] * len(found), title="\nrun")
+
+
 def room() -> int:
     """Return how wide a table may be: the terminal's columns; without a terminal as it needs."""
     console = Console()

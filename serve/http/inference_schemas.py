@@ -48,6 +48,7 @@ class ModelMetadata(BaseModel):
     platform: str
     inputs: list[TensorMetadata]
     outputs: list[TensorMetadata]
+    properties: dict[str, str] = Field(description="`precision`: float32 or int8.")
 
 
 class ModelReady(BaseModel):

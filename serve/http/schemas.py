@@ -152,6 +152,7 @@ class ModelInfo(BaseModel):
     name: str | None
     run: int | None
     sha256: str | None
+    precision: str = Field(description="Of the file that answers: float32 or int8.")
     metrics: dict[str, Any]
     card: str | None = Field(description="The model card in Markdown; null if there is none.")
 

@@ -22,14 +22,14 @@ from typing import Any, NamedTuple
 import numpy as np
 from pydantic import TypeAdapter, ValidationError
 
-from serve.models.predictor import BundleError, Predictor
+from serve.models.predictor import FILES, BundleError, each_precision
 from serve.settings import Settings
 
 logger = logging.getLogger(__name__)
 
 CARDS = ("model_card.md", "README.md")  # the model card; README.md in bundles of before
 # Files of a bundle. Other files beside them are not copied.
-_FILES = ("model.tflite", "likelihood.tflite", "model.json", *CARDS, "reference.npz")
+_FILES = (*FILES.values(), "likelihood.tflite", "model.json", *CARDS, "reference.npz")
 _UNKNOWN = "STATE_DIR cannot be written, so it is unknown whether the model is the newest"
 INCOMING = ".incoming-"  # prefix of folders that are being filled
 
@@ -184,20 +184,23 @@ class BundleCache:
 
 
 def verify_bundle(bundle: Path) -> None:
-    """Load the bundle and predict a blank image, as a smoke test.
+    """Load each model of the bundle and predict a blank image, as a smoke test.
 
     Raises:
         BundleError: it cannot be loaded, or its output is not a distribution over ten digits, or
             its likelihood is not from 0 to 1.
     """
+    blank = np.zeros((1, 28, 28), np.uint8)
     try:
-        predictor, blank = Predictor(bundle), np.zeros((1, 28, 28), np.uint8)
-        probabilities, likelihoods = predictor.probabilities(blank), predictor.likelihoods(blank)
+        predictors = each_precision(bundle)
+        answers = [predictor.probabilities(blank) for predictor in predictors]
+        likelihoods = predictors[0].likelihoods(blank)
     except (OSError, RuntimeError, ValueError) as error:  # from reading the files, or from LiteRT
         raise BundleError(f"{bundle.name}: the model cannot answer: {error}") from error
-    if probabilities.shape != (1, 10) or not np.isclose(probabilities.sum(), 1, atol=1e-3):
-        raise BundleError(f"{bundle.name}: the answer is no distribution over ten digits")
-    if predictor.likelihood and not 0 <= likelihoods[0] <= 1:
+    for probabilities in answers:
+        if probabilities.shape != (1, 10) or not np.isclose(probabilities.sum(), 1, atol=1e-3):
+            raise BundleError(f"{bundle.name}: the answer is no distribution over ten digits")
+    if predictors[0].likelihood and not 0 <= likelihoods[0] <= 1:
         raise BundleError(f"{bundle.name}: the likelihood of a digit is not from 0 to 1")
 
 

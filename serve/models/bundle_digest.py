@@ -11,7 +11,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from serve.models.predictor import BundleError
+from serve.models.predictor import INT8, BundleError
 
 
 def model_digest(bundle: Path) -> str:
@@ -25,10 +25,18 @@ def likelihood_digest(bundle: Path) -> str:
     return _digest(bundle, likelihood, "sha256", "threshold") if likelihood else ""
 
 
+def int8_digest(bundle: Path) -> str:
+    """Return the digest of the int8 model and its temperature; empty if the bundle has none."""
+    precisions = _description(bundle).get("precisions")
+    int8 = precisions.get(INT8) if isinstance(precisions, dict) else None
+    return _digest(bundle, int8, "sha256", "temperature") if int8 else ""
+
+
 def identity(bundle: Path) -> str:
     """Return one digest of everything that decides the bundle's answers."""
-    model, likelihood = model_digest(bundle), likelihood_digest(bundle)
-    return hashlib.sha256(f"{model} {likelihood}".encode()).hexdigest() if likelihood else model
+    digests = [model_digest(bundle), likelihood_digest(bundle), int8_digest(bundle)]
+    model, *others = filter(None, digests)
+    return hashlib.sha256(" ".join([model, *others]).encode()).hexdigest() if others else model
 
 
 def _description(bundle: Path) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from serve.models.bundle_cache import CARDS, BundleCache, Release
-from serve.models.predictor import BundleError, Predictor
+from serve.models.predictor import FLOAT32, INT8, BundleError, Predictor
 
 logger = logging.getLogger(__name__)
 
@@ -57,10 +57,12 @@ class LoadedModels:
         bundles: BundleCache,
         begin: Callable[[str], None] = lambda version: None,
         check_seconds: float = math.inf,
+        precision: str = FLOAT32,
     ) -> None:
         """Start with no model; `begin` is called with each version before it answers.
 
-        `check_seconds`: how long it may last until the source is followed again.
+        `check_seconds`: how long it may last until the source is followed again. `precision`: as
+        of `Predictor`.
         """
         self.current: Model | None = None
         self.previous: Model | None = None
@@ -69,6 +71,7 @@ class LoadedModels:
         self._loaded: dict[Release, Model] = {}
         self._broken = ""
         self._check_seconds, self._started = check_seconds, time.time()
+        self._precision = precision
 
     @property
     def failure(self) -> str:
@@ -149,4 +152,7 @@ class LoadedModels:
         made = (folder / "model.json").stat().st_mtime  # set by registry_sync
         texts = (folder / name for name in CARDS)
         card = next((path.read_text("utf-8", "replace") for path in texts if path.exists()), None)
-        return Model(release.version, Predictor(folder), made, folder, card)
+        predictor = Predictor(folder, self._precision)
+        if self._precision == INT8 and predictor.precision != INT8:
+            logger.warning("version %s has no int8 model: float32 answers", release.version)
+        return Model(release.version, predictor, made, folder, card)

@@ -26,6 +26,9 @@ Built = TypeVar("Built")
 _SHAPE = (28, 28, 1)  # not imaging's SIDE: training does not depend on image normalisation
 _BATCH = 256  # images at a time: more is no faster and takes more memory
 
+FLOAT32, INT8, AUTO = "float32", "int8", "auto"  # values of MODEL_PRECISION
+FILES = {FLOAT32: "model.tflite", INT8: "model.int8.tflite"}
+
 
 _stderr = threading.RLock()  # two that discard at once would not find it again
 
@@ -143,29 +146,40 @@ class Likelihood:
 
 
 class Predictor:
-    """Calibrated probabilities from a bundle folder: `model.tflite` and `model.json`.
+    """Calibrated probabilities from a bundle folder: one of its `FILES` and `model.json`.
 
-    `description`: the content of `model.json`. `size`: bytes of the whole folder. `likelihood`:
-    from `likelihood.tflite`, if the description has it; bundles of earlier versions have not.
+    `precision`: that of the file. `description`: the content of `model.json`; if the file is the
+    int8 one, its hash, temperature and metrics in place of the other's. `size`: bytes of the whole
+    folder. `likelihood`: from `likelihood.tflite`, if the description has it; bundles of earlier
+    versions have not.
     """
 
-    def __init__(self, bundle: Path) -> None:
+    def __init__(self, bundle: Path, precision: str = FLOAT32) -> None:
         """Loads and checks the bundle.
 
+        `precision`: `INT8`, or `AUTO` for int8 where it holds. A bundle that has no such file, as
+        those of earlier versions, answers in float32.
+
         Raises:
-            BundleError: a file is missing or unreadable, `model.tflite` is not the one that
+            BundleError: a file is missing or unreadable, the model is not the one that
                 `model.json` describes, or is no model of 28x28 images; or so `likelihood.tflite`.
         """
         try:
             self.description: dict[str, Any] = json.loads((bundle / "model.json").read_bytes())
+            int8 = self.description.get("precisions", {}).get(INT8, {})
+            wanted = precision == INT8 or (precision == AUTO and int8.get("holds"))
+            self.precision = INT8 if int8 and wanted else FLOAT32
+            if self.precision == INT8:
+                self.description |= int8
             self._temperature = float(self.description["temperature"])
-            self._logits = _built(bundle / "model.tflite", self.description["sha256"], LogitModel)
+            path = bundle / FILES[self.precision]
+            self._logits = _built(path, self.description["sha256"], LogitModel)
             self.likelihood: Likelihood | None = None
             if second := self.description.get("likelihood"):
                 build = partial(Likelihood, threshold=float(second["threshold"]))
                 self.likelihood = _built(bundle / "likelihood.tflite", second["sha256"], build)
             self.size = sum(file.stat().st_size for file in bundle.iterdir())
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise BundleError(f"{bundle} is not a model bundle: {error}") from error
 
     def probabilities(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -177,6 +191,13 @@ class Predictor:
         if self.likelihood is None:
             return np.full(len(images), np.nan, np.float32)
         return self.likelihood(images)
+
+
+def each_precision(bundle: Path) -> list[Predictor]:
+    """Return a predictor for each model of the bundle, float32 first; errors as `Predictor`."""
+    first = Predictor(bundle)
+    others = [each for each in (INT8,) if each in first.description.get("precisions", {})]
+    return [first, *(Predictor(bundle, each) for each in others)]
 
 
 def _built(path: Path, digest: str, build: Callable[[bytes], Built]) -> Built:

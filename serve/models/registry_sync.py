@@ -41,6 +41,7 @@ _NOT_FOUND = {"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"}  # the secon
 _DIGESTS = {
     "bundle.digest": bundle_digest.model_digest,
     "bundle.likelihood": bundle_digest.likelihood_digest,
+    "bundle.int8": bundle_digest.int8_digest,
 }
 
 

@@ -53,7 +53,9 @@ class Service:
     def __init__(self, settings: Settings, metrics: Metrics, tracing: Tracing) -> None:
         self.settings = settings
         self.metrics = metrics
-        self.models = LoadedModels(open_cache(settings), metrics.expect, settings.check_seconds)
+        self.models = LoadedModels(
+            open_cache(settings), metrics.expect, settings.check_seconds, settings.model_precision
+        )
         self.feedback = FeedbackStore(
             settings.state_dir / "feedback.db", settings.feedback_max_bytes
         )
@@ -241,6 +243,7 @@ class Service:
         model, settings, labels = self.models.current, self.settings, None
         if model:
             labels = {"model_name": settings.model_name, "model_version": model.version}
+            labels |= {"precision": model.predictor.precision}
             labels |= {name: str(model.description.get(name, "")) for name in ("run", "sha256")}
         return State(
             self.ready,

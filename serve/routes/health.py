@@ -89,6 +89,7 @@ def _model(model: Model) -> ModelInfo:
         name=about.get("name"),
         run=about.get("run"),
         sha256=about.get("sha256"),
+        precision=model.predictor.precision,
         metrics=about.get("metrics", {}),
         card=model.card,
     )

@@ -106,7 +106,10 @@ def _install_metadata(
     @app.get(model_path, responses=errors(401, 429, 503))
     async def model_metadata() -> ModelMetadata:
         """The model's versions, inputs and outputs."""
-        service.models.choose(None)
+        return metadata(None)
+
+    def metadata(version: str | None) -> ModelMetadata:
+        precision = service.models.choose(version).predictor.precision
         versions = [model.version for model in service.models.loaded]
         return ModelMetadata(
             name=name,
@@ -114,13 +117,13 @@ def _install_metadata(
             platform="tensorflow_lite",
             inputs=[_INPUT],
             outputs=_OUTPUTS,
+            properties={"precision": precision},
         )
 
     @app.get(version_path, responses=errors(401, 404, 429, 503))
     async def model_version_metadata(version: str) -> ModelMetadata:
         """Inputs and outputs of a loaded version of the model."""
-        service.models.choose(version)
-        return await model_metadata()
+        return metadata(version)
 
     @app.get(
         f"{model_path}/ready",

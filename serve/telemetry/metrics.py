@@ -32,7 +32,7 @@ from serve.telemetry.process_metrics import ProcessMetrics
 _LATENCY = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 5)
 _CONFIDENCE = (0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99, 1)
 _LIKELIHOOD = (0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 0.9, 0.95, 0.99, 1)
-_MODEL_INFO = ("model_name", "model_version", "run", "sha256")
+_MODEL_INFO = ("model_name", "model_version", "run", "sha256", "precision")
 _METHODS = {"WS", "GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}
 
 # Settings because of which a connection is refused or closed.

@@ -58,10 +58,23 @@ def description(run, name, content, **settings):
         "classes": list(range(10)),
         "input": {"shape": [28, 28, 1], "dtype": "uint8", "polarity": "bright digit on dark"},
         "output": "logits",
+        "precision": "float32",
         "sha256": hashlib.sha256(content).hexdigest(),
         "temperature": 1.25,
         "parameters": 7840,
         "metrics": {"val_accuracy": 0.9, "val_loss": 0.3},
+        "precisions": {
+            precision: {
+                "file": file,
+                "sha256": hashlib.sha256(content).hexdigest(),
+                "temperature": temperature,
+                "metrics": {"val_accuracy": 0.9, "val_loss": 0.3, "val_ece": 0.1},
+            }
+            for precision, file, temperature in (
+                ("float32", "model.tflite", 1.25),
+                ("int8", "model.int8.tflite", 2.5),
+            )
+        },
         "data": {"name": "mnist", "sha256": "ab" * 32},
         "settings": {
             "seed": 42,
@@ -115,9 +128,12 @@ def evaluated(workspace) -> Callable[..., None]:
         bundle, folder = paths.model(run), paths.evaluation(run)
         model = description(run, name, content)
         write_json(bundle / "model.json", model)
-        (bundle / "model.tflite").write_bytes(content)
+        for file in ("model.tflite", "model.int8.tflite"):
+            (bundle / file).write_bytes(content)
         write_curves(run)
-        figures = evaluate.identity(model, bundle) | evaluate.test_metrics(probabilities, test)
+        both = {"float32": probabilities, "int8": probabilities}
+        figures = {"by_precision": evaluate.by_precision(bundle, both, test)}
+        figures |= evaluate.identity(model, bundle) | evaluate.test_metrics(probabilities, test)
         figures |= {"val_accuracy": val_accuracy, "val_loss": val_loss}
         figures |= ood_metrics(write_likelihood(b"a likelihood"))
         write_json(folder / "metrics.json", figures)
@@ -227,7 +243,8 @@ def trained(workspace, litert, brightness, monkeypatch) -> Splits:
     monkeypatch.setattr(robustness, "IMAGES", 10)
     bundle = paths.model(3)
     bundle.mkdir(parents=True)
-    (bundle / "model.tflite").write_bytes(litert)
+    for file in ("model.tflite", "model.int8.tflite"):
+        (bundle / file).write_bytes(litert)
     (bundle / "model.json").write_text(json.dumps(description(3, "optimized", litert)))
     write_curves(3)
     return splits

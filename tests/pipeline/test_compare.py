@@ -102,6 +102,7 @@ def test_it_writes_the_same_bytes_each_time(evaluated, compared_runs, workspace)
         *("reports/metrics.json", "reports/comparison.json", "reports/best.yaml"),
         *("reports/index.html", "reports/compare/curves.png", "reports/compare/accuracy.png"),
         *("models/champion/model.tflite", "models/champion/model.json"),
+        "models/champion/model.int8.tflite",
         *("models/champion/model_card.md", "models/champion/reference.npz"),
     }
     assert digests() == first
@@ -119,6 +120,9 @@ def test_the_champion_is_a_bundle_that_serves(trained, configured, compared_runs
         *("val_accuracy", "val_loss", "test_accuracy", "test_loss", "ece", "min_recall"),
         "nondigit_auroc",
     }
+    int8 = Predictor(paths.CHAMPION, "int8")
+    assert int8.precision == "int8"
+    assert int8.description["metrics"].keys() >= {"val_ece", "test_accuracy", "ece"}
     seen = paths.evaluation(3) / "reference.npz"
     assert (paths.CHAMPION / "reference.npz").read_bytes() == seen.read_bytes()
     assert champion.description["reference"] == {"sha256": sha256(seen)}
@@ -186,9 +190,11 @@ def test_the_table_fits_a_narrow_window_and_a_file(evaluated, compared_runs, cap
     comparison = compared_runs(1, 2, 3)
     printed = capsys.readouterr().out
     assert "\x1b" not in printed
-    lines = printed.splitlines()
-    assert len(lines) == 2 + 3
-    assert max(map(len, lines)) <= 100
+    lines, precisions = printed.splitlines()[:5], printed.splitlines()[5:]
+    assert [line.split()[:2] for line in precisions[2:]] == [
+        [run, precision] for run in "123" for precision in ("float32", "int8")
+    ]
+    assert max(map(len, printed.splitlines())) <= 100
     assert "98.50 (95.68\N{EN DASH}99.49)" in lines[-1]
     assert lines[-1].split()[-1] == "best"
     for name, value in {"TTY_COMPATIBLE": "1", "COLUMNS": "80", "TERM": "xterm"}.items():

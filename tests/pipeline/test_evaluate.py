@@ -49,6 +49,10 @@ def test_figures_are_those_of_the_model_that_is_served(cfg, trained):
     assert figures["precision"] == pytest.approx([0.9, 0.9] + [1] * 8)
     assert figures["wilson"] == list(significance.wilson(98, 100))
     assert np.diagonal(figures["confusion"]).sum() == 98
+    float32, int8 = figures["by_precision"]["float32"], figures["by_precision"]["int8"]
+    assert float32 == {name: figures[name] for name in float32}
+    assert int8["test_accuracy"] == 0.98
+    assert int8["ece"] > float32["ece"]  # its temperature is twice as high
     assert figures["confusion"][8][0] == figures["confusion"][9][1] == 1
 
 
@@ -155,6 +159,8 @@ def test_what_differs_each_time_is_kept_apart(cfg, trained, caplog):
     timed = json.loads(paths.TIMINGS.read_text())["3"]
     assert 0 < timed["latency_ms_p50"] <= timed["latency_ms_p99"]
     assert 0 < timed["batch_256_ms_p50"] <= timed["batch_256_ms_p99"]
+    assert 0 < timed["int8_latency_ms_p50"] <= timed["int8_latency_ms_p99"]
+    assert 0 < timed["int8_batch_256_ms_p50"] <= timed["int8_batch_256_ms_p99"]
     assert "run 3 (optimized) misreads 2 of 100 test images" in caplog.text
 
 

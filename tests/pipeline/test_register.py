@@ -106,6 +106,7 @@ def test_what_is_registered_is_the_bundle_and_it_serves(easy, caplog):
     assert run.info.run_name == "run-3-optimized"
     assert {item.path for item in client.list_artifacts(run.info.run_id, "champion")} == {
         *("champion/model.json", "champion/model.tflite", "champion/model_card.md"),
+        "champion/model.int8.tflite",
         "champion/reference.npz",
         "champion/likelihood.tflite",
     }

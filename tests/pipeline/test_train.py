@@ -14,7 +14,7 @@ from serve.models.predictor import Predictor
 def test_a_run_is_exported_and_described(built):
     folder = paths.model(3)
     assert {path.name for path in folder.iterdir()} == {
-        *("model.weights.h5", "model.tflite", "model.json")
+        *("model.weights.h5", "model.tflite", "model.int8.tflite", "model.json")
     }
     described = json.loads((folder / "model.json").read_text())
     assert described["name"] == "optimized"
@@ -24,6 +24,14 @@ def test_a_run_is_exported_and_described(built):
     assert described["settings"]["epochs"] == 10
     assert described["settings"]["optimizer"]["learning_rate"] == 0.01
     assert 0.25 <= described["temperature"] <= 4
+    default = described["precisions"][described["precision"]]
+    assert default["sha256"] == described["sha256"]
+    assert default["temperature"] == described["temperature"]
+    assert default["metrics"].items() >= described["metrics"].items()
+    int8 = described["precisions"]["int8"]
+    assert int8["sha256"] == files.sha256(folder / int8["file"])
+    assert int8["size_bytes"] < default["size_bytes"] / 2
+    assert isinstance(int8["holds"], bool)
 
 
 def test_its_validation_figures_are_those_of_the_exported_file(built):

@@ -207,7 +207,8 @@ def test_metrics_are_those_of_the_contract_with_bounded_labels(api):
         "model_ready 1.0",
         "model_degraded 0.0",
         f'build_info{{commit="unknown",version="{VERSION}"}} 1.0',
-        f'model_info{{model_name="mnist-classifier",model_version="{version}",run="3",sha256="',
+        f'model_info{{model_name="mnist-classifier",model_version="{version}",precision="float32",'
+        'run="3",sha256="',
     ):
         assert line in text_of, line
     assert "_created" not in text_of.replace("model_created_timestamp_seconds", "")

@@ -28,9 +28,9 @@ def corrupt(monkeypatch):
         description = json.loads((folder / "model.json").read_text())
         if description["temperature"] in temperatures:
             raise BundleError("corrupt")
-        return SimpleNamespace(description=description)
+        return [SimpleNamespace(description=description)]
 
-    monkeypatch.setattr(versions, "Predictor", opened)
+    monkeypatch.setattr(versions, "each_precision", opened)
     return temperatures
 
 
@@ -39,10 +39,12 @@ def register(client, workspace):
     """Registers a bundle of that temperature, which stands for its model."""
     experiment = client.create_experiment("mnist", (workspace / "mlartifacts").as_uri())
 
-    def ensure(temperature, likelihood=None, **tags):
+    def ensure(temperature, likelihood=None, int8=None, **tags):
         description = {"sha256": "ab", "temperature": temperature}
         if likelihood:
             description["likelihood"] = {"sha256": "cd", "threshold": likelihood}
+        if int8:
+            description["precisions"] = {"int8": {"sha256": "ef", "temperature": int8}}
         (workspace / "bundle").mkdir(exist_ok=True)
         (workspace / "bundle/model.json").write_text(json.dumps(description))
         run = client.create_run(experiment)
@@ -78,6 +80,9 @@ def test_a_bundle_is_registered_once_and_found_again(client, register):
     assert int(register(1.0, likelihood=0.5).version) == 3
     assert int(register(1.0, likelihood=0.6).version) == 4
     assert int(register(1.0, likelihood=0.5).version) == 3
+    assert int(register(1.0, likelihood=0.5, int8=1.0).version) == 5
+    assert int(register(1.0, likelihood=0.5, int8=2.0).version) == 6
+    assert int(register(1.0, likelihood=0.5, int8=1.0).version) == 5
 
 
 def test_the_latest_of_equal_versions_is_taken(client, register):

@@ -1,7 +1,9 @@
 import numpy as np
 import pytest
+from ai_edge_litert.interpreter import Interpreter
 
 from pipeline.config import Model, PipelineError
+from serve.models.predictor import LogitModel
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (300, 28, 28), np.uint8)
 
@@ -46,3 +48,47 @@ def test_a_small_drift_of_the_probabilities_is_refused(litert_export, network, t
     other.set_weights(weights)
     with pytest.raises(PipelineError, match=r"limit 0\.0001"):
         litert_export.check_parity(network, litert_export.to_litert(other), IMAGES)
+
+
+@pytest.fixture(scope="module")
+def deep(tensorflow):
+    """Convolutions with batch normalisation and padding, whose statistics are not the initial."""
+    keras = tensorflow.keras
+    layers = [keras.layers.Rescaling(1 / 78.6, -0.42)]
+    for filters in (4, 6):
+        layers += [
+            keras.layers.Conv2D(filters, 3, padding="same", use_bias=False),
+            keras.layers.BatchNormalization(),
+            keras.layers.ReLU(),
+            keras.layers.MaxPooling2D(2),
+        ]
+    layers += [keras.layers.Flatten(), keras.layers.Dense(10)]
+    inputs = keras.Input((28, 28, 1), dtype="uint8")
+    x = inputs
+    for layer in layers:
+        x = layer(x)
+    chance = np.random.default_rng(1)
+    for layer in layers:
+        if isinstance(layer, keras.layers.BatchNormalization):
+            layer.set_weights([chance.uniform(0.5, 2, w.shape) for w in layer.get_weights()])
+    return keras.Model(inputs, x)
+
+
+@pytest.mark.parametrize("name", ["network", "deep"])
+def test_the_int8_file_answers_almost_like_the_network(litert_export, request, name):
+    network = request.getfixturevalue(name)
+    content = litert_export.to_litert(network, IMAGES[:100])
+    assert content == litert_export.to_litert(network, IMAGES[:100])
+    logits, exact = LogitModel(content)(IMAGES), np.asarray(network(IMAGES[..., None]))
+    assert 0 < np.abs(logits - exact).max() < 0.1 * np.ptp(exact)
+    kinds = {tensor["dtype"] for tensor in Interpreter(model_content=content).get_tensor_details()}
+    assert np.int8 in kinds
+
+
+def test_ranges_come_from_the_same_training_images_each_time(litert_export):
+    images = np.arange(500, dtype=np.uint8).repeat(784).reshape(500, 28, 28)
+    drawn = litert_export.range_images(images, 42)
+    assert drawn.shape == (litert_export.RANGE_IMAGES, 28, 28)
+    np.testing.assert_array_equal(drawn, litert_export.range_images(images, 42))
+    assert (drawn != litert_export.range_images(images, 43)).any()
+    assert len(litert_export.range_images(images[:9], 42)) == 9

@@ -72,11 +72,11 @@ def test_what_could_not_be_loaded_once_is_tried_again(cache, made, monkeypatch):
     bring(cache, made[3], "1")
     models, load, left = LoadedModels(cache), loaded.Predictor, [1, 2, 3]
 
-    def busy(bundle):
+    def busy(bundle, precision):
         if left:
             left.pop()
             raise OSError("the disk is busy")
-        return load(bundle)
+        return load(bundle, precision)
 
     async def follow():
         async with watching(models) as until:
@@ -93,7 +93,7 @@ def test_the_watch_goes_on_whatever_happens(cache, made, monkeypatch, caplog):
     models = LoadedModels(cache)
     models.refresh()
 
-    def broken(bundle):
+    def broken(bundle, precision):
         raise ZeroDivisionError
 
     async def follow():

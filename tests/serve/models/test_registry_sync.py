@@ -139,7 +139,7 @@ def test_a_corrupt_copy_is_brought_again(registry, pulling, made):
     assert outcomes == ["success"] * 4
 
 
-@pytest.mark.parametrize("tag", ["bundle.digest", "bundle.likelihood"])
+@pytest.mark.parametrize("tag", ["bundle.digest", "bundle.likelihood", "bundle.int8"])
 def test_another_bundle_than_was_registered_is_refused(registry, pulling, made, tag):
     pull, outcomes, cache = pulling()
     right = {
