@@ -108,9 +108,10 @@ def _built() -> tuple[dict[str, Any], dict[str, Any]]:
     except BundleError as error:
         raise PipelineError(f"{error}: dvc repro") from error
     expected = {**comparison["runs"][str(best)], "sha256": digest}
-    _must_match(
-        f"{paths.CHAMPION} (run {champion['run']})", champion | champion["metrics"], expected
-    )
+    # Its `precision` is that of numbers, the comparison's that of each digit.
+    described = {key: champion[key] for key in ("run", "name", "sha256", "parameters")}
+    title = f"{paths.CHAMPION} (run {champion['run']})"
+    _must_match(title, described | champion["metrics"], expected)
     return comparison, champion
 
 
