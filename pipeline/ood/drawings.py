@@ -14,9 +14,9 @@ import matplotlib
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from pipeline.data import pen_strokes
 from pipeline.data.dataset import SIDE, Images
-from pipeline.ood import pen_strokes
-from pipeline.ood.pen_strokes import Grey
+from pipeline.data.pen_strokes import Grey
 
 _CANVAS, _TYPE = 72, 48  # pixels of a side and of a letter, which stays inside when it is turned
 _BICUBIC = Image.Resampling.BICUBIC

@@ -14,9 +14,10 @@ from typing import NamedTuple
 import numpy as np
 
 from pipeline.config.terminal import Bar
+from pipeline.data import pen_strokes
 from pipeline.data.dataset import SIDE, Images, Labels, Split
-from pipeline.ood import drawings, pen_strokes
-from pipeline.ood.pen_strokes import Grey
+from pipeline.data.pen_strokes import Grey
+from pipeline.ood import drawings
 from serve.imaging.errors import NoDigitError
 from serve.imaging.normalise import normalise
 

@@ -1,0 +1,109 @@
+"""Handwritten digits made of pen strokes, in the styles of many countries.
+
+MNIST's writers were from one country: its ones have no flag, its sevens hardly a bar. Networks
+train on these beside MNIST's images, and the OOD network learns from them that a pen of one width,
+as on the service's page, draws digits too. Each is randomly distorted: no two are alike.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw
+
+from pipeline.data.dataset import CLASSES, SIDE, Split
+from serve.imaging.placement import crop, place_digit
+
+Grey = NDArray[np.uint8]  # (height, width), bright on black, not yet normalised
+Points = NDArray[np.float64]  # (n, 2): x to the right and y down
+
+_SIDE = 128  # pixels of the canvas, on which a template is drawn at half its size
+
+
+def _parsed() -> list[list[list[list[Points]]]]:
+    templates: list[list[list[list[Points]]]] = [[] for _ in range(CLASSES)]
+    for line in Path(__file__).with_suffix(".txt").read_text().splitlines():
+        start, _, form = line.partition(" ")
+        if start == "#":
+            continue
+        if start != "~":
+            template: list[list[Points]] = []
+            templates[int(start.rstrip(":"))].append(template)
+        strokes = ([point.split(",") for point in stroke.split()] for stroke in form.split("|"))
+        template.append([np.array(stroke, float) for stroke in strokes])
+    return templates
+
+
+TEMPLATES = _parsed()  # by digit: templates of forms of strokes of points
+
+
+def split(count: int, seed: int) -> Split:
+    """Return `count` drawn digits, placed as the service does it; `index` is -1.
+
+    Equal seeds give equal images.
+    """
+    random = np.random.default_rng(seed)
+    labels = random.permutation(np.arange(count) % CLASSES).astype(np.uint8)
+    images = np.empty((count, SIDE, SIDE), np.uint8)
+    for place, label in enumerate(labels):
+        images[place] = place_digit(crop(digit(random, int(label))))
+    return Split(images, labels, np.full(count, -1, np.int32))
+
+
+def digit(random: np.random.Generator, which: int) -> Grey:
+    """Return the digit after one of its templates, in a random hand and with a random pen."""
+    forms = TEMPLATES[which][int(random.integers(len(TEMPLATES[which])))]
+    shares = random.dirichlet(np.full(len(forms), 0.5))
+    hand = _hand(random) / 2
+    jitter, pen = random.uniform(0, 3.5), random.uniform(2, 13)
+    start, end = random.uniform(0.5, 1, 2) if random.random() < 0.5 else (1.0, 1.0)
+    curved = random.random() < 0.75
+    canvas = Image.new("L", (_SIDE, _SIDE))
+    for stroke in zip(*forms, strict=True):
+        points = np.tensordot(shares, stroke, 1)
+        moved = (points + random.normal(0, jitter, points.shape) - (30, 50)) @ hand + _SIDE / 2
+        draw(canvas, smooth(moved) if curved else moved, pen, (start, end))
+    return np.asarray(canvas)
+
+
+def smooth(points: Points) -> Points:
+    """Return closely spaced points on a curve through `points` (Catmull-Rom spline)."""
+    ends = np.vstack([points[:1], points, points[-1:]])
+    step = np.linspace(0, 1, 6)[:, None]
+    return np.vstack(
+        [
+            b
+            + (c - a) / 2 * step
+            + (a - 2.5 * b + 2 * c - d / 2) * step**2
+            + (1.5 * (b - c) + (d - a) / 2) * step**3
+            for a, b, c, d in zip(ends, ends[1:], ends[2:], ends[3:], strict=False)
+        ]
+    )
+
+
+def draw(
+    canvas: Image.Image, points: Points, pen: float, pressure: tuple[float, float] = (1, 1)
+) -> None:
+    """Draw the line through the points with a round pen of `pen` pixels.
+
+    `pressure`: share of the width that the pen has at the line's start and at its end.
+    """
+    image = ImageDraw.Draw(canvas)
+    widths = pen * np.linspace(*pressure, len(points))
+    for (x, y), (u, v), width in zip(
+        points[:-1].tolist(), points[1:].tolist(), widths, strict=False
+    ):
+        image.line((x, y, u, v), 255, round(width))
+    for (x, y), width in zip(points.tolist(), widths / 2, strict=True):
+        image.ellipse((x - width, y - width, x + width, y + width), 255)
+
+
+def _hand(random: np.random.Generator) -> Points:
+    """Return a random (2, 2) matrix that turns, slants and stretches."""
+    angle = np.radians(random.uniform(-10, 10))
+    width, height = np.exp(random.normal(0, 0.35)), random.uniform(0.75, 1.2)
+    turn = np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
+    hand: Points = np.array([[width, 0], [random.normal(-0.1, 0.22), height]]) @ turn
+    return hand
