@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipeline.config import Config, paths, settings, stage
-from pipeline.data import dataset
+from pipeline.data import dataset, pen_strokes
 from pipeline.data.dataset import Split
 from pipeline.evaluation import latency
 from pipeline.storage.files import sha256, write_json
@@ -38,13 +38,15 @@ def train_and_export(cfg: Config, live: LiveLog) -> None:
     # A checkpoint of other code is not resumed.
     here = Path(__file__).parent
     digest = sha256(source)
-    code = [here / "data" / "dataset.py", *sorted((here / "training").glob("*.py"))]
+    drawing = sorted((here / "data").glob("pen_strokes.*"))
+    code = [here / "data" / "dataset.py", *drawing, *sorted((here / "training").glob("*.py"))]
     checkpoint = checkpoints.folder(settings(cfg), [source, *code])
     with checkpoints.claimed(checkpoint):
         shutil.rmtree(target, ignore_errors=True)  # or it would stand beside curves of another
         training = (cfg.run, cfg.name, cfg.data.name, digest, settings(cfg))
         live.start(Training(str(checkpoint), *training))
-        trained = fit.fit(cfg, train, validation, checkpoint, live)
+        drawn = pen_strokes.split(round(cfg.augmentation.drawn * len(train)), cfg.seed)
+        trained = fit.fit(cfg, train.joined(drawn), validation, checkpoint, live)
         seconds = time.monotonic() - started
         export(cfg, trained, train, validation, target, digest)
         checkpoints.discard(checkpoint)

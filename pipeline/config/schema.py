@@ -58,14 +58,17 @@ def _rules() -> dict[str, tuple[str, Callable[[float], bool]]]:
     positive += "optimizer.learning_rate data.feedback.least trials processes"
     not_negative = "model.dense optimizer.warmup_epochs early_stopping.patience "
     not_negative += "augmentation.rotation augmentation.shift augmentation.shear "
-    not_negative += "pruner.startup_trials pruner.warmup_epochs"
+    not_negative += "augmentation.elastic pruner.startup_trials pruner.warmup_epochs"
     rates = "model.dropout model.dense_dropout"
+    shares = "augmentation.stroke_width augmentation.blurred augmentation.disturbed "
+    shares += "augmentation.drawn"
     return {
         **dict.fromkeys(positive.split(), ("positive", lambda value: value > 0)),
         **dict.fromkeys(not_negative.split(), ("0 or positive", lambda value: value >= 0)),
         **dict.fromkeys(rates.split(), ("from 0 to 0.9", lambda rate: 0 <= rate <= 0.9)),
         "seed": ("from 0 to 2147483647", lambda seed: 0 <= seed < 2**31),
         "model.kernel": (f"from 1 to {SIDE} (an image's side)", lambda side: 1 <= side <= SIDE),
+        **dict.fromkeys(shares.split(), ("from 0 to 1", lambda share: 0 <= share <= 1)),
         "augmentation.zoom": ("0 or positive, and below 1", lambda zoom: 0 <= zoom < 1),
         # Something stays on both sides, and what was published outweighs feedback.
         "data.feedback.held_out": ("above 0, at most 0.9", lambda share: 0 < share <= 0.9),
@@ -142,7 +145,11 @@ class Data:
 
 @dataclass
 class Model(Section):
-    """One convolution, one max-pool and, unless `dense` is 0, one hidden layer."""
+    """A convolution, a max-pool, blocks of 3x3 convolutions and, unless `dense` is 0, a layer.
+
+    `blocks` lists the filters of each convolution of each block; between blocks are max-pools of 2.
+    With blocks, each convolution is batch-normalised.
+    """
 
     prefix = "model."
 
@@ -150,6 +157,7 @@ class Model(Section):
     filters: int = MISSING
     kernel: int = MISSING
     pool: int = MISSING
+    blocks: list[list[int]] = MISSING
     dropout: float = MISSING
     dense: int = MISSING
     dense_dropout: float = MISSING
@@ -160,6 +168,11 @@ class Model(Section):
         side = SIDE - self.kernel + 1
         words = f"at most {side}, which a kernel of {self.kernel} leaves of an image"
         require(self.pool <= side, "model.pool", words, self.pool)
+        sound = all(block and min(block) > 0 for block in self.blocks)
+        require(sound, "model.blocks", "lists of positive numbers of filters", self.blocks)
+        most = (side // self.pool).bit_length()  # each block but the last halves the image
+        words = f"at most {most} blocks, or nothing is left of an image"
+        require(len(self.blocks) <= most, "model.blocks", words, len(self.blocks))
 
 
 @dataclass
@@ -176,7 +189,12 @@ class Optimizer(Section):
 
 @dataclass
 class Augmentation(Section):
-    """Largest random change of an image, either way: degrees, pixels, share of size, slant."""
+    """Random changes of the training images, and digits drawn in addition.
+
+    The largest change of an image, either way: degrees, pixels, share of the size, slant, pixels,
+    share of a pixel's width. The shares of the images that are blurred, and disturbed by grounds,
+    noise and lines. The share of drawn digits, of the images of the data set.
+    """
 
     prefix = "augmentation."
 
@@ -184,6 +202,11 @@ class Augmentation(Section):
     shift: float = MISSING
     zoom: float = MISSING
     shear: float = MISSING
+    elastic: float = MISSING
+    stroke_width: float = MISSING
+    blurred: float = MISSING
+    disturbed: float = MISSING
+    drawn: float = MISSING
 
 
 @dataclass

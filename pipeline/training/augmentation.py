@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
 
 import tensorflow as tf
 
 from pipeline.config import Augmentation
 from pipeline.data.dataset import SIDE, Split
+from pipeline.training.distortions import distorted
 
-_SHUFFLE, _TRANSFORM = 0, 1  # two independent streams of random numbers
+_SHUFFLE, _TRANSFORM, _DISTORT = 0, 1, 2  # independent streams of random numbers
 
 
 def steps_per_epoch(images: int, batch_size: int) -> int:
@@ -32,8 +34,13 @@ def batches(
     images, labels = tf.constant(split.images[..., None]), tf.constant(split.labels)
     count = len(split)
 
-    def batch(index: tf.Tensor, shares: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        return augmented(tf.gather(images, index), shares, limits), tf.gather(labels, index)
+    def batch(
+        epoch: int, step: tf.Tensor, taken: tuple[tf.Tensor, tf.Tensor]
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        index, shares = taken
+        moved = augmented(tf.gather(images, index), shares, limits)
+        key = tf.random.experimental.stateless_fold_in([seed, epoch * 2 + _DISTORT], step)
+        return distorted(moved, limits, key), tf.gather(labels, index)
 
     def epoch_batches(epoch: int) -> tf.data.Dataset:
         order = tf.random.experimental.stateless_shuffle(
@@ -45,7 +52,8 @@ def batches(
         return (
             tf.data.Dataset.from_tensor_slices((order, shares))
             .batch(min(batch_size, count), drop_remainder=True)
-            .map(batch)
+            .enumerate()
+            .map(partial(batch, epoch))
             .prefetch(8)
         )
 

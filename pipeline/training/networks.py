@@ -28,7 +28,18 @@ def build(model: Model, *, training: bool) -> keras.Model:
     x = keras.layers.Conv2D(model.filters, model.kernel, name="convolution")(x)
     # ReLU and maximum commute; after the pool it touches a quarter of the values.
     x = keras.layers.MaxPooling2D(model.pool, name="pool")(x)
+    if model.blocks:
+        x = keras.layers.BatchNormalization(name="norm")(x)
     x = keras.layers.ReLU(name="relu")(x)
+    for block, convolutions in enumerate(model.blocks, 1):
+        for place, filters in enumerate(convolutions, 1):
+            name = f"block_{block}_{place}"
+            convolution = keras.layers.Conv2D(filters, 3, padding="same", use_bias=False, name=name)
+            x = convolution(x)
+            if place == len(convolutions) and block < len(model.blocks):
+                x = keras.layers.MaxPooling2D(2, name=f"pool_{block}")(x)
+            x = keras.layers.BatchNormalization(name=f"norm_{block}_{place}")(x)
+            x = keras.layers.ReLU(name=f"relu_{block}_{place}")(x)
     if training and model.dropout:
         x = Dropout(model.dropout, name="dropout")(x)
     x = keras.layers.Flatten(name="flatten")(x)

@@ -4,7 +4,7 @@ import pytest
 from pipeline.config import Augmentation
 from pipeline.data.dataset import Split
 
-STILL = Augmentation(0.0, 0.0, 0.0, 0.0)
+STILL = Augmentation(*[0.0] * 9)
 
 
 @pytest.fixture(scope="module")
@@ -67,7 +67,7 @@ def augmented(augmentation):
     """The images of an epoch, as floats, under augmentation by such limits."""
 
     def images(split, *limits):
-        epoch = augmentation.batches(split, 50, Augmentation(*limits), seed=3)(0)
+        epoch = augmentation.batches(split, 50, Augmentation(*limits, *[0.0] * 5), seed=3)(0)
         return content(epoch)[0].astype(float)
 
     return images

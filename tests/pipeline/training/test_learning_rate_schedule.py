@@ -16,7 +16,8 @@ def test_a_constant_rate_is_constant(configured):
 
 
 def test_a_cosine_goes_from_the_peak_to_nothing(configured):
-    values = rates(configured(3, "optimizer.learning_rate=2e-3"))
+    cold = ("optimizer.learning_rate=2e-3", "optimizer.warmup_epochs=0.0")
+    values = rates(configured(3, *cold))
     assert values[0] == pytest.approx(2e-3)
     assert values[len(values) // 2] == pytest.approx(1e-3, rel=1e-3)
     assert values[-1] == pytest.approx(0, abs=1e-8)

@@ -19,7 +19,7 @@ def litert_export(tensorflow):
 def network(tensorflow):
     from pipeline.training import networks
 
-    return networks.build(Model(1.0, 4, 3, 2, 0.0, 8, 0.0), training=False)
+    return networks.build(Model(1.0, 4, 3, 2, [], 0.0, 8, 0.0), training=False)
 
 
 def test_the_exported_file_answers_like_the_network(litert_export, network):
@@ -34,7 +34,7 @@ def test_exporting_twice_gives_the_same_bytes(litert_export, network):
 def test_a_file_that_answers_otherwise_is_refused(litert_export, network, tensorflow):
     from pipeline.training import networks
 
-    other = networks.build(Model(1.0, 4, 3, 2, 0.0, 8, 0.0), training=False)
+    other = networks.build(Model(1.0, 4, 3, 2, [], 0.0, 8, 0.0), training=False)
     with pytest.raises(PipelineError, match="of 300 images get another digit"):
         litert_export.check_parity(network, litert_export.to_litert(other), IMAGES)
 
@@ -42,7 +42,7 @@ def test_a_file_that_answers_otherwise_is_refused(litert_export, network, tensor
 def test_a_small_drift_of_the_probabilities_is_refused(litert_export, network, tensorflow):
     from pipeline.training import networks
 
-    other = networks.build(Model(1.0, 4, 3, 2, 0.0, 8, 0.0), training=False)
+    other = networks.build(Model(1.0, 4, 3, 2, [], 0.0, 8, 0.0), training=False)
     weights = network.get_weights()
     weights[-1] = weights[-1] + np.linspace(0, 2e-2, 10, dtype=np.float32)
     other.set_weights(weights)

@@ -17,7 +17,7 @@ def test_runs_have_the_promised_number_of_parameters(networks, configured, run, 
 
 
 def test_it_takes_raw_pixels_and_gives_logits(networks):
-    network = networks.build(Model(1.0, 4, 3, 2, 0.0, 8, 0.0), training=False)
+    network = networks.build(Model(1.0, 4, 3, 2, [], 0.0, 8, 0.0), training=False)
     images = np.zeros((3, 28, 28, 1), np.uint8)
     logits = network(images)
     assert network.input.dtype == "uint8"
@@ -27,7 +27,7 @@ def test_it_takes_raw_pixels_and_gives_logits(networks):
 
 def test_relu_after_the_pool_is_relu_before_it(networks, tensorflow):
     keras = tensorflow.keras
-    small = networks.build(Model(1.0, 4, 3, 2, 0.0, 0, 0.0), training=False)
+    small = networks.build(Model(1.0, 4, 3, 2, [], 0.0, 0, 0.0), training=False)
     scale, convolution = small.get_layer("scale"), small.get_layer("convolution")
     images = np.random.default_rng(0).integers(0, 256, (5, 28, 28, 1), np.uint8)
     usual = keras.layers.MaxPooling2D(2)(keras.ops.relu(convolution(scale(images))))
@@ -36,7 +36,7 @@ def test_relu_after_the_pool_is_relu_before_it(networks, tensorflow):
 
 
 def test_inference_has_the_weights_but_not_the_dropout(networks):
-    settings = Model(1.0, 4, 3, 2, 0.5, 8, 0.5)
+    settings = Model(1.0, 4, 3, 2, [], 0.5, 8, 0.5)
     trained = networks.build(settings, training=True)
     final = networks.for_inference(trained, settings)
     images = np.random.default_rng(0).integers(0, 256, (5, 28, 28, 1), np.uint8)
@@ -45,8 +45,26 @@ def test_inference_has_the_weights_but_not_the_dropout(networks):
     assert not np.array_equal(trained(images, training=True), final(images))
 
 
+def test_inference_has_what_batch_normalisation_learned(networks):
+    settings = Model(1.0, 4, 5, 2, [[6], [8, 10]], 0.2, 0, 0.0)
+    trained = networks.build(settings, training=True)
+    images = np.random.default_rng(0).integers(0, 256, (64, 28, 28, 1), np.uint8)
+    before = np.asarray(trained(images, training=False))
+    for _ in range(20):
+        trained(images, training=True)
+    final = networks.for_inference(trained, settings)
+    assert np.array_equal(trained(images, training=False), final(images))
+    assert np.abs(final(images) - before).max() > 0.1
+
+
+def test_between_blocks_the_image_is_halved(networks):
+    network = networks.build(Model(1.0, 4, 5, 2, [[6], [8, 10]], 0.0, 0, 0.0), training=False)
+    shapes = [network.get_layer(f"relu_{name}").output.shape[1:] for name in ("1_1", "2_1", "2_2")]
+    assert shapes == [(6, 6, 6), (6, 6, 8), (6, 6, 10)]
+
+
 def test_inference_computes_in_float32_after_reduced_precision(networks, tensorflow):
-    settings = Model(1.0, 4, 3, 2, 0.0, 0, 0.0)
+    settings = Model(1.0, 4, 3, 2, [], 0.0, 0, 0.0)
     tensorflow.keras.config.set_dtype_policy("mixed_bfloat16")
     trained = networks.build(settings, training=True)
     final = networks.for_inference(trained, settings)
