@@ -121,8 +121,8 @@ def quick(clone):
     """The same with small networks and a likelihood of few steps and images."""
     clone.edit("pipeline/ood/score_network.py", "_STEPS, _BATCH = 1400,", "_STEPS, _BATCH = 200,")
     clone.edit("pipeline/ood/examples.py", "_EVALUATED = 300 ", "_EVALUATED = 40 ")
-    for run in (2, 3):
-        clone.edit(f"conf/run/{run}.yaml", "filters: 64", "filters: 16")
+    clone.edit("conf/run/2.yaml", "filters: 64", "filters: 16")
+    clone.edit("conf/run/3.yaml", "[[64], [64, 96]]", "[[16]]")
     clone.commit("quick")
     return clone
 
