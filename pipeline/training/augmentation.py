@@ -35,12 +35,14 @@ def batches(
     count = len(split)
 
     def batch(
-        epoch: int, step: tf.Tensor, taken: tuple[tf.Tensor, tf.Tensor]
+        start: tf.Tensor, step: tf.Tensor, taken: tuple[tf.Tensor, tf.Tensor]
     ) -> tuple[tf.Tensor, tf.Tensor]:
         index, shares = taken
         moved = augmented(tf.gather(images, index), shares, limits)
-        key = tf.random.experimental.stateless_fold_in([seed, epoch * 2 + _DISTORT], step)
+        key = tf.random.experimental.stateless_fold_in(start, step)
         return distorted(moved, limits, key), tf.gather(labels, index)
+
+    traced = tf.function(batch)  # once, not in each epoch: that takes most of a second
 
     def epoch_batches(epoch: int) -> tf.data.Dataset:
         order = tf.random.experimental.stateless_shuffle(
@@ -49,11 +51,12 @@ def batches(
         shares = tf.random.stateless_uniform(
             [count, 6], seed=[seed, epoch * 2 + _TRANSFORM], minval=-1.0, maxval=1.0
         )
+        start = tf.constant([seed, epoch * 2 + _DISTORT])
         return (
             tf.data.Dataset.from_tensor_slices((order, shares))
             .batch(min(batch_size, count), drop_remainder=True)
             .enumerate()
-            .map(partial(batch, epoch))
+            .map(partial(traced, start))
             .prefetch(8)
         )
 

@@ -35,7 +35,7 @@ BRIGHTNESS = {
     **{"letters": 43.59, "signs": 40.94, "scribbles": 47.25, "photographs": 23.58},
     **{"noise": 25.61, "scrambled digits": 38.45, "two digits": 36.96, "other scripts": 48.88},
     **{"pictograms": 44.7, "redrawn digits": 42.49, "printed digits": 32.9},
-    "pen-drawn digits": 37.98,
+    "pen-drawn digits": 35.35,
 }
 
 
