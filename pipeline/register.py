@@ -23,6 +23,7 @@ from pipeline.evaluation import latency
 from pipeline.registry import gates, mlflow_runs, model_runs, rollback, versions
 from pipeline.registry.versions import CHAMPION, PREVIOUS
 from pipeline.reports import tables
+from pipeline.scoring import field
 from pipeline.storage import git
 from pipeline.storage.files import sha256
 from serve.models.predictor import BundleError, Predictor
@@ -151,7 +152,7 @@ def _decide(client: MlflowClient, rules: gates.Rules, version: ModelVersion, *, 
             f"{title} was rolled back on {date} and is not promoted again.\n"
             "To promote it all the same: python -m pipeline.register --promote"
         )
-    checks, on_feedback = _measured(rules.gates, version, present)
+    checks, on_feedback = _measured(rules, version, present)
     findings = "".join(f"\n  {'ok' if c.passed else 'NO'}  {c.finding}" for c in checks)
     failed = "; ".join(check.finding for check in checks if not check.passed)
     reasons = {
@@ -173,7 +174,7 @@ def _decide(client: MlflowClient, rules: gates.Rules, version: ModelVersion, *, 
 
 
 def _measured(
-    limits: gates.Gates, version: ModelVersion, present: ModelVersion | None
+    rules: gates.Rules, version: ModelVersion, present: ModelVersion | None
 ) -> tuple[list[gates.Check], str]:
     """Download the version, return the gates' checks and a sentence on held-out feedback."""
     data = paths.processed(version.tags["data"])
@@ -182,7 +183,10 @@ def _measured(
     comparable = present if present and versions.readable(present) else None
     opened = versions.downloaded(comparable) if comparable else nullcontext()
     with versions.downloaded(version) as candidate, opened as champion:
-        checks = list(gates.check(limits, candidate, champion, test))
+        checks = list(gates.check(rules.gates, candidate, champion, test))
+        asked = rules.field_sets
+        if found := field.read(Path(asked.folder), asked.pictures, candidate):
+            checks.append(gates.check_field(rules.gates, *found))
         return checks, _on_feedback(candidate, champion, held_out) if held_out else ""
 
 

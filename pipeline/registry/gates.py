@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from omegaconf import MISSING
 
+from pipeline.config import PipelineError
 from pipeline.config import rules as config_rules
 from pipeline.data.dataset import Split
 from pipeline.evaluation import latency
@@ -23,9 +24,18 @@ class Gates:
 
     test_accuracy: float = MISSING
     recall: float = MISSING
+    field_accuracy: float = MISSING
     latency_ms_p99: float = MISSING
     bundle_bytes: int = MISSING
     mcnemar_p: float = MISSING
+
+
+@dataclass
+class FieldSets:
+    """Where pictures of other people may be, and how many of each set are asked."""
+
+    folder: str = MISSING
+    pictures: int = MISSING
 
 
 @dataclass
@@ -34,6 +44,7 @@ class Rules:
 
     model: str = MISSING
     data: list[str] = MISSING
+    field_sets: FieldSets = MISSING
     gates: Gates = MISSING
 
 
@@ -47,8 +58,11 @@ class Check:
 
 
 def rules() -> Rules:
-    """Return the rules of `conf/register.yaml`; PipelineError names a wrong key or type."""
-    return config_rules.load("register.yaml", Rules)
+    """Return the rules of `conf/register.yaml`; PipelineError names a wrong key, type or value."""
+    found = config_rules.load("register.yaml", Rules)
+    if found.field_sets.pictures < 1:
+        raise PipelineError("conf/register.yaml: field_sets.pictures must be at least 1")
+    return found
 
 
 def check(
@@ -74,6 +88,16 @@ def check(
     yield Check("bundle_bytes", candidate.size < limits.bundle_bytes, text)
     if champion:
         yield _not_worse(right, champion, test, limits.mcnemar_p)
+
+
+def check_field(limits: Gates, right: int, pictures: int, sets: int) -> Check:
+    """Hold what the candidate reads right of the field sets, all together, against its gate."""
+    accuracy = right / pictures
+    text = (
+        f"field accuracy {accuracy:.4f} on {pictures:,} pictures of {sets} set{'s'[: sets > 1]}, "
+        f"at least {limits.field_accuracy} wanted"
+    )
+    return Check("field_accuracy", accuracy >= limits.field_accuracy, text)
 
 
 def _not_worse(right: NDArray[np.bool_], champion: Predictor, test: Split, level: float) -> Check:

@@ -132,6 +132,10 @@ def challenge(client: MlflowClient, version: ModelVersion, reasons: dict[str, st
 
 
 def _tag(client: MlflowClient, version: ModelVersion, tags: dict[str, str]) -> None:
+    """Set the tags; a gate that is no longer checked loses its earlier result."""
+    for key in version.tags:
+        if key.startswith("gate.") and key not in tags:
+            client.delete_model_version_tag(version.name, version.version, key)
     for key, value in tags.items():
         client.set_model_version_tag(version.name, version.version, key, value)
 

@@ -5,19 +5,15 @@ from __future__ import annotations
 from base64 import b64encode
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
-import pandas as pd
 from jinja2 import FileSystemLoader
-from numpy.typing import NDArray
 
-from pipeline.data.dataset import Labels
 from pipeline.evaluation import metrics
-from pipeline.evaluation.metrics import Probabilities
 from pipeline.reports import html, plots, tables, theme
 from pipeline.scoring import pictures
-from pipeline.scoring.pictures import Read
+from pipeline.scoring.scored import Scored
 
 _WORST = 48  # misread pictures
 _REFUSED = 100  # lines
@@ -25,22 +21,7 @@ _SIDE = 168  # pixels of a picture: twice as many as it is wide, for screens tha
 _COLOUR = 3
 
 
-class Scored(NamedTuple):
-    """What a model says of pictures: of all in `table`, of those with a known class as arrays.
-
-    `table`: a row per picture; `detail` says why it was refused, and the rest is empty then.
-    `places`: (n,), the rows of the pictures with a known class that were read.
-    """
-
-    names: list[str]
-    table: pd.DataFrame
-    classes: list[str]
-    places: NDArray[np.int64]
-    labels: Labels
-    probabilities: Probabilities
-
-
-def fill(scored: Scored, found: Mapping[str, Any], about: Mapping[str, Any], read: Read) -> str:
+def fill(scored: Scored, found: Mapping[str, Any], about: Mapping[str, Any]) -> str:
     """Return the page: `found` are the metrics, `about` names source, bundle and command."""
     here, reports = Path(__file__).parent, Path(html.__file__).parent / "templates"
     environment = theme.templates(here)
@@ -62,7 +43,7 @@ def fill(scored: Scored, found: Mapping[str, Any], about: Mapping[str, Any], rea
         "about": about,
         "matrix": theme.svg(plots.confusion_matrix(np.array(found["confusion"]))),
         "reliability": theme.svg(plots.reliability_diagram(bins, _COLOUR)),
-        "worst": [_mistake(scored, int(place), read) for place in scored.places[worst]],
+        "worst": [_mistake(scored, int(place)) for place in scored.places[worst]],
         "refused": refused.head(_REFUSED).to_numpy().tolist(),
         "confidence": pictures.LIMITS.confidence_threshold,
         "colours": theme.css(),
@@ -75,7 +56,7 @@ def _uri(kind: str, content: bytes) -> str:
     return f"data:{kind};base64,{b64encode(content).decode()}"
 
 
-def _mistake(scored: Scored, place: int, read: Read) -> dict[str, Any]:
-    content, row = read(scored.names[place]), scored.table.iloc[place]
+def _mistake(scored: Scored, place: int) -> dict[str, Any]:
+    content, row = scored.contents[place](), scored.table.iloc[place]
     original, seen = pictures.both(content, _SIDE) if isinstance(content, bytes) else (None, None)
     return {**row, "original": original, "seen": seen}

@@ -38,6 +38,24 @@ _UNREADABLE = (
 )
 
 
+def named(sources: Sequence[Path]) -> dict[str, Path]:
+    """Return the sources by name: the end of the path, as long as no two are the same.
+
+    Raises:
+        PipelineError: a source is given twice.
+    """
+    paths = [source.resolve() for source in sources]
+    for source, path in zip(sources, paths, strict=True):
+        if paths.count(path) > 1:
+            raise PipelineError(f"{source} is given twice: name each folder or .zip once")
+    found = {}
+    for source, path in zip(sources, paths, strict=True):
+        ends = (path.parts[-length:] for length in range(1, len(path.parts) + 1))
+        end = next(end for end in ends if sum(p.parts[-len(end) :] == end for p in paths) == 1)
+        found[shown(str(Path(*end)))] = source
+    return found
+
+
 @contextmanager
 def opened(source: Path) -> Iterator[tuple[list[str], Read]]:
     """Yield the sorted names of the pictures in a folder or a zip, and what reads one.

@@ -1,9 +1,11 @@
 import dataclasses
 import json
 import re
+import shutil
 from unittest.mock import Mock
 
 import pytest
+from support.bundles import picture
 
 from pipeline import adopt, compare, exps, register, retrain
 from pipeline.config import PipelineError, paths
@@ -15,12 +17,19 @@ from serve.models.predictor import Predictor
 
 MODEL = "mnist-classifier"
 LOW = gates.Gates(
-    test_accuracy=0.5, recall=0.1, latency_ms_p99=1000.0, bundle_bytes=10**7, mcnemar_p=0.05
+    test_accuracy=0.5,
+    recall=0.1,
+    field_accuracy=0.0,
+    latency_ms_p99=1000.0,
+    bundle_bytes=10**7,
+    mcnemar_p=0.05,
 )
+FIELD = gates.FieldSets("field", pictures=300)  # which are not there, unless a test makes them
 
 
 def use(limits, monkeypatch):
-    monkeypatch.setattr(gates, "rules", lambda: gates.Rules(MODEL, ["mnist"], limits))
+    rules = gates.Rules(MODEL, ["mnist"], FIELD, limits)
+    monkeypatch.setattr(gates, "rules", lambda: rules)
 
 
 @pytest.fixture
@@ -123,6 +132,35 @@ def test_a_model_that_fails_a_gate_is_the_challenger_and_why_is_said(easy, caplo
     assert version(1).tags["gate.test_accuracy"].startswith("failed: ")
     assert version(1).tags["gate.bundle_bytes"].startswith("passed: ")
     assert history() == []
+
+
+def test_field_sets_are_a_gate_where_they_are_present(easy, built, caplog, monkeypatch):
+    ones = built / "field" / "others" / "1"
+    ones.mkdir(parents=True)
+    (ones / "a.png").write_bytes(picture())
+    (ones / "b.png").write_bytes(b"no picture")
+    use(dataclasses.replace(LOW, field_accuracy=0.95), monkeypatch)
+    text = said(caplog)
+    assert "version 1 is registered as challenger" in text
+    assert re.search(r"NO  field accuracy 0\.\d000 on 2 pictures of 1 set, at least 0\.95", text)
+    assert aliases() == {"challenger": 1}
+    assert version(1).tags["decision"].startswith("challenger: field accuracy")
+    assert version(1).tags["gate.field_accuracy"].startswith("failed: field accuracy")
+
+    shutil.rmtree(built / "field")
+    assert "field" not in said(caplog)
+    assert aliases() == {"champion": 1}
+    assert "gate.field_accuracy" not in version(1).tags
+
+
+def test_a_damaged_field_set_stops_the_promotion_until_it_is_mended(easy, built, caplog):
+    (built / "field").mkdir()
+    (built / "field" / "bad.zip").write_bytes(b"no zip")
+    with pytest.raises(PipelineError, match=r"field/bad\.zip is no sound zip"):
+        register.main([])
+    assert aliases() == {}
+    shutil.rmtree(built / "field")
+    assert "version 1 is the champion." in said(caplog)
 
 
 def test_a_significantly_worse_model_does_not_replace_the_champion(easy, configured, caplog):

@@ -128,6 +128,55 @@ def test_names_are_escaped(digits):
     assert "digits/0/<b>&.png" in page().text
 
 
+def test_several_sources_have_a_row_each(digits, caplog, capsys):
+    one, other = digits.parent / "one" / "digits", digits.parent / "other" / "digits"
+    shutil.copytree(digits / "digits", one)
+    shutil.copytree(digits / "digits", other, ignore=shutil.ignore_patterns("8"))
+    (other / "4" / "blank.png").write_bytes(picture(ink=255))
+    loose = digits / "digits" / "4"
+    with caplog.at_level(logging.INFO):
+        score.main([str(one), str(other), str(loose)])
+    found = metrics()
+    keys = ("pictures", "unlabelled", "images", "refused", "errors", "accuracy", "worst_class")
+    assert {name: [row[key] for key in keys] for name, row in found["sets"].items()} == {
+        "one/digits": [100, 0, 100, 0, 2, 0.98, "8"],
+        "other/digits": [90, 0, 89, 1, 1, 88 / 89, "9"],
+        "4": [0, 10, 0, 0, None, None, None],
+    }
+    assert (found["images"], found["errors"], found["unlabelled"]) == (189, 3, 10)
+
+    table = predictions()
+    assert table["set"].tolist() == ["one/digits"] * 100 + ["other/digits"] * 90 + ["4"] * 10
+    assert table["file"].is_unique
+    assert "other/digits/4/blank.png: no digit found" in caplog.text
+    shown = page()
+    assert {"one/digits/9/061.png, a 9", "other/digits/9/061.png, a 9"} < {
+        image["alt"] for image in shown.all("img")
+    }
+    assert "3 sets" in shown.text
+    assert "no picture in a folder of a class" in shown.text
+    lines = capsys.readouterr().out.splitlines()
+    assert next(line.split() for line in lines if line.startswith("one/")) == [
+        *("one/digits", "100", "98.00", "93.00\N{EN DASH}99.45", "8:", "90.91", "0")
+    ]
+    assert max(map(len, lines)) <= 80
+
+
+def test_sources_without_errors_have_no_worst_digit(digits):
+    top = digits / "digits"
+    for place in ("8/040.png", "9/061.png"):
+        (top / place).unlink()
+    (top / "8" / "note.png").write_bytes(b"none")
+    other = digits.parent / "other" / "8" / "note.png"
+    other.parent.mkdir(parents=True)
+    other.write_bytes(b"none")
+    score.main([str(digits), str(other.parents[1])])
+    rows = metrics()["sets"]
+    assert (rows["mine"]["accuracy"], rows["mine"]["worst_class"]) == (1, None)
+    assert (rows["other"]["refused"], rows["other"]["accuracy"]) == (1, None)
+    assert "no picture was read" in page().text
+
+
 def test_unlabelled_pictures_get_predictions_alone(digits, caplog):
     score.main([str(digits)])
     assert (score.OUT / "index.html").exists()

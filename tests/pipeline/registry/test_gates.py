@@ -5,6 +5,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from pipeline.config import PipelineError
 from pipeline.data.dataset import Split
 from pipeline.evaluation.significance import mcnemar
 from pipeline.registry import gates
@@ -12,7 +13,15 @@ from pipeline.registry.gates import Gates
 
 LABELS = (np.arange(200) % 10).astype(np.uint8)
 TEST = Split(np.zeros((200, 28, 28), np.uint8), LABELS, np.arange(200, dtype=np.int32))
-EASY = Gates(test_accuracy=0.0, recall=0.0, latency_ms_p99=9.0, bundle_bytes=1_001, mcnemar_p=0.05)
+EASY = Gates(
+    test_accuracy=0.0,
+    recall=0.0,
+    field_accuracy=0.0,
+    latency_ms_p99=9.0,
+    bundle_bytes=1_001,
+    mcnemar_p=0.05,
+)
+ALWAYS = {*vars(EASY)} - {"field_accuracy", "mcnemar_p"}  # field sets and champions may be missing
 
 
 def predictor(*wrong, size=1_000):
@@ -59,7 +68,18 @@ def test_what_passes_all_gates_says_what_was_measured():
 def test_a_gate_has_its_limit(gate, lenient, strict):
     candidate = predictor(0, 1, 11)
     assert gate in passed(candidate, **{gate: lenient})
-    assert passed(candidate, **{gate: strict}) == {*vars(EASY)} - {gate, "mcnemar_p"}
+    assert passed(candidate, **{gate: strict}) == ALWAYS - {gate}
+
+
+def test_all_field_sets_together_have_a_limit():
+    limits = Gates(**vars(EASY) | {"field_accuracy": 0.95})
+    found = gates.check_field(limits, right=1_254, pictures=1_320, sets=5)
+    assert found == gates.Check(
+        "field_accuracy",
+        passed=True,
+        finding="field accuracy 0.9500 on 1,320 pictures of 5 sets, at least 0.95 wanted",
+    )
+    assert not gates.check_field(limits, right=1_253, pictures=1_320, sets=5).passed
 
 
 def test_a_significantly_worse_candidate_fails():
@@ -81,6 +101,13 @@ def test_an_equal_or_better_candidate_passes():
     assert found.passed
     assert found.finding.startswith("not significantly worse")
     assert "mcnemar_p" in passed(predictor(0), predictor(1), mcnemar_p=2.0)
+
+
+def test_field_sets_that_ask_nothing_are_refused(monkeypatch):
+    wrong = gates.Rules("m", ["mnist"], gates.FieldSets("field", pictures=0), EASY)
+    monkeypatch.setattr(gates.config_rules, "load", lambda *_: wrong)
+    with pytest.raises(PipelineError, match=r"field_sets\.pictures"):
+        gates.rules()
 
 
 def test_the_rules_in_force_are_complete():

@@ -1,6 +1,7 @@
 import errno
 import os
 import zipfile
+from pathlib import Path
 
 import pytest
 from support.bundles import picture
@@ -28,6 +29,25 @@ CLASSES = [str(digit) for digit in range(10)]
 )
 def test_a_picture_is_labelled_by_its_folder(names, labels):
     assert pictures.labels(names, CLASSES) == labels
+
+
+@pytest.mark.parametrize(
+    ("sources", "names"),
+    [
+        (["/x/a.zip", "/x/b.zip", "/y/a"], ["a.zip", "b.zip", "a"]),
+        (["/x/a.zip", "/y/a.zip", "/x/b.zip"], ["x/a.zip", "y/a.zip", "b.zip"]),
+        (["/x/z/a", "/y/z/a", "/a"], ["x/z/a", "y/z/a", "/a"]),
+    ],
+)
+def test_sources_of_the_same_name_stay_distinguishable(sources, names):
+    assert pictures.named(list(map(Path, sources))) == dict(
+        zip(names, map(Path, sources), strict=True)
+    )
+
+
+def test_a_source_given_twice_is_refused(tmp_path):
+    with pytest.raises(PipelineError, match="given twice"):
+        pictures.named([tmp_path, tmp_path / "a" / ".."])
 
 
 def packed(path, **files):
