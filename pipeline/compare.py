@@ -143,7 +143,8 @@ def write_bundle(folder: Path, best: Result, data: str) -> None:
     description = best.model | {
         "metrics": best.model["metrics"] | tested,
         "precisions": {
-            name: about | {"metrics": about["metrics"] | best.metrics["by_precision"][name]}
+            name: about
+            | {"metrics": about["metrics"] | best.metrics.get("by_precision", {}).get(name, {})}
             for name, about in precisions.items()
         },
         "likelihood": {key: best.metrics["likelihood"][key] for key in ("sha256", "threshold")},

@@ -14,6 +14,7 @@ from pipeline.evaluation import latency
 from pipeline.storage.files import sha256, write_json
 from pipeline.training import determinism, precisions
 from pipeline.training.live_log import LiveLog, Training, live_log
+from serve.imaging import placement
 from serve.models.predictor import FILES, FLOAT32, INT8
 
 if TYPE_CHECKING:
@@ -38,8 +39,12 @@ def train_and_export(cfg: Config, live: LiveLog) -> None:
     # A checkpoint of other code is not resumed.
     here = Path(__file__).parent
     digest = sha256(source)
-    drawing = sorted((here / "data").glob("pen_strokes.*"))
-    code = [here / "data" / "dataset.py", *drawing, *sorted((here / "training").glob("*.py"))]
+    drawing = [*(here / "data").glob("pen_strokes.*"), Path(placement.__file__)]
+    code = [
+        here / "data" / "dataset.py",
+        *sorted(drawing),
+        *sorted((here / "training").glob("*.py")),
+    ]
     checkpoint = checkpoints.folder(settings(cfg), [source, *code])
     with checkpoints.claimed(checkpoint):
         shutil.rmtree(target, ignore_errors=True)  # or it would stand beside curves of another

@@ -82,7 +82,7 @@ def show_precisions(comparison: dict[str, Any], timings: dict[str, dict[str, flo
     found = [
         (run, precision, metrics, timings.get(run, {}))
         for run, of_run in comparison["runs"].items()
-        for precision, metrics in of_run["by_precision"].items()
+        for precision, metrics in of_run.get("by_precision", {}).items()
     ]
     if not found:
         return

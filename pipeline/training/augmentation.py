@@ -16,7 +16,8 @@ from pipeline.config import Augmentation
 from pipeline.data.dataset import SIDE, Split
 from pipeline.training.distortions import distorted
 
-_SHUFFLE, _TRANSFORM, _DISTORT = 0, 1, 2  # independent streams of random numbers
+# Independent streams of random numbers; the last is folded with the step.
+_SHUFFLE, _TRANSFORM, _DISTORT = 0, 1, 2
 
 
 def steps_per_epoch(images: int, batch_size: int) -> int:

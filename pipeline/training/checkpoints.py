@@ -13,6 +13,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import keras
+import numpy as np
+import PIL
 import tensorflow as tf
 from filelock import FileLock
 
@@ -26,7 +28,7 @@ _HISTORY = "history.json"
 
 def folder(settings: object, inputs: Iterable[Path]) -> Path:
     """Return the folder of the one training with these settings, files and libraries."""
-    libraries = [keras.__version__, tf.__version__]
+    libraries = [keras.__version__, tf.__version__, np.__version__, PIL.__version__]
     digest = hashlib.sha256(json.dumps([settings, libraries], sort_keys=True).encode())
     for path in inputs:
         digest.update(sha256(path).encode())

@@ -52,8 +52,10 @@ def _share(count: tf.Tensor, share: float) -> tf.Tensor:
 def _on(
     x: tf.Tensor, start: tf.Tensor, number: tf.Tensor, change: Callable[[tf.Tensor], tf.Tensor]
 ) -> tf.Tensor:
-    part = change(x[start : start + number])
-    return tf.concat([x[:start], part, x[start + number :]], axis=0)
+    """Change `number` images from `start` on, and on from the first after the last."""
+    rolled = tf.roll(x, -start, axis=0)
+    changed = tf.concat([change(rolled[:number]), rolled[number:]], axis=0)
+    return tf.roll(changed, start, axis=0)
 
 
 def _uniform(

@@ -43,6 +43,21 @@ def test_order_depends_on_seed_and_epoch_alone(augmentation, split):
     assert len({order(1, 0), order(1, 1), order(2, 0), order(2, 1)}) == 4
 
 
+def test_seed_epoch_and_step_alone_decide_the_distortions(augmentation, split):
+    limits = Augmentation(
+        *[0.0] * 4, elastic=2.0, stroke_width=0.5, blurred=1.0, disturbed=1.0, drawn=0
+    )
+    same = Split(np.tile(bar().images[:1], (48, 1, 1)), split.labels[:48] * 0, split.index[:48])
+
+    def images(seed, epoch):
+        return content(augmentation.batches(same, 16, limits, seed)(epoch))[0]
+
+    first = images(1, 0)
+    np.testing.assert_array_equal(first, images(1, 0))
+    steps = [first[place : place + 16].tobytes() for place in (0, 16, 32)]
+    assert len({*steps, images(1, 1).tobytes(), images(2, 0).tobytes()}) == 5
+
+
 def test_a_batch_larger_than_the_data_is_the_data(augmentation, split):
     assert augmentation.steps_per_epoch(len(split), 500) == 1
     assert len(content(augmentation.batches(split, 500, STILL, seed=1)(0))[1]) == 100

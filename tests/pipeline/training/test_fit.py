@@ -10,6 +10,7 @@ from pipeline.training.live_log import LiveLog
 SMALL = (
     *("epochs=4", "batch_size=20", "model.filters=4", "model.dense=16"),
     *("augmentation.shift=1", "augmentation.rotation=5"),
+    *("model.blocks=[[4],[6]]", "augmentation.elastic=0.5", "augmentation.disturbed=0.25"),
 )
 
 
@@ -48,7 +49,7 @@ def fit(training, configured, tensorflow, tmp_path, monkeypatch):
 
 
 def weights(model):
-    return [np.asarray(variable) for variable in model.trainable_variables]
+    return [np.asarray(variable) for variable in model.weights]
 
 
 def equal(first, second):
@@ -126,7 +127,7 @@ def test_early_stopping_keeps_the_best_epoch(fit, training, monkeypatch):
     seen = []
 
     def evaluate(self, *_, **__):
-        seen.append([np.array(variable) for variable in self.trainable_variables])
+        seen.append([np.array(variable) for variable in self.weights])
         return {"loss": next(held), "accuracy": 0.5}
 
     monkeypatch.setattr(training.keras.Model, "evaluate", evaluate)
