@@ -6,7 +6,6 @@ shared. Quote the ratios, not the seconds.
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import subprocess
@@ -15,7 +14,6 @@ import tempfile
 import time
 from pathlib import Path
 
-from omegaconf import OmegaConf
 from rich.table import Table
 
 from docs.tools.recorded import show
@@ -53,10 +51,7 @@ def rows(clone: Path) -> list[tuple[str, ...]]:
     (clone / "dvc.lock").unlink(missing_ok=True)
     stage("fetch", "data=mnist")
     plain = seconds(PYTHON, str(ROOT / "bench" / "plain.py"), "data/raw/mnist")
-    recipe = float((clone / ".bench.log").read_text().split()[-1])
     cold, memory = measure(clone, "dvc", "repro")
-    tuned = json.loads((clone / "reports" / "timings.json").read_bytes())["3"]["train_seconds"]
-    epochs = OmegaConf.load(clone / "conf" / "run" / "3.yaml").epochs
     status = seconds("dvc", "status", repeats=REPEATS)
     idle = seconds("dvc", "repro", repeats=REPEATS)
     preprocess = stage("preprocess", "data=mnist")
@@ -65,13 +60,11 @@ def rows(clone: Path) -> list[tuple[str, ...]]:
     work = sum(stage(name, *settings) for name in ("train", "evaluate"))
     three = f"three models in plain Keras, {plain:.0f} s", f"{cold / plain:.2f}", "1.2"
     idling = f"`dvc status`, {status:.2f} s", f"{idle / status:.2f}", "1.5"
-    five = f"its plain recipe, 5 epochs in plain Keras, {recipe:.0f} s", f"{tuned / recipe:.2f}"
     by_hand = f"its stages train and evaluate by hand, {work:.0f} s", f"+{job - work:.0f} s"
     return [
         ("cold `dvc repro`, data local", f"{cold:.0f} s", *three),
         ("`dvc repro` with nothing to do", f"{idle:.2f} s", *idling),
         ("preprocess", f"{preprocess:.1f} s", "", "", "10 s"),
-        (f"training of run 3, {epochs} epochs", f"{tuned:.0f} s", *five, "1.0"),
         ("a job of a sweep, run 1", f"{job:.0f} s", *by_hand, "+20 s"),
         ("peak memory of any stage", f"{memory:.0f} MB", "", "", "2000 MB"),
     ]
