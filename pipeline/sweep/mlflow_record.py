@@ -49,6 +49,9 @@ def mark_dead(client: MlflowClient) -> list[str]:
         here = parent.data.tags.get(_HOST) == jobs.HOST
         folder = parent.data.tags.get(_FOLDER)
         if here and folder and not (Path(folder).exists() and is_locked(Path(folder) / _LOCK)):
+            # A sweep ends its run before it lets go of the lock, perhaps just now.
+            if client.get_run(parent.info.run_id).info.status != "RUNNING":
+                continue
             client.set_terminated(parent.info.run_id, "KILLED")
             marked.append(str(parent.info.run_name))
     return marked + model_runs.mark_dead(client)

@@ -196,6 +196,20 @@ def test_a_dead_sweep_is_marked_and_a_living_one_is_not(client, found, folder):
     assert status(client, alive) == "KILLED"
 
 
+def test_a_sweep_that_ends_while_its_lock_is_looked_at_stays_finished(
+    client, found, folder, monkeypatch
+):
+    run = opened(client, found, folder)
+
+    def ends(_):
+        client.set_terminated(run)
+        return False
+
+    monkeypatch.setattr(mlflow_record, "is_locked", ends)
+    assert mlflow_record.mark_dead(client) == []
+    assert status(client, run) == "FINISHED"
+
+
 def test_runs_that_may_be_under_way_elsewhere_are_not_marked(client, found, folder, monkeypatch):
     place = mlflow_runs.experiment(client, "digits")
     others = client.create_run(place).info.run_id
