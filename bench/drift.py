@@ -80,7 +80,7 @@ def normalised(images: np.ndarray) -> np.ndarray:
     found = []
     for image in images:
         with suppress(NoDigitError):
-            found.append(normalise(image))
+            found.append(normalise(image).image)
     return np.stack(found)
 
 

@@ -36,7 +36,7 @@ def normalised(images: Images) -> tuple[Images, NDArray[np.bool_]]:
     prepared, found = np.zeros_like(images), np.ones(len(images), bool)
     for place, image in enumerate(images):
         try:
-            prepared[place] = normalise(image)
+            prepared[place] = normalise(image).image
         except NoDigitError:
             found[place] = False
     return prepared, found

@@ -106,7 +106,7 @@ def draw(each: Draw, count: int, digits: Images, random: np.random.Generator) ->
     images: list[Images] = []
     while len(images) < count:
         with suppress(NoDigitError):
-            image = normalise(each(random, digits))
+            image = normalise(each(random, digits)).image
             columns = np.flatnonzero((image > _BRIGHT).any(axis=0))
             if len(columns) and columns[-1] - columns[0] >= _MIN_WIDTH:
                 images.append(image)
@@ -123,7 +123,7 @@ def redrawn(images: Images, labels: Labels, count: int, random: np.random.Genera
     while len(found) < count:
         index = int(random.integers(len(images)))
         with suppress(NoDigitError):
-            found.append(normalise(drawings.redrawn(random, images[index])))
+            found.append(normalise(drawings.redrawn(random, images[index])).image)
             chosen.append(index)
     return Examples(np.stack(found), labels[chosen])
 
@@ -143,7 +143,7 @@ def _drawn_digits(
     count: int, random: np.random.Generator, picture: Callable[[int], Grey]
 ) -> Examples:
     labels = random.integers(10, size=count).astype(np.uint8)
-    return Examples(np.stack([normalise(picture(int(digit))) for digit in labels]), labels)
+    return Examples(np.stack([normalise(picture(int(digit))).image for digit in labels]), labels)
 
 
 def _characters(characters: str, fonts: Sequence[str]) -> Draw:

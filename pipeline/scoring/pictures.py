@@ -196,4 +196,4 @@ def both(content: bytes, side: int) -> tuple[Images, Images]:
     grey = decode(content, max_pixels=LIMITS.max_image_pixels)
     picture = Image.fromarray(grey)
     picture.thumbnail((side, side))
-    return np.asarray(picture), normalise(grey)
+    return np.asarray(picture), normalise(grey).image

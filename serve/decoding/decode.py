@@ -81,7 +81,7 @@ _ALPHA = ("LA", "La", "PA", "RGBA", "RGBa")
 
 def normalise_file(content: bytes, *, max_pixels: int) -> Grey:
     """Return the models' input, (28, 28) uint8, of an image file, or raise an ImageError."""
-    return normalise(decode(content, max_pixels=max_pixels))
+    return normalise(decode(content, max_pixels=max_pixels)).image
 
 
 def decode(content: bytes, *, max_pixels: int) -> Grey:

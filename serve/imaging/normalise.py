@@ -8,17 +8,31 @@ scaled to 20 pixels with its aspect ratio kept, centre of mass at the centre (Le
 from __future__ import annotations
 
 import binascii
+from dataclasses import dataclass
 from io import BytesIO
 
 from PIL import Image
 
-from serve.imaging.placement import SIDE, Grey, is_normalised, place_digit
+from serve.imaging.placement import SIDE, Grey, bounding_box, is_normalised, place_digit
 from serve.imaging.segmentation import segment_digit
 from serve.imaging.stroke_width import normalise_stroke_width
 
 
-def normalise(grey: Grey) -> Grey:
-    """Return (28, 28) uint8 of a (height, width) uint8 picture, dark on light or light on dark.
+@dataclass(frozen=True)
+class Normalised:
+    """The models' input, and what of the picture it was made of.
+
+    `image`: (28, 28) uint8. `ink`: (h, w) uint8 on 0, what was taken for the digit. `box`: left,
+    top, width and height of that ink in the picture's pixels.
+    """
+
+    image: Grey
+    ink: Grey
+    box: tuple[int, int, int, int]
+
+
+def normalise(grey: Grey) -> Normalised:
+    """Normalise a (height, width) uint8 picture, dark on light or light on dark.
 
     An image that is normalised already passes unchanged, or inverted.
 
@@ -28,8 +42,12 @@ def normalise(grey: Grey) -> Grey:
     if grey.shape == (SIDE, SIDE):
         bright = grey if grey[0, 0] < 128 else 255 - grey
         if is_normalised(bright):
-            return bright
-    return place_digit(normalise_stroke_width(segment_digit(grey)))
+            top, left, bottom, right = bounding_box(bright)
+            ink, image = bright[top:bottom, left:right], bright
+            return Normalised(image, ink, (left, top, right - left, bottom - top))
+    ink, (top, left, bottom, right) = segment_digit(grey)
+    image = place_digit(normalise_stroke_width(ink))
+    return Normalised(image, ink, (left, top, right - left, bottom - top))
 
 
 def data_uri(image: Grey) -> str:

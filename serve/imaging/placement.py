@@ -14,6 +14,7 @@ from PIL import Image
 from serve.imaging.errors import NoDigitError
 
 Grey = NDArray[np.uint8]  # (height, width)
+Box = tuple[int, int, int, int]  # top, left, bottom, right, the last two exclusive
 
 SIDE = 28  # of MNIST's images
 BOX = 20  # longest side of MNIST's digits, in pixels
@@ -74,7 +75,13 @@ def centre_digit(grey: Grey) -> Grey:
 
 
 def crop(ink: Grey, threshold: int = 0) -> Grey:
-    """Return the bounding box of all pixels above the threshold, of (h, w) uint8 ink on black.
+    """Return the ink in its bounding box, of (h, w) uint8 ink on black; as `bounding_box`."""
+    top, left, bottom, right = bounding_box(ink, threshold)
+    return ink[top:bottom, left:right]
+
+
+def bounding_box(ink: Grey, threshold: int = 0) -> Box:
+    """Return the bounding box of all pixels above the threshold.
 
     Raises:
         NoDigitError: there are none.
@@ -82,7 +89,7 @@ def crop(ink: Grey, threshold: int = 0) -> Grey:
     rows, columns = (np.flatnonzero((ink > threshold).any(axis)) for axis in (1, 0))
     if not len(rows):
         raise NoDigitError("no digit found")
-    return ink[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+    return int(rows[0]), int(columns[0]), int(rows[-1]) + 1, int(columns[-1]) + 1
 
 
 def _scaled(digit: Grey, box: int) -> Grey:

@@ -16,10 +16,8 @@ from PIL import Image
 from serve.imaging.background import Field, Ink, quantile, remove_background
 from serve.imaging.connected_components import Components, Mask, connected_components
 from serve.imaging.errors import NoDigitError
-from serve.imaging.placement import BOX, FINE, INK_LEVEL, Grey, crop
+from serve.imaging.placement import BOX, FINE, INK_LEVEL, Box, Grey, bounding_box, crop
 from serve.imaging.upscale import upscale
-
-Box = tuple[int, int, int, int]  # top, left, bottom, right, the last two exclusive
 
 # Numbers without a source beside them date from the first version. What a change of one does is
 # shown by `python -m bench.variants --split validation`.
@@ -57,25 +55,30 @@ class _Found:
     cut: bool
 
 
-def segment_digit(grey: Grey) -> Grey:
-    """Return the digit of a (height, width) uint8 picture: (h, w) uint8 ink on 0, cropped.
+def segment_digit(grey: Grey) -> tuple[Grey, Box]:
+    """Return the digit of a (height, width) uint8 picture: (h, w) uint8 ink on 0, and its box.
+
+    The ink may be smaller or larger than its box, which is in the picture's pixels.
 
     Raises:
         NoDigitError: the picture is of one level, or holds nothing but noise and specks.
     """
-    part = grey
+    part, origin = grey, (0, 0)
     for _ in range(MAX_LOOKS):
         factor = -(-max(part.shape) // VIEW_SIDE)
         found = _find_digit(_view(part, factor))
         sheet = _is_sheet(found)
-        nearer = _around(part, found.box, factor, -0.05 if sheet else 0.5)
+        top, left, bottom, right = _around(part, found.box, factor, -0.05 if sheet else 0.5)
+        nearer = part[top:bottom, left:right]
         if not sheet and (factor == 1 or max(nearer.shape) > 0.7 * max(part.shape)):
             break
-        part = nearer
+        part, origin = nearer, (origin[0] + top, origin[1] + left)
     if _is_blurred(found):
         raise NoDigitError("no digit found")
-    ink = _stretch(found)
-    return crop(upscale(ink, FINE), INK_LEVEL) if max(ink.shape) < TINY else ink
+    ink, box = _stretch(found)
+    if max(ink.shape) < TINY:
+        ink = crop(upscale(ink, FINE), INK_LEVEL)
+    return ink, _of_picture(box, factor, origin, grey.shape)
 
 
 def _view(part: Grey, factor: int) -> Field:
@@ -101,14 +104,24 @@ def _is_blurred(found: _Found) -> bool:
     return quantile(above[around], 0.5) > MAX_FADED * quantile(above[found.mask], 0.5)
 
 
-def _around(part: Grey, box: Box, factor: int, margin: float) -> Grey:
-    """Return the part of the picture in a box of the view, with a margin.
+def _around(part: Grey, box: Box, factor: int, margin: float) -> Box:
+    """Return the part's pixels in a box of the view, with a margin.
 
     `margin`: a share of the box's longest side.
     """
     top, left, bottom, right = (factor * side for side in box)
     by = round(max(bottom - top, right - left) * margin)
-    return part[max(0, top - by) : bottom + by, max(0, left - by) : right + by]
+    height, width = part.shape
+    return max(0, top - by), max(0, left - by), min(height, bottom + by), min(width, right + by)
+
+
+def _of_picture(box: Box, factor: int, origin: tuple[int, int], shape: tuple[int, ...]) -> Box:
+    """Return the picture's pixels in a box of the view, whose first pixel is at `origin`."""
+    top, left, bottom, right = (
+        min(length, start + factor * side)
+        for side, start, length in zip(box, origin * 2, shape * 2, strict=True)
+    )
+    return top, left, bottom, right
 
 
 def _find_digit(view: Field) -> _Found:
@@ -184,16 +197,19 @@ def _group(parts: Components, main: int, whole: Mask) -> NDArray[np.intp]:
         box = _union(parts.boxes[near])
 
 
-def _stretch(found: _Found) -> Grey:
-    """Return the ink of the digit alone, cropped, its contrast stretched to 255."""
+def _stretch(found: _Found) -> tuple[Grey, Box]:
+    """Return the ink of the digit alone, its contrast stretched to 255, and its box in the view."""
     above, noise = found.ink.above, found.ink.noise
     strengths = above[found.mask]
     low = 2 * noise
     high = strengths.max() if noise < 0.5 else quantile(strengths, 0.9)
     ink = np.clip((above - low) * (255 / (high - low)), 0, 255) * _dilate(_dilate(found.mask))
     ink = np.rint(ink).astype(np.uint8)
-    whole = crop(ink)
-    return whole if max(whole.shape) <= BOX else crop(ink, INK_LEVEL)
+    box = bounding_box(ink)
+    if _longest(np.array(box)) > BOX:
+        box = bounding_box(ink, INK_LEVEL)
+    top, left, bottom, right = box
+    return ink[top:bottom, left:right], box
 
 
 def _dilate(mask: Mask) -> Mask:

@@ -213,7 +213,7 @@ def _images(tensor: Tensor, raw: bytes, most: int) -> list[NDArray[np.uint8]]:
     images = []
     for image in np.rint(pixels).astype(np.uint8).reshape(count, SIDE, SIDE):
         try:
-            images.append(normalise(image))
+            images.append(normalise(image).image)
         except NoDigitError as error:
             raise NoDigitError(f"inputs.0.data: image {len(images)}: {error}") from error
     return images

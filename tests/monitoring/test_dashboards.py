@@ -142,7 +142,7 @@ def test_links_lead_to_sections_of_the_runbook(name):
 def bundles(made, tmp_path_factory):
     """Two with a reference: scanned digits as the service sees them."""
     greys = (load_digits().images[:300] * (255 / 16)).round().astype(np.uint8)
-    images = np.stack([normalise(centre_digit(grey)) for grey in greys])
+    images = np.stack([normalise(centre_digit(grey)).image for grey in greys])
     copies = []
     for digit in (3, 8):
         copy = shutil.copytree(made[digit], tmp_path_factory.mktemp("bundles") / str(digit))

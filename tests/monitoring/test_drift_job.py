@@ -38,7 +38,7 @@ KEY = {"X-API-Key": "secret"}
 def digits():
     """1,797 scanned digits as the service sees them, in no order."""
     greys = (load_digits().images * (255 / 16)).round().astype(np.uint8)
-    images = np.stack([normalise(centre_digit(grey)) for grey in greys])
+    images = np.stack([normalise(centre_digit(grey)).image for grey in greys])
     return images[np.random.default_rng(0).permutation(len(images))]
 
 

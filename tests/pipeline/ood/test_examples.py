@@ -114,4 +114,4 @@ def test_what_is_empty_or_as_narrow_as_a_1_is_drawn_again():
     drawn = examples.draw(
         lambda random, digits: next(pictures), 2, empty[None], np.random.default_rng(0)
     )
-    np.testing.assert_array_equal(drawn, [normalise(cross), normalise(corner)])
+    np.testing.assert_array_equal(drawn, [normalise(cross).image, normalise(corner).image])

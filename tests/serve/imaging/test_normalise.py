@@ -348,8 +348,25 @@ def test_heavy_at_an_end_is_centred_all_the_same():
     picture = np.zeros((200, 200), np.uint8)
     picture[40:160, 98:102] = 90
     picture[130:160, 70:130] = 255
-    image = normalise(picture)
+    image = normalise(picture).image
     assert centre_of_mass(image) == pytest.approx((14, 14), abs=1)
+
+
+@pytest.mark.parametrize(
+    ("picture", "box", "within"),
+    [
+        (np.pad(np.full((20, 10), 255, np.uint8), ((4, 4), (9, 9))), (9, 4, 10, 20), 0),
+        (np.pad(np.full((90, 30), 255, np.uint8), ((300, 10), (40, 50))), (40, 300, 30, 90), 0),
+        (np.pad(np.full((300, 100), 255, np.uint8), ((900, 800), (1500, 400))),
+         (1500, 900, 100, 300), 2),
+        (np.pad(np.full((8, 4), 255, np.uint8), 20), (20, 20, 4, 8), 0),
+    ],
+)  # fmt: skip
+def test_the_box_is_where_the_digit_lies_in_the_picture(picture, box, within):
+    for shown in (picture, 255 - picture):
+        found = normalise(shown)
+        assert found.box == pytest.approx(box, abs=within)
+        assert found.ink.max() > 127
 
 
 @pytest.mark.slow
