@@ -12,10 +12,11 @@ from numpy.typing import NDArray
 from pipeline.config import Config, PipelineError, paths, stage
 from pipeline.data import as_served, dataset
 from pipeline.data.dataset import Split
-from pipeline.evaluation import label_errors, latency, metrics, robustness, significance
+from pipeline.evaluation import label_errors, latency, metrics, significance
 from pipeline.evaluation.metrics import Probabilities
 from pipeline.ood import evaluation
 from pipeline.reports import plots, theme
+from pipeline.robustness import measures
 from pipeline.storage.files import write_arrays, write_csv, write_json
 from serve.models import drift_reference
 from serve.models.predictor import FILES, FLOAT32, BundleError, Predictor, each_precision
@@ -37,7 +38,7 @@ def main(cfg: Config) -> None:
     expected = predictor.probabilities(validation.images)
     answers = {each.precision: each.probabilities(test.images) for each in predictors}
     probabilities = answers[predictor.precision]
-    corrupted = robustness.measure(predictor.probabilities, test, robustness.IMAGES)
+    corrupted = measures.measure(predictor.probabilities, test, measures.IMAGES)
     ood_scores = evaluation.scores(likelihood, test.images, examples)
     found = (
         identity(predictor.description, bundle)

@@ -18,7 +18,7 @@ PIPELINE = [
     Layer("jobs"),
     Layer("registry", "ood", "scoring"),
     Layer("reports"),
-    Layer("training", "user_feedback"),
+    Layer("robustness", "training", "user_feedback"),
     Layer("evaluation", "fetching"),
     Layer("data"),
     Layer("storage"),

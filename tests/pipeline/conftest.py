@@ -15,10 +15,10 @@ from pipeline import compare, evaluate, fetch, likelihood, preprocess, train
 from pipeline.config import CONF, paths
 from pipeline.data import dataset
 from pipeline.data.dataset import SIDE, Split, Splits
-from pipeline.evaluation import robustness
 from pipeline.evaluation.results import CURVE_METRICS
 from pipeline.ood import evaluation, examples
 from pipeline.registry import mlflow_runs
+from pipeline.robustness import measures
 from pipeline.storage.files import write_arrays, write_csv, write_json
 from pipeline.training import determinism
 from serve.models import drift_reference
@@ -137,8 +137,8 @@ def evaluated(workspace) -> Callable[..., None]:
         figures |= {"val_accuracy": val_accuracy, "val_loss": val_loss}
         figures |= ood_metrics(write_likelihood(b"a likelihood"))
         write_json(folder / "metrics.json", figures)
-        each = robustness.Figures(0.5 + run / 100, 0.1, 0.6 + run / 100, 0.2, 0.05)._asdict()
-        kinds = dict.fromkeys(robustness.KINDS, each)
+        each = measures.Figures(0.5 + run / 100, 0.1, 0.6 + run / 100, 0.2, 0.05)._asdict()
+        kinds = dict.fromkeys(measures.KINDS, each)
         write_json(folder / "corruptions.json", {"images": images, "kinds": kinds, "mean": each})
         write_arrays(folder / "predictions.npz", probabilities=probabilities, labels=labels)
         worst = evaluate.worst_mistakes(probabilities, test)
@@ -177,7 +177,7 @@ def pipeline_run(tensorflow, configured, tmp_path_factory):
             patch.setattr(determinism, "start", lambda seed, threads: None)  # by `tensorflow`
             patch.setattr(score_network, "_STEPS", 200)
             patch.setattr(examples, "_EVALUATED", 40)
-            patch.setattr(robustness, "IMAGES", 20)
+            patch.setattr(measures, "IMAGES", 20)
             patch.setenv("LIVE_LOG", "0")
             for main in (fetch.main, preprocess.main):
                 main(configured(1, "data=digits"))
@@ -240,7 +240,7 @@ def trained(workspace, litert, brightness, monkeypatch) -> Splits:
         **dict.fromkeys(examples.KINDS, test.images[:20] // 4),
         **dict.fromkeys(examples.DIGITS, test.images[:20]),
     )
-    monkeypatch.setattr(robustness, "IMAGES", 10)
+    monkeypatch.setattr(measures, "IMAGES", 10)
     bundle = paths.model(3)
     bundle.mkdir(parents=True)
     for file in ("model.tflite", "model.int8.tflite"):

@@ -9,9 +9,10 @@ from support.html_reader import Reader
 from pipeline import compare
 from pipeline.config import paths
 from pipeline.data.dataset import Split
-from pipeline.evaluation import results, robustness
+from pipeline.evaluation import results
 from pipeline.reports import html, pairwise, tables
 from pipeline.reports.pairwise import Candidate
+from pipeline.robustness import measures
 
 EXTRAS = {
     "statistics": {"train": {"digits": {str(d): 5400 + d for d in range(10)}}, "seed": 42},
@@ -134,7 +135,7 @@ def test_corruptions_are_a_line_each_with_the_mean_last(three):
     (table,) = re.findall(r'<table class="kinds">.*?</table>', rendered(1, 2, 3), re.DOTALL)
     rows = re.findall(r"<tr><th[^>]*>([\w ,]+)</th>((?:<td>[\d.]+</td>){6})</tr>", table)
     assert [kind for kind, _ in rows] == [
-        *(kind.replace("_", " ") for kind in robustness.KINDS),
+        *(kind.replace("_", " ") for kind in measures.KINDS),
         *("mean", "calibration error, mean"),
     ]
     expected = ["51.0", "61.0", "52.0", "62.0", "53.0", "63.0"]

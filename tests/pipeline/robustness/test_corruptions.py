@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
-from pipeline.evaluation.corruptions import KINDS, corrupt
+from pipeline.robustness.corruptions import KINDS, corrupt
 
 
 @pytest.fixture(scope="module")

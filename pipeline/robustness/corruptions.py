@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from pipeline.data.dataset import SIDE, Images
-from pipeline.evaluation.canny import canny
+from pipeline.robustness.canny import canny
 
 Floats = NDArray[np.float64]
 _Kind = Callable[[Floats, np.random.Generator], Floats]

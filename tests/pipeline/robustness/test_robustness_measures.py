@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from pipeline.data.dataset import Split
-from pipeline.evaluation import robustness
+from pipeline.robustness import measures
 
 
 @pytest.fixture
@@ -21,9 +21,9 @@ def by_ground(images):
 
 
 def test_each_kind_is_measured_alone_and_as_served(bars):
-    found = robustness.measure(by_ground, bars, 12)
+    found = measures.measure(by_ground, bars, 12)
     assert found["images"] == 12
-    assert tuple(found["kinds"]) == robustness.KINDS
+    assert tuple(found["kinds"]) == measures.KINDS
     brighter, darker = found["kinds"]["brightness"], found["kinds"]["shot_noise"]
     assert (brighter["accuracy"], brighter["served_accuracy"], brighter["no_digit"]) == (0, 1, 0)
     assert (brighter["ece"], brighter["served_ece"]) == pytest.approx((0.91, 0.09))
@@ -41,13 +41,13 @@ def test_all_models_are_asked_about_the_same_pictures(bars):
             seen.append(images.tobytes())
             return by_ground(images)
 
-        robustness.measure(predict, bars, 6)
+        measures.measure(predict, bars, 6)
     assert asked[0] == asked[1]
     assert len(set(asked[0])) > 15
 
 
 def test_what_shows_no_digit_is_misread_but_has_no_confidence(bars):
     dark = Split(np.zeros_like(bars.images), bars.labels, bars.index)
-    found = robustness.measure(by_ground, dark, 30)["kinds"]["translate"]
+    found = measures.measure(by_ground, dark, 30)["kinds"]["translate"]
     assert (found["accuracy"], found["served_accuracy"], found["no_digit"]) == (1, 0, 1)
     assert (found["ece"], found["served_ece"]) == pytest.approx((0.09, 0))

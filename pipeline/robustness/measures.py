@@ -14,8 +14,8 @@ import numpy as np
 from pipeline.data import as_served
 from pipeline.data.dataset import Images, Labels, Split
 from pipeline.evaluation import metrics
-from pipeline.evaluation.corruptions import KINDS, corrupt
 from pipeline.evaluation.metrics import Probabilities
+from pipeline.robustness.corruptions import KINDS, corrupt
 
 IMAGES = 200  # to normalise one takes a millisecond: with more, evaluation takes much longer
 _SEED = 0  # the same corrupted images for each model

@@ -1,0 +1,1 @@
+"""How models read disturbed images: corruptions, and the figures on them."""
