@@ -17,9 +17,8 @@ from PIL import Image
 
 from pipeline.config import PipelineError
 from pipeline.data.dataset import Images
-from serve.decoding.decode import decode, normalise_file
+from serve.decoding.decode import normalise_file, read_file
 from serve.imaging.errors import ImageError
-from serve.imaging.normalise import normalise
 from serve.settings import Settings
 
 Read = Callable[[str], bytes | str]  # a picture's name to its content, or why there is none
@@ -193,7 +192,7 @@ def _input(content: bytes | str) -> Images | str:
 
 def both(content: bytes, side: int) -> tuple[Images, Images]:
     """Return a picture as decoded, reduced to `side` pixels, and the model's input of it."""
-    grey = decode(content, max_pixels=LIMITS.max_image_pixels)
-    picture = Image.fromarray(grey)
+    reading = read_file(content, max_pixels=LIMITS.max_image_pixels)
+    picture = Image.fromarray(reading.grey)
     picture.thumbnail((side, side))
-    return np.asarray(picture), normalise(grey).image
+    return np.asarray(picture), reading.normalised.image

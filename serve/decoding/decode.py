@@ -6,11 +6,10 @@ any fault of a file becomes an ImageError.
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
 import math
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +25,7 @@ from serve.decoding.limits import (
     check_size,
     format_limit,
 )
+from serve.decoding.picture import Picture, Reading
 from serve.decoding.transparency import ground, matte
 from serve.imaging.errors import NotAnImageError, UnsupportedImageError
 from serve.imaging.normalise import normalise
@@ -58,17 +58,6 @@ _STRIP_PIXELS = 2**18  # pixels per strip when a large image is converted in str
 _TILE_WIDTH, _TILE_HEIGHT, _ROWS = 322, 323, 278  # TIFF tags
 _ALL_ROWS = 2**32 - 1  # in one strip
 
-_ORIENTATION = 0x0112  # EXIF tag
-_TURNS: dict[int, Callable[[Grey], Grey]] = {
-    2: np.fliplr,
-    3: lambda grey: grey[::-1, ::-1],
-    4: np.flipud,
-    5: np.transpose,
-    6: lambda grey: np.rot90(grey, -1),
-    7: lambda grey: grey[::-1, ::-1].T,
-    8: np.rot90,
-}
-
 _one_at_a_time = threading.Lock()  # the memory of large pictures would add up
 # The GNU C library keeps freed memory for each thread; this gives it back.
 _trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
@@ -79,13 +68,20 @@ _BLANK = 8  # grey levels by which a frame without any ink may vary
 _ALPHA = ("LA", "La", "PA", "RGBA", "RGBa")
 
 
+def read_file(content: bytes, *, max_pixels: int) -> Reading:
+    """Decode and normalise an image file, or raise an ImageError."""
+    picture = decode(content, max_pixels=max_pixels)
+    normalised = normalise(picture.grey)
+    return Reading(picture.grey, normalised, picture.unreduced(normalised.box))
+
+
 def normalise_file(content: bytes, *, max_pixels: int) -> Grey:
     """Return the models' input, (28, 28) uint8, of an image file, or raise an ImageError."""
-    return normalise(decode(content, max_pixels=max_pixels)).image
+    return read_file(content, max_pixels=max_pixels).normalised.image
 
 
-def decode(content: bytes, *, max_pixels: int) -> Grey:
-    """Return the first frame with anything on it as (height, width) uint8, upright, not inverted.
+def decode(content: bytes, *, max_pixels: int) -> Picture:
+    """Return the first frame with anything on it, upright, not inverted.
 
     A transparent image is laid on a ground that contrasts with its ink. An image of more than
     8 bits is stretched to its own range. Colours become the grey, or the channel, with the most
@@ -108,23 +104,26 @@ def decode(content: bytes, *, max_pixels: int) -> Grey:
         if pixels <= LARGE_PIXELS:
             return _decoded(content, image, max_pixels)
         with _one_at_a_time:
-            grey = _decoded(content, image, max_pixels)
+            picture = _decoded(content, image, max_pixels)
             if _trim and pixels > MAX_WHOLE_PIXELS:
                 _trim(0)
-        return grey
+        return picture
 
 
-def _decoded(content: bytes, image: ImageFile.ImageFile, max_pixels: int) -> Grey:
+def _decoded(content: bytes, image: ImageFile.ImageFile, max_pixels: int) -> Picture:
     if image.format == "JPEG":
+        size = image.size
         _draft(image)
-    elif isinstance(image, TiffImagePlugin.TiffImageFile):
+        image.load()
+        return Picture(_grey(image), size).upright(image)
+    if isinstance(image, TiffImagePlugin.TiffImageFile):
         _check_pieces(image, max_pixels)
     if image.format == "WEBP" or getattr(image, "is_animated", False):
         for frame in _frames(image, min(max_pixels, MAX_WHOLE_PIXELS)):
             grey = _grey(frame)
             if np.ptp(grey) > _BLANK:
                 break
-        return _upright(grey, image)
+        return Picture(grey, frame.size).upright(image)
     picture: Image.Image = image
     if isinstance(image, AvifImagePlugin.AvifImageFile):
         picture = _still(image)
@@ -136,7 +135,7 @@ def _decoded(content: bytes, image: ImageFile.ImageFile, max_pixels: int) -> Gre
         picture = png.StripedPng(content, image)
     else:
         image.load()
-    return _upright(_grey(picture), picture)
+    return Picture(_grey(picture), picture.size).upright(picture)
 
 
 def _still(image: AvifImagePlugin.AvifImageFile) -> Image.Image:
@@ -198,16 +197,6 @@ def _draft(image: Image.Image) -> None:
     excess = max(image.size) / DETAIL
     if excess > 2:
         image.draft(None, (int(image.width / excess), int(image.height / excess)))
-
-
-def _upright(grey: Grey, image: Image.Image) -> Grey:
-    """Apply the EXIF orientation; Pillow has already applied and removed it for TIFF files."""
-    if not image.info:
-        return grey
-    with contextlib.suppress(Exception):  # corrupt metadata must not reject a sound picture
-        turn = _TURNS.get(image.getexif().get(_ORIENTATION, 1))
-        return turn(grey) if turn else grey
-    return grey
 
 
 def _grey(image: Image.Image) -> Grey:

@@ -126,6 +126,7 @@ class AccessControl:
         self._infer = (settings.max_batch * _V2_BYTES + _FORM_BYTES, 1)
         self._limits = {  # of the body, and its weight
             "/predict": (one, 1),
+            "/explain": (one, 1),
             "/feedback": (one, 3),  # as text, too, and decoded
             "/predict/batch": (one * min(_BATCH_IMAGES, settings.max_batch), 1),
             f"{model}/infer": self._infer,

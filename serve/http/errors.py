@@ -60,7 +60,11 @@ STATUS: dict[type[Exception], int] = {
     work_queue.BusyError: 503,
     feedback_store.FeedbackFullError: 507,
 }
-_PREDICTS = ("/predict", "/v2/models/")  # paths whose errors count as failed predictions
+_PREDICTS = (
+    "/predict",
+    "/explain",
+    "/v2/models/",
+)  # paths whose errors count as failed predictions
 
 
 def status(error: Exception) -> int:

@@ -25,8 +25,8 @@ _GROUPS = {
     _DRIFT: "What the drift job reads.",
 }
 # By the first of these that the path begins with.
-_GROUP_OF = {"/predict": _PREDICTIONS, "/feedback": _PREDICTIONS, "/v2": _PROTOCOL}
-_GROUP_OF |= {"/api/window": _DRIFT, "/api/reference": _DRIFT, "/": _STATE}
+_GROUP_OF = dict.fromkeys(("/predict", "/explain", "/feedback"), _PREDICTIONS)
+_GROUP_OF |= {"/v2": _PROTOCOL, "/api/window": _DRIFT, "/api/reference": _DRIFT, "/": _STATE}
 
 
 def complete(document: dict[str, Any], version: str) -> None:

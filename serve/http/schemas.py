@@ -57,6 +57,15 @@ class BatchRequest(BaseModel):
     images: Annotated[list[ImageText], Field(min_length=1)]
 
 
+class Box(BaseModel):
+    """What was read of a picture, in its pixels as it is seen: turned as its file says."""
+
+    left: int = Field(ge=0)
+    top: int = Field(ge=0)
+    width: int = Field(ge=1)
+    height: int = Field(ge=1)
+
+
 class Prediction(BaseModel):
     """The prediction for one image."""
 
@@ -74,10 +83,41 @@ class Prediction(BaseModel):
     )
     model_version: str
     request_id: str = Field(description="The id to send with feedback on this prediction.")
+    box: Box
     image: str | None = Field(
         None,
         description="The 28x28 image that the model saw, a PNG as data URI; only with ?image=true.",
     )
+
+
+class Occlusion(BaseModel):
+    """How the probability of the predicted digit falls while a patch of the 28x28 is hidden."""
+
+    size: int = Field(description="Pixels along a side of the patch.")
+    stride: int = Field(description="Pixels from one position of the patch to the next.")
+    falls: list[list[float]] = Field(
+        description="By how much the probability falls, row by row of positions: the patch in row r"
+        " and column c begins at the pixel (r * stride, c * stride). Below 0 it rises."
+    )
+    image: str = Field(
+        description="The map over the 28x28, a PNG as data URI. Orange: hiding it lowers the"
+        " probability; blue: raises it."
+    )
+
+
+class Steps(BaseModel):
+    """What became of the picture; each a PNG as data URI."""
+
+    picture: str = Field(description="The picture in grey, made small, with the box.")
+    ink: str = Field(description="What was taken for the digit, without its background.")
+    image: str = Field(description="The 28x28 image that the model saw.")
+
+
+class Explanation(Prediction):
+    """The prediction for one image, which parts of it that rests on, and the steps to it."""
+
+    occlusion: Occlusion
+    steps: Steps
 
 
 class ImageFault(BaseModel):

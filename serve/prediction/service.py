@@ -11,12 +11,15 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from serve.decoding.decode import normalise_file
+from serve.decoding.decode import read_file
 from serve.decoding.headers import declared_pixels, is_small_png
+from serve.decoding.picture import Box, Reading
 from serve.imaging.errors import ImageError, TooManyPixelsError
 from serve.imaging.normalise import data_uri
 from serve.models.bundle_cache import open_cache
+from serve.models.inference import Floats, infer
 from serve.models.loaded import LoadedModels, Model
+from serve.prediction.explanation import explain, sides
 from serve.prediction.feedback_store import FeedbackStore
 from serve.prediction.recent_answers import ANSWER_SIZE, Answer, RecentAnswers, Seen
 from serve.prediction.work_queue import MAX_ITEMS, Check, WorkQueues
@@ -27,7 +30,6 @@ from serve.telemetry.tracing import Tracing
 
 Result = TypeVar("Result")
 Image = NDArray[np.uint8]  # (28, 28)
-Floats = NDArray[np.float32]
 
 # Work is measured in pixels to decode. A work queue takes this many pictures of the largest size
 # (a few seconds' work); a batch has as many pixels as one of them.
@@ -35,13 +37,12 @@ MAX_WAITING_PICTURES = 4
 # Cost in pixels of the smallest picture, all steps included, and of one byte of a tensor.
 MIN_PICTURE_PIXELS = 8192
 PIXELS_PER_TENSOR_BYTE = 4
+EXPLANATION_PIXELS = 5_000_000  # an explanation takes as long as to decode so many
 
 # Up to these sizes the event loop parses or decodes by itself: well under a millisecond, less than
 # a change of threads would cost other requests.
 SMALL_BODY_BYTES = 64 * 2**10
 SMALL_PNG_PIXELS = 4096
-
-CHUNK = 32  # images per model call: more is no faster and takes more memory
 
 
 class Service:
@@ -61,6 +62,8 @@ class Service:
         )
         self.tracing = tracing
         self.stopping = False
+        self._largest = settings.max_image_pixels
+        self._read_file = partial(read_file, max_pixels=self._largest)
         self._threshold = np.float32(settings.confidence_threshold)
         metrics.describe_model(self._state)
 
@@ -68,8 +71,8 @@ class Service:
         """Open threads and files; `close` is its counterpart."""
         settings = self.settings
         self.recent = RecentAnswers(settings.state_dir / "recent", settings.recent_requests)
-        largest = MAX_WAITING_PICTURES * settings.max_image_pixels
-        self._queues = WorkQueues(max(largest, MAX_ITEMS * MIN_PICTURE_PIXELS))
+        most = MAX_WAITING_PICTURES * self._largest
+        self._queues = WorkQueues(max(most, MAX_ITEMS * MIN_PICTURE_PIXELS))
 
     def close(self) -> None:
         """Close threads and files."""
@@ -112,31 +115,69 @@ class Service:
         """Return the prediction for an image file; `show` adds the model's input image.
 
         The answer for a draft is neither counted nor kept: a half-drawn digit is no sign of data
-        drift. Raises the ImageError of `normalise_file`.
+        drift. Raises the ImageError of `read_file`.
         """
         started = perf_counter()
-        image = await self._normalise(content, check)
-        with self.tracing.span("infer", images=1, version=model.version):
-            (probabilities,), (likelihood,) = infer(model, image[None])
-        answer = self._answer(probabilities, likelihood, model, request.id)
-        if not draft:
-            self._keep(answer, image, perf_counter() - started, request.owner)
-        return answer | {"image": data_uri(image)} if show else answer
+        reading = await self._read(content, check)
+        return self._answer_one(reading, model, request, started, draft=draft, show=show)
+
+    async def explain_file(
+        self,
+        content: bytes,
+        model: Model,
+        request: RequestContext,
+        *,
+        draft: bool,
+        show: bool,
+        check: Check,
+    ) -> Answer:
+        """Return the answer of `predict_file` with what it rests on, and the steps to it."""
+
+        def work() -> Answer:
+            started = perf_counter()
+            with self.tracing.span("normalise", images=1, bytes=len(content)):
+                reading = self._read_file(content)
+            answer = self._answer_one(reading, model, request, started, draft=draft, show=show)
+            with self.tracing.span("explain", version=model.version):
+                return answer | explain(reading, model.predictor, answer["prediction"])
+
+        pixels = EXPLANATION_PIXELS + declared_pixels(content, self._largest)
+        return await self._queues.run(self._queues.batches, work, len(content), pixels, check)
 
     async def recognise(self, content: bytes, model: Model) -> Seen:
         """Return the model's prediction for an image file, without counting or keeping it."""
-        image = await self._normalise(content)
+        image = (await self._read(content)).normalised.image
         digit = int(model.predictor.probabilities(image[None])[0].argmax())
         return Seen(image, digit, model.version)
 
-    async def _normalise(self, content: bytes, check: Check | None = None) -> Image:
-        limit = self.settings.max_image_pixels
-        work = partial(normalise_file, content, max_pixels=limit)
+    async def _read(self, content: bytes, check: Check | None = None) -> Reading:
+        work = partial(self._read_file, content)
         with self.tracing.span("normalise", images=1, bytes=len(content)):
             if is_small_png(content, SMALL_PNG_PIXELS):
                 return work()
-            pixels = max(MIN_PICTURE_PIXELS, declared_pixels(content, limit))
+            pixels = max(MIN_PICTURE_PIXELS, declared_pixels(content, self._largest))
             return await self._queues.run(self._queues.pictures, work, len(content), pixels, check)
+
+    def _answer_one(
+        self,
+        reading: Reading,
+        model: Model,
+        request: RequestContext,
+        started: float,
+        *,
+        draft: bool,
+        show: bool,
+    ) -> Answer:
+        image = reading.normalised.image
+        with self.tracing.span("infer", images=1, version=model.version):
+            (probabilities,), (likelihood,) = infer(model.predictor, image[None])
+        answer = self._answer(probabilities, likelihood, model, request.id)
+        if not draft:
+            self._keep(answer, image, perf_counter() - started, request.owner)
+        answer["box"] = sides(reading.box)
+        if show:
+            answer["image"] = data_uri(image)
+        return answer
 
     async def predict_files(
         self,
@@ -154,10 +195,13 @@ class Service:
         def work() -> list[Answer | Exception]:
             started = perf_counter()
             with self.tracing.span("normalise", images=len(capped)):
-                images = [self._image(content) for content in capped]
-            found = [image for image in images if isinstance(image, np.ndarray)]
-            answers = iter(self.predict_images(found, model, request, started))
-            return [image if isinstance(image, Exception) else next(answers) for image in images]
+                found = [self._image_and_box(content) for content in capped]
+            images = [each[0] for each in found if not isinstance(each, Exception)]
+            answers = iter(self.predict_images(images, model, request, started))
+            return [
+                each if isinstance(each, Exception) else next(answers) | {"box": sides(each[1])}
+                for each in found
+            ]
 
         size = sum(len(content) for content in capped if isinstance(content, bytes))
         pixels = max(pixels, MIN_PICTURE_PIXELS * len(capped))
@@ -167,9 +211,7 @@ class Service:
         self, contents: Sequence[bytes | Exception]
     ) -> tuple[list[bytes | Exception], int]:
         """Return the batch, with errors for files beyond its pixel limit, and its pixel count."""
-        largest = self.settings.max_image_pixels
-        total = 0
-        capped = list(contents)
+        largest, total, capped = self._largest, 0, list(contents)
         for place, content in enumerate(contents):
             pixels = declared_pixels(content, largest) if isinstance(content, bytes) else 0
             if total + pixels > largest:
@@ -181,13 +223,15 @@ class Service:
                 total += pixels
         return capped, total
 
-    def _image(self, content: bytes | Exception) -> Image | Exception:
+    def _image_and_box(self, content: bytes | Exception) -> tuple[Image, Box] | Exception:
+        """Return what is kept of each picture of a batch; all of them would be much memory."""
         if isinstance(content, Exception):
             return content
         try:
-            return normalise_file(content, max_pixels=self.settings.max_image_pixels)
+            reading = self._read_file(content)
         except ImageError as error:
             return error
+        return reading.normalised.image, reading.box
 
     def predict_images(
         self, images: Sequence[Image], model: Model, request: RequestContext, started: float
@@ -200,7 +244,7 @@ class Service:
             return []
         stacked = np.stack(images)
         with self.tracing.span("infer", images=len(stacked), version=model.version):
-            rows, likelihoods = infer(model, stacked)
+            rows, likelihoods = infer(model.predictor, stacked)
         seconds = (perf_counter() - started) / len(stacked)
         answers, owner = [], request.owner
         for place, (row, likelihood) in enumerate(zip(rows, likelihoods, strict=True)):
@@ -254,13 +298,3 @@ class Service:
             free=shutil.disk_usage(settings.state_dir).free,
             commit=settings.commit,
         )
-
-
-def infer(model: Model, images: NDArray[np.uint8]) -> tuple[Floats, Floats]:
-    """Return the probabilities, (n, 10), and the likelihoods, (n,), of (n, 28, 28) images."""
-    predictor = model.predictor
-    if len(images) <= CHUNK:
-        return predictor.probabilities(images), predictor.likelihoods(images)
-    parts = [infer(model, images[start : start + CHUNK]) for start in range(0, len(images), CHUNK)]
-    probabilities, likelihoods = zip(*parts, strict=True)
-    return np.concatenate(probabilities), np.concatenate(likelihoods)

@@ -1,8 +1,8 @@
-"""`POST /predict`, `POST /predict/batch`."""
+"""`POST /predict`, `POST /predict/batch`, `POST /explain`."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
 from fastapi import FastAPI, Request
@@ -14,6 +14,7 @@ from serve.http.direct_route import Json, post
 from serve.http.schemas import (
     BatchPrediction,
     BatchRequest,
+    Explanation,
     PredictFile,
     PredictForm,
     Prediction,
@@ -21,6 +22,7 @@ from serve.http.schemas import (
     reference,
 )
 from serve.models.loaded import Model
+from serve.prediction.recent_answers import Answer
 from serve.prediction.service import Service
 from serve.prediction.work_queue import Check
 from serve.telemetry.request_context import RequestContext
@@ -88,9 +90,8 @@ def install(app: FastAPI, service: Service) -> None:
     """Add the routes to the application."""
     most, max_bytes = service.settings.max_batch, service.settings.max_image_bytes
 
-    @post(app, "/predict", _PREDICT, Prediction, [*_CHOICE, _SHOW])
-    async def predict(request: Request) -> Response:
-        """Predict the digit in an image."""
+    async def answered(request: Request, answer: Callable[..., Awaitable[Answer]]) -> Response:
+        """Answer a picture by the service's `predict_file` or `explain_file`."""
         context = RequestContext.of(request.scope)
         model = requested_model(service, request)
         kind, check = context.header(b"content-type"), still_there(request)
@@ -98,10 +99,18 @@ def install(app: FastAPI, service: Service) -> None:
             service, request, lambda body: request_body.picture(body, kind, max_bytes), check
         )
         show = wants_image(request)
-        answer = await service.predict_file(
-            content, model, context, draft=draft, show=show, check=check
-        )
-        return Json(answer, model.version)
+        found = await answer(content, model, context, draft=draft, show=show, check=check)
+        return Json(found, model.version)
+
+    @post(app, "/predict", _PREDICT, Prediction, [*_CHOICE, _SHOW])
+    async def predict(request: Request) -> Response:
+        """Predict the digit in an image."""
+        return await answered(request, service.predict_file)
+
+    @post(app, "/explain", _PREDICT, Explanation, [*_CHOICE, _SHOW])
+    async def explain(request: Request) -> Response:
+        """Predict the digit in an image, and show which parts the answer rests on."""
+        return await answered(request, service.explain_file)
 
     batch = {"application/json": reference(BatchRequest)}
 

@@ -152,7 +152,7 @@ class Metrics:
         text = "Processes that were replaced, by why."
         self._restarts = add(Counter, "worker_restarts_total", text, "process", "reason")
         # Series that alerts use start at 0: no rate is seen of a first value of 1.
-        for endpoint in ("/predict", "/predict/batch", "/feedback"):
+        for endpoint in ("/predict", "/predict/batch", "/explain", "/feedback"):
             self.await_errors(endpoint)
         self.await_errors("/predict/stream", "WS")
         self._requests("POST", "/feedback", 507)

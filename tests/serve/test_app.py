@@ -136,7 +136,7 @@ def test_what_alerts_ask_for_begins_at_0(api):
         assert f'feedback_total{{correct="{correct}",model_version="{version}"}} 0.0' in lines
     infer = "/v2/models/mnist-classifier/infer"
     version_infer = infer.replace("/infer", "/versions/{version}/infer")
-    for endpoint in ("/predict", "/predict/batch", infer, version_infer, "/feedback"):
+    for endpoint in ("/predict", "/predict/batch", "/explain", infer, version_infer, "/feedback"):
         for status in (500, 503):
             labels = f'endpoint="{endpoint}",method="POST",status_code="{status}"'
             assert f"api_requests_total{{{labels}}} 0.0" in lines

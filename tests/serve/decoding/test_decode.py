@@ -15,7 +15,8 @@ from PIL import Image, PngImagePlugin
 from support.hostile_inputs import png, png_chunk
 from support.large_pictures import LARGE, saved
 
-from serve.decoding.decode import FORMATS, decode
+from serve.decoding import decode as decoding
+from serve.decoding.decode import FORMATS
 from serve.imaging.errors import (
     ImageError,
     NotAnImageError,
@@ -24,6 +25,10 @@ from serve.imaging.errors import (
 )
 
 MAX = 16_000_000
+
+
+def decode(content, *, max_pixels):
+    return decoding.decode(content, max_pixels=max_pixels).grey
 
 
 def seven(height=30, width=20):

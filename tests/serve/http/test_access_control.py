@@ -128,6 +128,7 @@ def test_when_the_storage_fails_callers_are_let_through(settings, caplog):
 ONE = 30_000 * 4 // 3 + 64 * 1024  # an image as base64, and what is around it
 LIMITS = [
     ("/predict", ONE),
+    ("/explain", ONE),
     ("/feedback", ONE),
     ("/predict/batch", 2 * ONE),
     ("/v2/models/mnist-classifier/infer", 2 * 28 * 28 * 24 + 64 * 1024),

@@ -11,7 +11,7 @@ CURL = {"content-type": "application/x-www-form-urlencoded"}  # its default for 
 GZIP = {"content-encoding": "gzip"}
 KEYS = {
     *("prediction", "confidence", "probabilities", "uncertain"),
-    *("digit_likelihood", "not_digit", "model_version", "request_id"),
+    *("digit_likelihood", "not_digit", "model_version", "request_id", "box"),
 }
 
 
@@ -48,6 +48,7 @@ def test_an_answer_says_all_that_was_promised(api):
     answer = response.json()
     assert set(answer) == KEYS
     assert answer["prediction"] == 3
+    assert answer["box"] == {"left": 12, "top": 4, "width": 3, "height": 19}
     assert sum(answer["probabilities"]) == pytest.approx(1, abs=1e-5)
     assert max(answer["probabilities"]) == answer["confidence"] == answer["probabilities"][3]
     assert answer["uncertain"] is (answer["confidence"] < 0.7)
