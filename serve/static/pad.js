@@ -12,7 +12,7 @@ export class Pad {
     this.canvas = canvas;
     this.onchange = onchange;
     this.strokes = []; // each a list of [x, y]
-    this.picture = null; // {blob, bitmap, name}
+    this.picture = null; // {blob, bitmap, name, width of what the blob shows, box: of the digit in it}
     this.past = [];
     this.pointer = null; // the one that draws
     this.cursor = null; // where the keys' pen is: [x, y]
@@ -50,6 +50,13 @@ export class Pad {
     Object.assign(this, { strokes: [], picture });
     this.#lift();
     this.#changed();
+  }
+
+  /** Shows where in the picture the digit is: `{left, top, width, height}` in the blob's pixels. */
+  mark(blob, box) {
+    if (this.picture?.blob !== blob) return;
+    this.picture.box = box;
+    this.#paint();
   }
 
   /** What to send: the picture as it came, or the drawing as a PNG, black on white. */
@@ -159,6 +166,7 @@ export class Pad {
       const [width, height] = [bitmap.width * scale, bitmap.height * scale];
       pen.imageSmoothingEnabled = scale < 2;
       pen.drawImage(bitmap, (SIDE - width) / 2, (SIDE - height) / 2, width, height);
+      if (this.picture.box) this.#frame(pen, width / this.picture.width, (SIDE - width) / 2, (SIDE - height) / 2);
     }
     this.#write(pen, ink);
     if (this.cursor) this.#point(pen);
@@ -178,6 +186,17 @@ export class Pad {
       }
       pen.lineTo(...line.at(-1)); // of a dot too: it has no length, but round ends
       pen.stroke();
+    }
+  }
+
+  /** The box around the digit, in two colours: seen on dark and on light. */
+  #frame(pen, scale, left, top) {
+    const { box } = this.picture;
+    const sides = [left + box.left * scale - 2, top + box.top * scale - 2, box.width * scale + 4, box.height * scale + 4];
+    for (const [colour, wide] of [["#fff", 3.2], [getComputedStyle(this.canvas).accentColor, 1.6]]) {
+      pen.strokeStyle = colour;
+      pen.lineWidth = wide;
+      pen.strokeRect(...sides);
     }
   }
 

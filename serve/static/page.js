@@ -1,8 +1,10 @@
 // The page: what is drawn or opened goes to the reader, what it answers is shown in words and bars.
 
 import { elements } from "./card.js";
+import { Explanation } from "./explain.js";
 import { Pad } from "./pad.js";
 import { Reader, dataUri } from "./reader.js";
+import { a, percent } from "./words.js";
 
 const DIGITS = [...Array(10).keys()];
 const LONGEST = 1600; // pixels along a side of a picture that is sent
@@ -18,6 +20,7 @@ const reader = new Reader({
   onbusy: (busy) => at("answer").setAttribute("aria-busy", busy),
 });
 const pad = new Pad(at("canvas"), changed);
+const explanation = new Explanation(reader);
 const [bars, buttons] = [buildBars(), buildDigits()];
 let limited = false; // whether requests are counted, so that only finished lines are read
 let answer = null; // the one that is shown
@@ -48,23 +51,24 @@ async function open(file) {
   const name = file.name || "from the clipboard";
   try {
     const bitmap = await createImageBitmap(file);
-    pad.show({ blob: await lighter(file, bitmap), bitmap, name });
+    const [blob, width] = await lighter(file, bitmap);
+    pad.show({ blob, bitmap, name, width });
   } catch {
     pad.show({ blob: file, bitmap: null, name }); // the service says what is wrong with it
   }
 }
 
-/** A photo as large as reading needs: quicker, and within what the service takes. */
+/** A photo as large as reading needs, quicker and within what the service takes; and its width. */
 async function lighter(file, bitmap) {
   const scale = Math.min(1, LONGEST / Math.max(bitmap.width, bitmap.height));
-  if (READ.test(file.type) && file.size < HEAVY && scale > 0.5) return file;
+  if (READ.test(file.type) && file.size < HEAVY && scale > 0.5) return [file, bitmap.width];
   const sheet = document.createElement("canvas");
   sheet.width = Math.max(1, Math.round(bitmap.width * scale));
   sheet.height = Math.max(1, Math.round(bitmap.height * scale));
   const pen = sheet.getContext("2d");
   pen.imageSmoothingQuality = "high";
   pen.drawImage(bitmap, 0, 0, sheet.width, sheet.height);
-  return new Promise((resolve) => sheet.toBlob(resolve, "image/webp", 0.92));
+  return [await new Promise((resolve) => sheet.toBlob(resolve, "image/webp", 0.92)), sheet.width];
 }
 
 // What is answered
@@ -93,6 +97,7 @@ function heard(answers) {
 
 function show(given, milliseconds, blob) {
   shown = blob;
+  pad.mark(blob, given.box);
   heard(true);
   const { prediction, confidence, probabilities, uncertain, not_digit } = given;
   const [, second] = DIGITS.toSorted((a, b) => probabilities[b] - probabilities[a]);
@@ -162,6 +167,7 @@ function fill(given) {
   at("confirm-text").textContent = given ? `Yes, it is ${a(given.prediction)}` : "Yes";
   at("thanks").textContent = "";
   see(given?.image);
+  explanation.about(given && shown);
 }
 
 async function see(uri) {
@@ -174,15 +180,6 @@ async function see(uri) {
   image.src = uri;
   await image.decode();
   if (answer?.image === uri) pen.drawImage(image, 0, 0);
-}
-
-function a(digit) {
-  return `${digit === 8 ? "an" : "a"} ${digit}`;
-}
-
-function percent(share) {
-  if (share > 0.9995) return ">\u202f99.9\u202f%";
-  return `${share < 0.0005 ? 0 : (share * 100).toFixed(1)}\u202f%`;
 }
 
 // What is said back

@@ -85,6 +85,11 @@ export class Reader {
     return this.#json("feedback", JSON.stringify(body), "application/json");
   }
 
+  /** Why a picture is read as it is; it was counted when it was read. */
+  async explain(blob) {
+    return this.#json("explain", await drafted(blob), "application/json");
+  }
+
   async info() {
     return this.#json("api/info");
   }
@@ -190,7 +195,7 @@ export function dataUri(blob) {
   });
 }
 
-/** The request for a drawing that is not finished: as text over the socket, too. */
+/** The request for what does not count, as a drawing that is not finished: as text over the socket, too. */
 async function drafted(blob) {
   return JSON.stringify({ image: await dataUri(blob), draft: true });
 }

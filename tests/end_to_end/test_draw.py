@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 from PIL import Image, ImageDraw
 from playwright.sync_api import expect
+from support.bundles import PNG
 from support.pen_strokes import STROKES, smooth
 from support.service_process import ROOT, Process
 
@@ -286,6 +287,71 @@ def test_a_picture_is_read(visit, way):
     expect(page.at("canvas")).to_have_attribute("aria-label", "Drawing area, one line")
     page.tab.keyboard.press("Control+z")
     expect(page.at("digit")).to_have_text("7")
+
+
+def boxed(page, box, size):
+    """Whether all four edges of the box are painted over the picture of that size."""
+    left, top, width, height = (side * 280 / max(size) for side in box)
+    middle = (left + width / 2, top + height / 2)
+    edges = [(left - 2, middle[1]), (left + width + 2, middle[1])]
+    edges += [(middle[0], top - 2), (middle[0], top + height + 2)]
+    return page.tab.evaluate(
+        """(edges) => {
+            const canvas = document.getElementById("canvas");
+            const side = canvas.width;
+            const { data } = canvas.getContext("2d").getImageData(0, 0, side, side);
+            return edges.every(([x, y]) => {
+                const [column, row] = [x, y].map((place) => Math.round((place * side) / 280));
+                const [red, , blue] = data.slice(4 * (row * side + column));
+                return blue > red + 60;
+            });
+        }""",
+        edges,
+    )
+
+
+def test_the_page_shows_on_demand_why_and_how_a_picture_was_read(visit_any, counting):
+    page = visit_any(counting.url)
+    page.live()
+    page.upload(SEVEN.read_bytes())
+    with counting.client() as api:
+        asked = api.post("/predict", content=SEVEN.read_bytes(), headers=PNG).json()
+    with Image.open(SEVEN) as picture:
+        assert boxed(page, asked["box"].values(), picture.size)
+    expect(page.at("map")).to_be_hidden()
+    page.at("why").click()
+    expect(page.at("map-words")).to_contain_text("what the answer rests on")
+    expect(page.at("map")).to_have_js_property("naturalWidth", 224)
+    page.at("steps").click()
+    for name, longest in (("picture", 240), ("ink", 240), ("image", 28)):
+        image = page.at(f"step-{name}")
+        expect(image).to_be_visible()
+        size = image.evaluate("image => [image.naturalWidth, image.naturalHeight]")
+        assert longest / 2 < max(size) <= longest
+    expect(page.at("step-scores")).to_contain_text("for a 3")
+    page.keep("explained")
+    with page.tab.expect_response("**/explain") as response:
+        page.draw(1)  # what is open follows the drawing
+    assert response.value.status == 200
+    expect(page.at("explanation")).to_have_attribute("aria-busy", "false")
+    with counting.client() as api:
+        lines = api.get("/metrics").text.splitlines()
+    (counted,) = (line for line in lines if line.startswith("predictions_total{"))
+    assert counted.endswith(" 3.0")  # explanations do not count
+    page.tab.keyboard.press("Escape")
+    expect(page.at("steps-panel")).to_be_hidden()
+    expect(page.at("why")).to_be_disabled()
+
+
+@pytest.mark.parametrize("width", [320, 390, 1280])
+def test_an_explanation_fits(visit_any, counting, width):
+    page = visit_any(counting.url, width=width, color_scheme="dark")
+    page.upload(SEVEN.read_bytes())
+    page.at("why").click()
+    page.at("steps").click()
+    expect(page.at("step-scores")).to_contain_text("%")
+    assert page.fits()
+    page.keep(f"explained-{width}")
 
 
 def test_an_example_is_read_before_anything_is_drawn(visit):
