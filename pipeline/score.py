@@ -2,6 +2,7 @@
 
 A command, not a stage: it reads folders and zips as the service reads what it receives. Of
 pictures in one folder per class it reports how well; of others it writes the predictions alone.
+With `--explain` it shows how one picture is read, step by step.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import pandas as pd
 from pipeline.config import PipelineError, cli, paths
 from pipeline.reports import html, tables
 from pipeline.reports.tables import Column
-from pipeline.scoring import measures, page, pictures
+from pipeline.scoring import explained, measures, page, pictures
 from pipeline.scoring.pictures import shown
 from pipeline.scoring.scored import Scored, score, together
 from pipeline.storage.files import replacing, write, write_json
@@ -41,14 +42,25 @@ def main(arguments: list[str]) -> None:
     meaning = (
         "folders or .zip files of pictures; in one folder per class (0 to 9) they are labelled"
     )
-    parser.add_argument("sources", type=Path, nargs="+", metavar="FOLDER", help=meaning)
+    parser.add_argument("sources", type=Path, nargs="*", metavar="FOLDER", help=meaning)
+    one = "instead: a page that shows step by step how this one picture is read"
+    parser.add_argument("--explain", type=Path, metavar="PICTURE", help=one)
     bundle = "the model's folder (default: %(default)s)"
     parser.add_argument("--bundle", type=Path, default=paths.CHAMPION, help=bundle)
     parser.add_argument("--out", type=Path, default=OUT, help="default: %(default)s")
     parser.add_argument("--format", choices=FORMATS, default=FORMATS[0], help="of the predictions")
     given = parser.parse_args(arguments)
+    if bool(given.sources) == bool(given.explain):
+        parser.error("name folders or .zip files, or one picture with --explain")
 
     predictor = opened(given.bundle)
+    about: dict[str, Any] = {
+        "bundle": str(given.bundle),
+        "command": shown(shlex.join(["python", "-m", "pipeline.score", *arguments])),
+    }
+    if given.explain:
+        explain(given.explain, predictor, given.out, about)
+        return
     named = pictures.named(given.sources)
     check_out(given.out)
     with ExitStack() as stack:
@@ -65,16 +77,29 @@ def main(arguments: list[str]) -> None:
             if len(sets) > 1:
                 found["sets"] = measures.by_set(sets)
             write_json(given.out / "metrics.json", found)
-            about = {
+            about |= {
                 "source": f"{len(sets)} sets" if len(sets) > 1 else shown(str(given.sources[0])),
-                "bundle": str(given.bundle),
-                "command": shown(shlex.join(["python", "-m", "pipeline.score", *arguments])),
                 "likelihood": predictor.likelihood and float(predictor.likelihood.threshold),
             }
             write(given.out / "index.html", page.fill(scored, found, about))
             written = ["index.html", *written, "metrics.json"]
     show(scored, found)
     logger.info("\n%s: %s", given.out, ", ".join(written))
+
+
+def explain(file: Path, predictor: Predictor, out: Path, about: dict[str, Any]) -> None:
+    """Write the page on one picture, and print the answer and where the page is."""
+    found = explained.answer(file, predictor)
+    make(out)
+    content = explained.fill(found, predictor, about | {"source": shown(str(file))})
+    write(out / "explained.html", content)
+    if isinstance(found["detail"], str):
+        logger.info("refused: %s", found["detail"])
+    else:
+        share = tables.hundredths(found["confidence"])
+        doubts = [flag for flag in ("uncertain", "not_digit") if found[flag]]
+        logger.info("%s", ", ".join([f"read as {found['prediction']}, {share} %", *doubts]))
+    logger.info("%s", out / "explained.html")
 
 
 def opened(bundle: Path) -> Predictor:
@@ -94,6 +119,11 @@ def check_out(folder: Path) -> None:
         for name in ("index.html", "metrics.json"):
             if (folder / name).exists():
                 raise PipelineError(f"--out {folder} has another {name}: name another folder")
+    make(folder)
+
+
+def make(folder: Path) -> None:
+    """Make the folder, or raise a PipelineError."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -35,11 +35,12 @@ SERVE = [
     Layer("imaging", "telemetry"),
     Layer("settings"),
 ]
-# What reads a picture, what predicts, what identifies a model and what users reported: the pipeline
-# trains on what the service sees, registers what it verifies, and scores within its limits.
+# What reads a picture, what predicts and explains, what identifies a model and what users reported:
+# the pipeline trains on what the service sees, registers what it verifies, and scores within its
+# limits.
 SHARED_WITH_PIPELINE = {
     *("models.predictor", "models.drift_reference", "models.bundle_digest"),
-    *("prediction.feedback_store", "decoding.decode", "settings"),
+    *("prediction.feedback_store", "prediction.explanation", "decoding.decode", "settings"),
 }
 
 

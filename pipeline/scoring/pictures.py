@@ -63,7 +63,7 @@ def opened(source: Path) -> Iterator[tuple[list[str], Read]]:
         PipelineError: there is no picture, or the zip is broken or not to be trusted.
     """
     if source.is_dir():
-        yield _some(_files(source), source), lambda name: _content(source, name)
+        yield _some(_files(source), source), lambda name: content(source, name)
         return
     try:
         archive = zipfile.ZipFile(source)
@@ -76,7 +76,7 @@ def opened(source: Path) -> Iterator[tuple[list[str], Read]]:
     with archive:
         _check(archive, source)
         names = [entry.filename for entry in archive.infolist() if not entry.is_dir()]
-        yield _some(dict.fromkeys(names), source), lambda name: _content(archive, name)
+        yield _some(dict.fromkeys(names), source), lambda name: content(archive, name)
 
 
 def _files(folder: Path) -> Iterator[str]:
@@ -159,16 +159,17 @@ def labels(names: Sequence[str], classes: Sequence[str]) -> list[int]:
         folders = [folder[1:] for folder in folders]
 
 
-def _content(source: Path | zipfile.ZipFile, name: str) -> bytes | str:
+def content(source: Path | zipfile.ZipFile, name: str) -> bytes | str:
+    """Return the content of a file in a folder or a zip, or why there is none."""
     most = LIMITS.max_image_bytes
     try:
         file = (source / name).open("rb") if isinstance(source, Path) else source.open(name)
         with file:
-            content = file.read(most + 1)
+            found = file.read(most + 1)
     except _UNREADABLE as error:
         reason = error.strerror if isinstance(error, OSError) else ""
         return reason or str(error) or "the file is cut off"
-    return content if len(content) <= most else f"more than {most:,} bytes"
+    return found if len(found) <= most else f"more than {most:,} bytes"
 
 
 def inputs(names: Sequence[str], read: Read) -> Iterator[list[Images | str]]:

@@ -122,6 +122,54 @@ def test_the_page_shows_each_misread_picture_beside_what_the_model_saw(digits):
     assert not shown.all("script")
 
 
+def test_a_picture_is_explained_as_by_the_service(bundle, tmp_path, monkeypatch, caplog):
+    for name in Settings.model_fields:
+        monkeypatch.delenv(name.upper(), raising=False)
+    (tmp_path / "mine.png").write_bytes(picture(200))
+    caplog.set_level("INFO")
+    score.main(["--explain", str(tmp_path / "mine.png")])
+    said, shown = caplog.text, Reader((score.OUT / "explained.html").read_text())
+    settings = Settings(model_uri=str(bundle), state_dir=tmp_path / "state", log_level="ERROR")
+    with TestClient(create_app(settings)) as client:
+        answer = client.post("/explain", content=picture(200), headers=PNG).json()
+    steps = [*answer["steps"].values(), answer["occlusion"]["image"]]
+    assert [image["src"] for image in shown.all("img")] == steps
+    assert f"left {answer['box']['left']}, top {answer['box']['top']}, " in shown.text
+    assert f"read as {answer['prediction']}, with {answer['confidence']:.2%}"[:-1] in shown.text
+    assert answer["uncertain"] is ("The answer is marked uncertain" in shown.text)
+    assert f"read as {answer['prediction']}, " in said
+    assert "explained.html" in said
+
+
+def test_a_refused_picture_is_explained_by_the_reason(bundle, tmp_path):
+    (tmp_path / "blank.png").write_bytes(picture(60, ink=255))
+    score.main(["--explain", str(tmp_path / "blank.png")])
+    shown = Reader((score.OUT / "explained.html").read_text())
+    assert "The picture is refused: no digit found" in shown.text
+    assert len(shown.all("img")) == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("none.png", None, "none.png: No such file.*name one picture"),
+        ("notes.txt", b"no picture", "notes.txt: the bytes are not an image"),
+    ],
+)
+def test_what_is_no_picture_cannot_be_explained(bundle, tmp_path, name, content, words):
+    if content:
+        (tmp_path / name).write_bytes(content)
+    with pytest.raises(PipelineError, match=words):
+        score.main(["--explain", str(tmp_path / name)])
+
+
+def test_folders_or_one_picture_are_asked_for(bundle, capsys):
+    for arguments in ([], ["mine", "--explain", "one.png"]):
+        with pytest.raises(SystemExit):
+            score.main(arguments)
+        assert "or one picture with --explain" in capsys.readouterr().err
+
+
 def test_names_are_escaped(digits):
     (digits / "digits" / "0" / "<b>&.png").write_bytes(b"none")
     score.main([str(digits)])

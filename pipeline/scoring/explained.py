@@ -1,0 +1,63 @@
+"""How one picture is read, step by step, as one HTML file: a bug report can hold it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from jinja2 import FileSystemLoader
+
+from pipeline.config import PipelineError
+from pipeline.reports import html, tables, theme
+from pipeline.scoring import pictures
+from pipeline.scoring.scored import score
+from serve.decoding.decode import decode, read_file
+from serve.imaging.errors import ImageError
+from serve.models.predictor import Predictor
+from serve.prediction.explanation import explain, small_picture
+
+_COLOUR = 3
+
+
+def answer(file: Path, predictor: Predictor) -> dict[str, Any]:
+    """Return what the service would answer to `/explain`; of a refused picture, `detail` says why.
+
+    Of that one `steps` has the picture alone.
+
+    Raises:
+        PipelineError: the file cannot be opened or decoded.
+    """
+    content = pictures.content(file.parent, file.name)
+    if isinstance(content, str):
+        raise PipelineError(f"{file}: {content}: name one picture")
+    most = pictures.LIMITS.max_image_pixels
+    try:
+        picture = decode(content, max_pixels=most)
+    except ImageError as error:
+        raise PipelineError(f"{file}: {error}") from error
+    found = dict(score([file.name], lambda _: content, predictor).table.iloc[0])
+    if isinstance(found["detail"], str):
+        return found | {"steps": {"picture": small_picture(picture.grey, None)}}
+    reading = read_file(content, max_pixels=most)
+    (probabilities,) = predictor.probabilities(reading.normalised.image[None])
+    explained = explain(reading, predictor, int(probabilities.argmax()))
+    return found | explained | {"probabilities": probabilities, "box": reading.box}
+
+
+def fill(found: Mapping[str, Any], predictor: Predictor, about: Mapping[str, Any]) -> str:
+    """Return the page of an `answer`; `about` names source, bundle and command."""
+    here, reports = Path(__file__).parent, Path(html.__file__).parent / "templates"
+    environment = theme.templates(here)
+    environment.loader = FileSystemLoader([here, reports])
+    environment.filters["percent"] = lambda share: f"{tables.hundredths(share)}\N{NO-BREAK SPACE}%"
+    content = {
+        "a": found,
+        "model": predictor.description,
+        "threshold": predictor.likelihood and float(predictor.likelihood.threshold),
+        "confidence": pictures.LIMITS.confidence_threshold,
+        "about": about,
+        "colours": theme.css(),
+        "accent": theme.css_colour(_COLOUR),
+    }
+    return environment.get_template("explained.html.j2").render(content)
