@@ -38,7 +38,7 @@ repro: setup  ## MNIST to a registered champion: rebuilds what has changed
 demo: setup  ## The same on scikit-learn's digits, then serve it: no network needed
 	@test "$$(git rev-parse --is-shallow-repository)" != true || { echo "error: a shallow clone, in which DVC saves no experiments: git fetch --unshallow" >&2; exit 1; }
 	dvc exp remove --quiet demo || true
-	dvc exp run --temp --name demo -S data=digits $(foreach run,1 2,-S conf/run/$(run).yaml:epochs=60) -S conf/run/3.yaml:epochs=20
+	dvc exp run --temp --name demo -S data=digits $(foreach run,1 2,-S conf/run/$(run).yaml:epochs=60) -S conf/run/3.yaml:epochs=10
 	@rm -rf .demo && dvc get --quiet . models/champion --rev demo --out .demo/champion
 	@echo "The champion is in .demo/champion, its metrics in 'dvc exp show'."
 	@echo "'dvc exp remove demo' deletes the experiment."

@@ -19,6 +19,8 @@ from serve.imaging.placement import crop, place_digit
 Grey = NDArray[np.uint8]  # (height, width), bright on black, not yet normalised
 Points = NDArray[np.float64]  # (n, 2): x to the right and y down
 
+# Fours and nines are twice as many: their forms are the most, and the most alike.
+_SHARES = (*range(CLASSES), 4, 9)
 _SIDE = 128  # pixels of the canvas, on which a template is drawn at half its size
 
 
@@ -42,10 +44,10 @@ TEMPLATES = _parsed()  # by digit: templates of forms of strokes of points
 def split(count: int, seed: int) -> Split:
     """Return `count` drawn digits, placed as the service does it; `index` is -1.
 
-    Equal seeds give equal images.
+    A twelfth are of each digit, a sixth each of fours and nines. Equal seeds give equal images.
     """
     random = np.random.default_rng(seed)
-    labels = random.permutation(np.arange(count) % CLASSES).astype(np.uint8)
+    labels = random.permutation(np.resize(_SHARES, count)).astype(np.uint8)
     images = np.empty((count, SIDE, SIDE), np.uint8)
     for place, label in enumerate(labels):
         images[place] = place_digit(crop(digit(random, int(label))))
@@ -57,7 +59,8 @@ def digit(random: np.random.Generator, which: int) -> Grey:
     forms = TEMPLATES[which][int(random.integers(len(TEMPLATES[which])))]
     shares = random.dirichlet(np.full(len(forms), 0.5))
     hand = _hand(random) / 2
-    jitter, pen = random.uniform(0, 3.5), random.uniform(2, 13)
+    jitter = random.uniform(0, 3.5)
+    pen = random.uniform(2, 20 if which == 1 else 13)  # a broader one closes the others' loops
     start, end = random.uniform(0.5, 1, 2) if random.random() < 0.5 else (1.0, 1.0)
     curved = random.random() < 0.75
     canvas = Image.new("L", (_SIDE, _SIDE))
@@ -65,7 +68,14 @@ def digit(random: np.random.Generator, which: int) -> Grey:
         points = np.tensordot(shares, stroke, 1)
         moved = (points + random.normal(0, jitter, points.shape) - (30, 50)) @ hand + _SIDE / 2
         draw(canvas, smooth(moved) if curved else moved, pen, (start, end))
-    return np.asarray(canvas)
+    return _bitmap(random, canvas) if random.random() < 0.3 else np.asarray(canvas)
+
+
+def _bitmap(random: np.random.Generator, canvas: Image.Image) -> Grey:
+    """Return the canvas as an old scanner or form reader has it: few pixels, black or white."""
+    side = int(random.integers(24, 56))
+    few = np.asarray(canvas.resize((side, side), Image.Resampling.BOX))
+    return (few > random.uniform(0.2, 0.6) * few.max()) * np.uint8(255)
 
 
 def smooth(points: Points) -> Points:
