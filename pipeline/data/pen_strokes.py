@@ -75,7 +75,8 @@ def _bitmap(random: np.random.Generator, canvas: Image.Image) -> Grey:
     """Return the canvas as an old scanner or form reader has it: few pixels, black or white."""
     side = int(random.integers(24, 56))
     few = np.asarray(canvas.resize((side, side), Image.Resampling.BOX))
-    return (few > random.uniform(0.2, 0.6) * few.max()) * np.uint8(255)
+    inked: Grey = np.uint8(255) * (few >= np.quantile(few[few > 0], random.uniform(0.1, 0.5)))
+    return inked
 
 
 def smooth(points: Points) -> Points:

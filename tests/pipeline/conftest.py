@@ -183,9 +183,9 @@ def pipeline_run(tensorflow, configured, tmp_path_factory):
                 main(configured(1, "data=digits"))
             paths.processed("digits").rename(paths.processed("mnist"))
             likelihood.main(configured(1))
-            for run, epochs in ((1, 2), (3, 10)):
+            for run, *more in ((1, "epochs=2"), (3, "epochs=6", "model.blocks=[[16],[16]]")):
                 for main in (train.main, evaluate.main):
-                    main(configured(run, f"epochs={epochs}", *small))
+                    main(configured(run, *small, *more))
             compare.main(configured(1, "runs=[1,3]"))
 
     folder, _ = shared_once(tmp_path_factory, "pipeline_run", make)

@@ -127,6 +127,7 @@ def test_epochs_are_seen_while_it_trains_and_a_kill_is_noticed(built, store):
     assert (run.info.status, run.data.tags["error"]) == ("KILLED", "the training was killed")
 
 
+@pytest.mark.slow
 @pytest.mark.nightly
 def test_the_next_training_takes_the_run_of_a_killed_one_up(built, store):
     shutil.copytree(built / "data", store / "data")
@@ -469,6 +470,7 @@ def test_a_training_by_hand_and_of_an_experiment_leaves_the_page(page, tracked, 
     assert page.read_bytes() == before
 
 
+@pytest.mark.slow
 @pytest.mark.nightly
 def test_a_server_shows_it_too(store, monkeypatch):
     with closing(socket.create_server(("127.0.0.1", 0))) as free:
