@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -28,8 +28,7 @@ _TURNS: dict[int, Callable[[Grey], Grey]] = {
 _ON_ITS_SIDE = 5  # from this orientation on, width and height change places
 
 
-@dataclass(frozen=True)
-class Picture:
+class Picture(NamedTuple):
     """A decoded picture.
 
     `grey`: (height, width) uint8, reduced by a whole factor. `size`: its width and height before.
@@ -59,8 +58,7 @@ class Picture:
         return left, top, min(width, self.size[0] - left), min(height, self.size[1] - top)
 
 
-@dataclass(frozen=True)
-class Reading:
+class Reading(NamedTuple):
     """What of an image file was read.
 
     `grey`: (height, width) uint8, the decoded picture. `normalised`: the models' input, and what of

@@ -27,7 +27,8 @@ _FAINT = 0.01  # a fall of this much or less has no full colour: nothing there d
 
 def sides(box: Box) -> dict[str, int]:
     """Return the box as in the answers."""
-    return dict(zip(("left", "top", "width", "height"), box, strict=True))
+    left, top, width, height = box
+    return {"left": left, "top": top, "width": width, "height": height}
 
 
 def explain(reading: Reading, predictor: Predictor, digit: int) -> dict[str, Any]:
