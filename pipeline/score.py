@@ -168,6 +168,9 @@ def show(scored: Scored, found: dict[str, Any] | None) -> None:
     for name in counts:
         count = found[name] if found else counts[name]
         lines[name.replace("_d", " a d")] = f"{count:,}"
+    if not found:
+        no_digits = table["detail"].notna() | table["not_digit"].fillna(False)
+        lines["no digit"] = f"{tables.hundredths(no_digits.mean())} % are refused or not a digit"
     if found and found["refused"]:
         as_wrong = tables.hundredths(found["accuracy_with_refused"])
         lines["refused"] += f", so {as_wrong} % right of all"

@@ -22,7 +22,7 @@ def main() -> None:
         action="append",
         default=[],
         choices=list(recorded.TABLES),
-        help="renew this measured table from the last `dvc repro`; may be repeated",
+        help="renew this measured table, of the last `dvc repro`; may be repeated",
     )
     for name in parser.parse_args().record:
         tables.write(name, recorded.TABLES[name]())

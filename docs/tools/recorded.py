@@ -6,8 +6,8 @@ import json
 import os
 import re
 import sys
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Callable, Sequence
+from pathlib import Path, PurePath
 
 import rich.table
 from rich.console import Console
@@ -15,9 +15,16 @@ from rich.console import Console
 from docs.tools import tables
 from docs.tools.tables import ROOT, Table
 from pipeline.config import paths
+from pipeline.scoring import field, pictures
+from pipeline.scoring.scored import score
+from serve.models.predictor import Predictor
 
 # Columns of a benchmark that hold a limit or an uncertainty, not a result.
 _LEFT_OUT = ("limit", "lowest, highest round")
+# Pictures of other people, for judging only: `omniglot/` and `field/`, as in conf/register.yaml.
+HANDS = ROOT.parent / "shared"
+# Of the Latin letters a to z, those that are digits to the eye: b g i l o q s z.
+_LIKE_DIGITS = {f"character{1 + ord(letter) - ord('a'):02}" for letter in "bgiloqsz"}
 
 
 def machine() -> str:
@@ -77,4 +84,34 @@ def likelihood() -> Table:
     return Table("dvc repro", machine(), ["kind", "AUROC", "below the threshold"], rows)
 
 
-TABLES: dict[str, Callable[[], Table]] = {"times": times, "likelihood": likelihood}
+def handwritten() -> Table:
+    """Return the shares of handwritten letters and digits that the champion flags or refuses.
+
+    The letters are Omniglot's (Lake et al. 2015), `<alphabet>/<character>/*.png` in a zip.
+    """
+    predictor, rows = Predictor(ROOT / paths.CHAMPION), []
+
+    def add(kind: str, names: Sequence[str], read: pictures.Read) -> None:
+        found = score(names, read, predictor).table
+        refused = found["detail"].notna()
+        shares = [refused.mean(), (refused | found["not_digit"].fillna(False)).mean()]
+        rows.append([kind, f"{len(names):,}", *(f"{100 * share:.1f} %" for share in shares)])
+
+    with pictures.opened(HANDS / "omniglot" / "images_background_small2.zip") as (names, read):
+        parts = {name: PurePath(name).parts for name in names if name.endswith(".png")}
+        for alphabet in sorted({each[-3] for each in parts.values()}):
+            some = [name for name, each in parts.items() if each[-3] == alphabet]
+            if alphabet == "Latin":
+                some = [name for name in some if parts[name][-2] not in _LIKE_DIGITS]
+            add(f"letters: {alphabet}", some, read)
+    for source in field.sources_in(HANDS / "field"):
+        with pictures.opened(source) as (names, read):
+            labelled = [name for name in names if PurePath(name).parent.name.isdigit()]
+            add(f"digits: {source.stem}", labelled, read)
+    command = "python -m docs.tools --record handwritten"
+    return Table(command, machine(), ["kind", "pictures", "refused", "flagged or refused"], rows)
+
+
+TABLES: dict[str, Callable[[], Table]] = {
+    **{"times": times, "likelihood": likelihood, "handwritten": handwritten}
+}

@@ -7,6 +7,7 @@ as on the service's page, draws digits too. Each is randomly distorted: no two a
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -21,24 +22,30 @@ Points = NDArray[np.float64]  # (n, 2): x to the right and y down
 
 # Fours and nines are twice as many: their forms are the most, and the most alike.
 _SHARES = (*range(CLASSES), 4, 9)
+_BROADEST = 13  # pixels of a pen: a broader one closes loops; ones have none
 _SIDE = 128  # pixels of the canvas, on which a template is drawn at half its size
 
 
-def _parsed() -> list[list[list[list[Points]]]]:
-    templates: list[list[list[list[Points]]]] = [[] for _ in range(CLASSES)]
-    for line in Path(__file__).with_suffix(".txt").read_text().splitlines():
+Template = list[list[Points]]  # forms of a character, each a list of strokes
+
+
+def templates(path: Path) -> dict[str, list[Template]]:
+    """Return the templates of each character in a file like `pen_strokes.txt`."""
+    found: dict[str, list[Template]] = {}
+    for line in path.read_text().splitlines():
         start, _, form = line.partition(" ")
         if start == "#":
             continue
         if start != "~":
-            template: list[list[Points]] = []
-            templates[int(start.rstrip(":"))].append(template)
+            template: Template = []
+            found.setdefault(start.rstrip(":"), []).append(template)
         strokes = ([point.split(",") for point in stroke.split()] for stroke in form.split("|"))
         template.append([np.array(stroke, float) for stroke in strokes])
-    return templates
+    return found
 
 
-TEMPLATES = _parsed()  # by digit: templates of forms of strokes of points
+_DIGITS = templates(Path(__file__).with_suffix(".txt"))
+TEMPLATES = [_DIGITS[str(digit)] for digit in range(CLASSES)]  # by digit
 
 
 def split(count: int, seed: int) -> Split:
@@ -56,16 +63,30 @@ def split(count: int, seed: int) -> Split:
 
 def digit(random: np.random.Generator, which: int) -> Grey:
     """Return the digit after one of its templates, in a random hand and with a random pen."""
-    forms = TEMPLATES[which][int(random.integers(len(TEMPLATES[which])))]
+    return character(random, TEMPLATES[which], broadest=20 if which == 1 else _BROADEST)
+
+
+def character(
+    random: np.random.Generator, ways: Sequence[Template], broadest: float = _BROADEST
+) -> Grey:
+    """Return a character after one of these templates, in a random hand and with a random pen."""
+    forms = ways[int(random.integers(len(ways)))]
     shares = random.dirichlet(np.full(len(forms), 0.5))
+    strokes = [np.tensordot(shares, stroke, 1) for stroke in zip(*forms, strict=True)]
+    return written(random, strokes, broadest)
+
+
+def written(
+    random: np.random.Generator, strokes: Sequence[Points], broadest: float = _BROADEST
+) -> Grey:
+    """Return the strokes, 100 high and about (30, 50), in a random hand and with a random pen."""
     hand = _hand(random) / 2
     jitter = random.uniform(0, 3.5)
-    pen = random.uniform(2, 20 if which == 1 else 13)  # a broader one closes the others' loops
+    pen = random.uniform(2, broadest)
     start, end = random.uniform(0.5, 1, 2) if random.random() < 0.5 else (1.0, 1.0)
     curved = random.random() < 0.75
     canvas = Image.new("L", (_SIDE, _SIDE))
-    for stroke in zip(*forms, strict=True):
-        points = np.tensordot(shares, stroke, 1)
+    for points in strokes:
         moved = (points + random.normal(0, jitter, points.shape) - (30, 50)) @ hand + _SIDE / 2
         draw(canvas, smooth(moved) if curved else moved, pen, (start, end))
     return _bitmap(random, canvas) if random.random() < 0.3 else np.asarray(canvas)

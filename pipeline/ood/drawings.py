@@ -1,4 +1,4 @@
-"""Random drawings for the OOD examples: letters, scribbles, noise, digits in parts.
+"""Random drawings for the OOD examples: letters, strokes, noise, digits turned and in parts.
 
 Each function draws one picture, (height, width) uint8, bright on black, not yet normalised. The
 order in which it takes random numbers is part of the data sets: changing it changes them.
@@ -15,10 +15,14 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from pipeline.data import pen_strokes
-from pipeline.data.dataset import SIDE, Images
-from pipeline.data.pen_strokes import Grey
+from pipeline.data.dataset import SIDE, Images, Labels
+from pipeline.data.pen_strokes import Grey, Points
+from serve.imaging.placement import crop
 
 _CANVAS, _TYPE = 72, 48  # pixels of a side and of a letter, which stays inside when it is turned
+_BOX = (66, 100)  # in which strokes are drawn, as the templates of pen strokes
+_ALONG, _ASIDE = (0, 0.2, 0.5, 0.8, 1), (0, 0.7, 1, 0.7, 0)  # points of a bow
+_MIRRORED, _LYING = (3, 4, 6, 9), (2, 3, 4, 5)  # digits that are none when they are turned so
 _BICUBIC = Image.Resampling.BICUBIC
 
 
@@ -59,10 +63,64 @@ def scribble(random: np.random.Generator) -> Grey:
     return np.asarray(canvas)
 
 
+def letter(random: np.random.Generator, names: Sequence[str]) -> Grey:
+    """Draw one of these letters or signs of `pen_letters.txt`, in the pen of the digits."""
+    ways = [way for name in names for way in pen_letters()[name]]
+    return pen_strokes.character(random, ways)
+
+
+@cache
+def pen_letters() -> dict[str, list[pen_strokes.Template]]:
+    """Return the templates of `pen_letters.txt` by their names."""
+    return pen_strokes.templates(Path(__file__).with_name("pen_letters.txt"))
+
+
+def strokes(random: np.random.Generator) -> Grey:
+    """Draw three to five strokes, some of them from where another passes: a made-up character."""
+    drawn: list[Points] = []
+    for _ in range(int(random.integers(3, 6))):
+        start, end = random.uniform(0, 1, (2, 2)) * _BOX
+        if drawn and random.random() < 0.6:
+            start = random.choice(drawn[int(random.integers(len(drawn)))])
+        while np.hypot(*(end - start)) < 35:
+            end = random.uniform(0, 1, 2) * _BOX
+        bend = random.uniform(-0.6, 0.6) * (end - start)[::-1] * (1, -1)
+        elsewhere = random.uniform(0, 1, 2) * _BOX
+        level = (start[0], end[1]) if random.random() < 0.5 else (end[0], start[1])
+        bow = start + np.outer(_ALONG, end - start) + np.outer(_ASIDE, bend)
+        straight = np.array([start, (start + end) / 2, end])
+        forms = (straight, np.array([start, end, elsewhere]), bow, np.array([start, level]))
+        drawn.append(forms[int(random.integers(len(forms)))])
+    return pen_strokes.written(random, drawn)
+
+
+def turned(random: np.random.Generator, digits: Images, labels: Labels) -> Grey:
+    """Draw a digit that lies on its side or is mirrored, of those that then are none."""
+    mirrored = random.random() < 0.5
+    chosen = np.flatnonzero(np.isin(labels, _MIRRORED if mirrored else _LYING))
+    if not len(chosen):  # a tiny data set
+        return scrambled(random, digits)
+    digit = digits[random.choice(chosen)]
+    changed = digit[:, ::-1] if mirrored else np.rot90(digit, int(random.choice((1, 3))))
+    large = Image.fromarray(np.ascontiguousarray(changed)).resize((2 * SIDE, 2 * SIDE), _BICUBIC)
+    return np.asarray(large)
+
+
+def bitmap(random: np.random.Generator, picture: Grey) -> Grey:
+    """Draw a digit as a small bitmap that it fills, more or less stretched to a square."""
+    digit = Image.fromarray(crop(picture))
+    side = int(random.integers(14, 33))
+    narrow = digit.width / digit.height * side
+    width = max(5, round(narrow + (side - narrow) * random.random()))
+    small = np.asarray(digit.resize((width, side), _BICUBIC))
+    ink = np.where(small > random.uniform(60, 160), 255, 0).astype(np.uint8)
+    return np.pad(ink, int(random.integers(1, 6)))
+
+
 def patch(random: np.random.Generator, photograph: str) -> Grey:
     """Cut a square out of one of scikit-learn's photographs."""
     whole = _photograph(photograph)
-    side = int(random.integers(SIDE, 97))
+    side = int(np.exp(random.uniform(np.log(SIDE), np.log(240))))
     top, left = (int(random.integers(0, length - side)) for length in whole.shape)
     return whole[top : top + side, left : left + side]
 

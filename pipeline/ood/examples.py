@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -21,17 +20,21 @@ from pipeline.ood import drawings
 from serve.imaging.errors import NoDigitError
 from serve.imaging.normalise import normalise
 
-Draw = Callable[[np.random.Generator, Images], Grey]  # the images are digits to draw from
-
 NOT_A_DIGIT = 10  # as a label
-DIGITS = REDRAWN, PRINTED, PENNED = "redrawn digits", "printed digits", "pen-drawn digits"
-_MAX_DIGITS = 12_000  # of the training split: with more the score is no better
+DIGITS = REDRAWN, PRINTED, PENNED, BITMAPS, PENNED_BITMAPS = (
+    *("redrawn digits", "printed digits", "pen-drawn digits"),
+    *("digits as bitmaps", "pen-drawn digits as bitmaps"),
+)
+_MAX_DIGITS = 20_000  # of the training split
 # Examples for training of each kind, as a share of those digits.
 _SHARES = {
-    **{"letters": 0.13, "signs": 0.1, "scribbles": 0.09, "photographs": 0.04},
-    **{"noise": 0.03, "scrambled digits": 0.07, "two digits": 0.07},
+    **{"letters": 0.06, "signs": 0.05, "pen-drawn letters": 0.26, "pen-drawn signs": 0.2},
+    **{"strokes": 0.1, "scribbles": 0.04, "photographs": 0.03, "noise": 0.02},
+    **{"scrambled digits": 0.035, "two digits": 0.035, "turned digits": 0.1},
 }
-_DIGITS_SHARE = 0.09  # of each of the DIGITS
+_DIGITS_SHARES = {REDRAWN: 0.06, PRINTED: 0.04, PENNED: 0.2, BITMAPS: 0.1, PENNED_BITMAPS: 0.2}
+# Of each digit that the pen draws. People write 1 and 7 in the most ways, and MNIST has the fewest.
+_PEN_SHARES = (0.07, 0.26, 0.07, 0.07, 0.07, 0.07, 0.07, 0.18, 0.07, 0.07)
 _REPORTED_SHARE = 0.1  # at most, of what users reported: anyone can, also to mislead
 _EVALUATED = 300  # examples of each kind for evaluation
 
@@ -59,6 +62,9 @@ class Examples(NamedTuple):
     labels: Labels
 
 
+Draw = Callable[[np.random.Generator, Examples], Grey]  # the examples are digits to draw from
+
+
 def for_training(train: Split, reported: Images, seed: int) -> Examples:
     """Return digits of the split, digits drawn otherwise, and OOD examples of each trained kind.
 
@@ -67,14 +73,14 @@ def for_training(train: Split, reported: Images, seed: int) -> Examples:
     random = np.random.default_rng((seed, 0))
     chosen = np.sort(random.permutation(len(train))[:_MAX_DIGITS])
     images, labels = train.images[chosen], train.labels[chosen]
-    few = round(_DIGITS_SHARE * len(chosen))
-    parts = [Examples(images, labels)]
+    digits = Examples(images, labels)
+    parts = [digits]
     with Bar("pictures to train on", len(DIGITS) + len(_SHARES)) as bar:
-        for make in (partial(redrawn, images, labels), printed, pen_drawn):
-            parts.append(make(few, random))
+        for kind, share in _DIGITS_SHARES.items():
+            parts.append(_digits(kind, digits, round(share * len(chosen)), random))
             bar.step()
         for kind, share in _SHARES.items():
-            found = draw(_TRAINED[kind], round(share * len(chosen)), images, random)
+            found = draw(_TRAINED[kind], round(share * len(chosen)), digits, random)
             parts.append(_none(found))
             bar.step()
     most = round(_REPORTED_SHARE * len(chosen))
@@ -89,19 +95,15 @@ def _none(images: Images) -> Examples:
 def for_evaluation(digits: Split, seed: int) -> dict[str, Images]:
     """Return fresh images by kind: OOD examples, some of kinds not trained on, then DIGITS."""
     random = np.random.default_rng((seed, 1))
-    images = {}
+    images, some = {}, Examples(digits.images, digits.labels)
     with Bar("pictures to evaluate on", len(_FRESH)) as bar:
         for kind, each in _FRESH.items():
-            images[kind] = draw(each, _EVALUATED, digits.images, random)
+            images[kind] = draw(each, _EVALUATED, some, random)
             bar.step()
-    return images | {
-        REDRAWN: redrawn(digits.images, digits.labels, _EVALUATED, random).images,
-        PRINTED: printed(_EVALUATED, random).images,
-        PENNED: pen_drawn(_EVALUATED, random).images,
-    }
+    return images | {kind: _digits(kind, some, _EVALUATED, random).images for kind in DIGITS}
 
 
-def draw(each: Draw, count: int, digits: Images, random: np.random.Generator) -> Images:
+def draw(each: Draw, count: int, digits: Examples, random: np.random.Generator) -> Images:
     """Return (count, 28, 28) normalised pictures; empty and narrow ones are drawn again."""
     images: list[Images] = []
     while len(images) < count:
@@ -113,7 +115,21 @@ def draw(each: Draw, count: int, digits: Images, random: np.random.Generator) ->
     return np.array(images, np.uint8).reshape(count, SIDE, SIDE)
 
 
-def redrawn(images: Images, labels: Labels, count: int, random: np.random.Generator) -> Examples:
+def _digits(kind: str, digits: Examples, count: int, random: np.random.Generator) -> Examples:
+    """Return digits of one of the kinds DIGITS."""
+    if kind == PRINTED:
+        return printed(count, random)
+    if kind in (PENNED, PENNED_BITMAPS):
+        return pen_drawn(count, random, bitmaps=kind == PENNED_BITMAPS)
+    return redrawn(digits, count, random, drawings.bitmap if kind == BITMAPS else drawings.redrawn)
+
+
+def redrawn(
+    digits: Examples,
+    count: int,
+    random: np.random.Generator,
+    change: Callable[[np.random.Generator, Grey], Grey],
+) -> Examples:
     """Return digits of the data set in other lines; what comes out empty is drawn again.
 
     Users' feedback can hold pictures of anything.
@@ -121,46 +137,55 @@ def redrawn(images: Images, labels: Labels, count: int, random: np.random.Genera
     found: list[Images] = []
     chosen: list[int] = []
     while len(found) < count:
-        index = int(random.integers(len(images)))
+        index = int(random.integers(len(digits.images)))
         with suppress(NoDigitError):
-            found.append(normalise(drawings.redrawn(random, images[index])).image)
+            found.append(normalise(change(random, digits.images[index])).image)
             chosen.append(index)
-    return Examples(np.stack(found), labels[chosen])
+    return Examples(np.stack(found), digits.labels[chosen])
 
 
 def printed(count: int, random: np.random.Generator) -> Examples:
     """Return digits in all fonts."""
     fonts = (*_FONTS, *_OTHER_FONTS)
-    return _drawn_digits(count, random, lambda digit: drawings.glyph(random, str(digit), fonts))
-
-
-def pen_drawn(count: int, random: np.random.Generator) -> Examples:
-    """Return digits as they are drawn on the service's page."""
-    return _drawn_digits(count, random, lambda digit: pen_strokes.digit(random, digit))
-
-
-def _drawn_digits(
-    count: int, random: np.random.Generator, picture: Callable[[int], Grey]
-) -> Examples:
     labels = random.integers(10, size=count).astype(np.uint8)
-    return Examples(np.stack([normalise(picture(int(digit))).image for digit in labels]), labels)
+    pictures = (drawings.glyph(random, str(digit), fonts) for digit in labels)
+    return Examples(np.stack([normalise(picture).image for picture in pictures]), labels)
+
+
+def pen_drawn(count: int, random: np.random.Generator, *, bitmaps: bool = False) -> Examples:
+    """Return digits as they are drawn on the service's page, or as small bitmaps of those."""
+    labels = random.choice(10, count, p=_PEN_SHARES).astype(np.uint8)
+    images: list[Images] = []
+    while len(images) < count:
+        picture = pen_strokes.digit(random, int(labels[len(images)]))
+        with suppress(NoDigitError):
+            drawn = drawings.bitmap(random, picture) if bitmaps else picture
+            images.append(normalise(drawn).image)
+    return Examples(np.stack(images), labels)
 
 
 def _characters(characters: str, fonts: Sequence[str]) -> Draw:
-    def each(random: np.random.Generator, _: Images) -> Grey:
+    def each(random: np.random.Generator, _: Examples) -> Grey:
         return drawings.glyph(random, characters[int(random.integers(len(characters)))], fonts)
 
     return each
 
 
+_NAMES = tuple(drawings.pen_letters())
+_LATIN = tuple(name for name in _NAMES if len(name) == 1 and name.isascii())
+_OTHERS = tuple(name for name in _NAMES if name not in _LATIN)
 _TRAINED: dict[str, Draw] = {
     "letters": _characters(_LETTERS, _FONTS),
     "signs": _characters(_SIGNS, ("DejaVuSans", "DejaVuSerif", "DejaVuSansMono")),
+    "pen-drawn letters": lambda random, _: drawings.letter(random, _LATIN),
+    "pen-drawn signs": lambda random, _: drawings.letter(random, _OTHERS),
+    "strokes": lambda random, _: drawings.strokes(random),
     "scribbles": lambda random, _: drawings.scribble(random),
     "photographs": lambda random, _: drawings.patch(random, "china.jpg"),
     "noise": lambda random, _: drawings.noise(random),
-    "scrambled digits": drawings.scrambled,
-    "two digits": drawings.two_digits,
+    "scrambled digits": lambda random, digits: drawings.scrambled(random, digits.images),
+    "two digits": lambda random, digits: drawings.two_digits(random, digits.images),
+    "turned digits": lambda random, digits: drawings.turned(random, *digits),
 }
 _FRESH: dict[str, Draw] = _TRAINED | {
     "letters": _characters(_LETTERS, _OTHER_FONTS),

@@ -1,10 +1,13 @@
 """The tables of the documents and the OpenAPI document: recorded, or derived from the code."""
 
+import io
 import json
 import shutil
+import zipfile
 
 import pytest
 import rich.table
+from PIL import Image
 from support.documents import NAMES, ROOT, document
 
 from bench import load, serve
@@ -93,3 +96,24 @@ def test_times_and_likelihood_of_a_rebuild_are_recorded(tmp_path, monkeypatch):
     letters, digits = recorded.likelihood().rows
     assert letters == ["letters (not fitted to)", "0.988", "87.5 %"]
     assert digits == ["test digits", "", "1.2 %"]
+
+
+def test_handwritten_letters_and_digits_are_counted_as_flagged_or_refused(
+    tmp_path, monkeypatch, bundle
+):
+    """Of the Latin letters those like digits are left out; a blank picture is refused."""
+    blank = io.BytesIO()
+    Image.new("L", (40, 40), 255).save(blank, "PNG")
+    (tmp_path / "omniglot").mkdir()
+    with zipfile.ZipFile(tmp_path / "omniglot" / "images_background_small2.zip", "w") as archive:
+        for name in ("Greek/character01", "Latin/character01", "Latin/character02"):
+            archive.writestr(f"all/{name}/1.png", blank.getvalue())
+    (tmp_path / "field" / "mine" / "7").mkdir(parents=True)
+    (tmp_path / "field" / "mine" / "7" / "1.png").write_bytes(blank.getvalue())
+    monkeypatch.setattr(recorded, "HANDS", tmp_path)
+    monkeypatch.setattr(recorded.paths, "CHAMPION", bundle)
+    assert recorded.handwritten().rows == [
+        ["letters: Greek", "1", "100.0 %", "100.0 %"],
+        ["letters: Latin", "1", "100.0 %", "100.0 %"],
+        ["digits: mine", "1", "100.0 %", "100.0 %"],
+    ]

@@ -2,10 +2,13 @@
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from pipeline.data.dataset import Split, no_images
 from pipeline.ood import drawings, examples
 from serve.imaging.normalise import normalise
+
+NONE = examples.Examples(no_images(), np.empty(0, np.uint8))
 
 
 def some_digits(seed):
@@ -32,10 +35,12 @@ def fresh(digits):
 
 # Mean brightness of each kind: the order and use of random numbers decide models/ and data/.
 BRIGHTNESS = {
-    **{"letters": 43.59, "signs": 40.94, "scribbles": 47.25, "photographs": 23.58},
-    **{"noise": 25.61, "scrambled digits": 38.45, "two digits": 36.96, "other scripts": 48.88},
-    **{"pictograms": 44.7, "redrawn digits": 42.49, "printed digits": 32.9},
-    "pen-drawn digits": 35.35,
+    **{"letters": 43.59, "signs": 40.94, "pen-drawn letters": 38.32, "pen-drawn signs": 37.11},
+    **{"strokes": 41.1, "scribbles": 49.72, "photographs": 21.56, "noise": 27.43},
+    **{"scrambled digits": 40.49, "two digits": 36.85, "turned digits": 38.58},
+    **{"other scripts": 47.1, "pictograms": 46.5, "redrawn digits": 40.43},
+    **{"printed digits": 37.51, "pen-drawn digits": 35.69, "digits as bitmaps": 49.74},
+    "pen-drawn digits as bitmaps": 42.47,
 }
 
 
@@ -55,7 +60,7 @@ def test_each_kind_is_there_and_normalised(fresh):
         ink = (images > 60).any(axis=1)
         width = 28 - ink.argmax(axis=1) - ink[:, ::-1].argmax(axis=1)
         assert width.min() > 8, kind
-        assert len({image.tobytes() for image in images}) > 0.8 * len(images), kind
+        assert len({image.tobytes() for image in images}) > 0.7 * len(images), kind
 
 
 def test_the_seed_decides(digits, fresh):
@@ -68,9 +73,9 @@ def test_the_seed_decides(digits, fresh):
 def test_what_is_fitted_has_its_labels_and_nothing_that_is_evaluated(fresh):
     train = some_digits(8)
     drawn = examples.for_training(train, no_images(), 42)
-    assert len(drawn.images) == len(drawn.labels) == 143
-    assert (drawn.labels == 10).sum() == 42
-    assert drawn.images[80:].mean() == pytest.approx(39.57, abs=0.02)
+    assert len(drawn.images) == len(drawn.labels) == 203
+    assert (drawn.labels == 10).sum() == 75
+    assert drawn.images[80:].mean() == pytest.approx(38.22, abs=0.02)
     np.testing.assert_array_equal(drawn.images[:80], train.images)
     np.testing.assert_array_equal(drawn.labels[:80], train.labels)
     assert set(drawn.labels) == set(range(11))
@@ -90,13 +95,40 @@ def test_what_users_report_is_added_up_to_a_tenth_and_moves_nothing_else():
     assert {image.tobytes() for image in drawn.images[count:]} <= known
 
 
-def test_a_redrawn_digit_that_shows_nothing_is_drawn_again(digits, monkeypatch):
+def test_a_redrawn_digit_that_shows_nothing_is_drawn_again(digits):
     """As of feedback with pictures of anything."""
     pictures = iter([np.zeros((56, 56), np.uint8), digits.images[0], digits.images[1]])
-    monkeypatch.setattr(drawings, "redrawn", lambda random, digit: next(pictures))
     random = np.random.default_rng(0)
-    drawn = examples.redrawn(digits.images, digits.labels, 2, random)
+    some = examples.Examples(digits.images, digits.labels)
+    drawn = examples.redrawn(some, 2, random, lambda random, digit: next(pictures))
     np.testing.assert_array_equal(drawn.images, digits.images[:2])
+
+
+def test_letters_by_pen_are_of_their_alphabet_and_look_like_no_digit():
+    """The characters that a person takes for digits are left out by name."""
+    names = drawings.pen_letters()
+    assert not set("bBDgGIiloOqQsSzZθ") & set(names)
+    assert {"A", "j", "φ", "arrow", "ホ"} <= set(names)
+    random = np.random.default_rng(3)
+    assert len({drawings.letter(random, ["A"]).tobytes() for _ in range(30)}) == 30
+
+
+def test_a_turned_digit_is_one_of_those_that_are_none_then(digits):
+    random = np.random.default_rng(3)
+    ones = np.ones_like(digits.labels)
+    ones[:1] = 6
+    six = np.asarray(drawings.turned(random, digits.images, ones))
+    mirrored = np.asarray(Image.fromarray(digits.images[0, :, ::-1].copy()).resize((56, 56), 3))
+    turned = [drawings.turned(random, digits.images, ones) for _ in range(20)]
+    assert any(np.array_equal(mirrored, picture) for picture in [six, *turned])
+
+
+def test_a_bitmap_is_small_and_has_two_levels(digits):
+    random = np.random.default_rng(3)
+    for image in digits.images[:20]:
+        picture = drawings.bitmap(random, image)
+        assert max(picture.shape) <= 42
+        assert set(np.unique(picture)) == {0, 255}
 
 
 def test_pen_drawn_digits_are_all_ten_and_no_two_alike():
@@ -111,7 +143,5 @@ def test_what_is_empty_or_as_narrow_as_a_1_is_drawn_again():
     cross, corner = bar | bar.T, bar.copy()
     corner[45:50, 28:55] = 255
     pictures = iter([empty, bar, cross, bar, corner])
-    drawn = examples.draw(
-        lambda random, digits: next(pictures), 2, empty[None], np.random.default_rng(0)
-    )
+    drawn = examples.draw(lambda random, digits: next(pictures), 2, NONE, np.random.default_rng(0))
     np.testing.assert_array_equal(drawn, [normalise(cross).image, normalise(corner).image])
