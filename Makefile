@@ -121,7 +121,7 @@ tables: setup  ## What the docs take from code and conf/: tables, OpenAPI docume
 
 record: setup  ## Repeat all measurements in the docs here (hours; after make repro)
 	$(MAKE) bench bench-serve soak RECORD=--record
-	for each in image variants drift precision; do python -m bench.$$each --record || exit; done
+	for each in image variants scenes drift precision; do python -m bench.$$each --record || exit; done
 	for each in tests/monitoring/test_faults.py tests/end_to_end/test_clients.py '-m fault'; do RECORD=--record python -m pytest $$each || exit; done
 	python -m docs.tools --record times --record likelihood
 

@@ -16,6 +16,7 @@ Mask = NDArray[np.bool_]
 
 EVEN_LEVELS = 6.0  # grey levels by which a plain background may vary
 EVEN_SHARE = 0.6  # least share of the border on a plain level; the digit may cover the rest
+EXTREME, PLAIN_SHARE = 0.05, 0.45  # quantile of a plain level, and least share of the border on it
 ROUGHNESS = 4.0  # the border of lit paper varies less than so many times its pixel noise
 EDGE, TOP_HAT_EDGE = 0.2, 0.4  # threshold of ink, as shares of the strongest ink's strength
 MIN_SIDE_OF_PHOTO = 24  # smaller pictures have too few pixels to tell light from noise
@@ -43,14 +44,32 @@ def remove_background(view: Field) -> tuple[Ink, Ink]:
     """
     border = _border(view.shape)
     level = quantile(view[border], 0.5)
+    small = min(view.shape) < MIN_SIDE_OF_PHOTO
     even = np.mean(np.abs(view[border] - level) <= EVEN_LEVELS) >= EVEN_SHARE
-    if even or min(view.shape) < MIN_SIDE_OF_PHOTO:
+    if even:
         return _bright_and_dark(view - level, border)
-    difference = view - _illumination(view, border)
-    if _spread(difference[border]) <= max(EVEN_LEVELS, ROUGHNESS * _fine_noise(view)):
-        return _bright_and_dark(difference, border)
+    if not small:
+        difference = view - light(view, border)
+        if _spread(difference[border]) <= max(EVEN_LEVELS, ROUGHNESS * fine_noise(view)):
+            return _bright_and_dark(difference, border)
+    plain = _plain_level(view, border)
+    if small or plain is not None:
+        return _bright_and_dark(view - (level if plain is None else plain), border)
     window = max(view.shape) // 6
     return _top_hat(view, window), _top_hat(-view, window)
+
+
+def _plain_level(view: Field, border: Mask) -> float | None:
+    """Return the picture's lowest or highest level if much of the border is plain and has it.
+
+    So it is where a digit in a tight crop, or a band, covers much of the border.
+    """
+    rim = view[border]
+    tolerance = max(EVEN_LEVELS, 3 * fine_noise(view))
+    levels = quantile(view, EXTREME), quantile(view, 1 - EXTREME)
+    shares = [float(np.mean(np.abs(rim - level) <= tolerance)) for level in levels]
+    most = int(np.argmax(shares))
+    return levels[most] if shares[most] >= PLAIN_SHARE else None
 
 
 def quantile(values: Field, share: float) -> float:
@@ -71,7 +90,7 @@ def _spread(values: NDArray[np.float32]) -> float:
     return quantile(values, 0.9) - quantile(values, 0.1)
 
 
-def _fine_noise(view: Field) -> float:
+def fine_noise(view: Field) -> float:
     """Return the standard deviation of the pixel noise, from differences of neighbours.
 
     1.05 = 1 / (sqrt(2) * 0.674): the median absolute difference of two normal values.
@@ -86,8 +105,8 @@ def _bright_and_dark(difference: Field, border: Mask) -> tuple[Ink, Ink]:
     return Ink(difference, noise, EDGE), Ink(-difference, noise, EDGE)
 
 
-def _illumination(view: Field, border: Mask) -> Field:
-    """Return the light as a quadratic surface: least squares, first on the border alone.
+def light(view: Field, paper: Mask) -> Field:
+    """Return the light as a quadratic surface: least squares, first on `paper` alone.
 
     Each round then fits all pixels that agree with the last surface.
     """
@@ -96,7 +115,7 @@ def _illumination(view: Field, border: Mask) -> Field:
     terms = np.stack([np.ones_like(x), x, y, x * x, x * y, y * y], axis=-1).astype(np.float32)
     step = max(1, min(view.shape) // 24)
     some, values = terms[::step, ::step].reshape(-1, 6), view[::step, ::step].ravel()
-    used = border[::step, ::step].ravel()
+    used = paper[::step, ::step].ravel()
     for _ in range(4):
         surface = np.linalg.lstsq(some[used], values[used], rcond=None)[0]
         deviation = np.abs(values - some @ surface)
@@ -110,13 +129,13 @@ def _top_hat(view: Field, window: int) -> Ink:
     It removes edges of shadows, and of a sheet on a table. Source: Meyer, "Contrast feature
     extraction", 1977.
     """
-    above = view - _dilate(-_dilate(-view, window), window)
+    above = view - dilate(-dilate(-view, window), window)
     background = quantile(above, 0.5)
     noise = quantile(np.abs(above - background), 0.5) * 1.48  # median absolute deviation to sigma
     return Ink(above - background, noise, TOP_HAT_EDGE)
 
 
-def _dilate(view: Field, window: int) -> Field:
+def dilate(view: Field, window: int) -> Field:
     """Return the grey dilation: the greatest value in a square window around each pixel."""
     half = window // 2
     for axis in (0, 1):

@@ -13,7 +13,15 @@ from io import BytesIO
 
 from PIL import Image
 
-from serve.imaging.placement import SIDE, Grey, bounding_box, is_normalised, place_digit
+from serve.imaging.placement import (
+    SIDE,
+    Grey,
+    bounding_box,
+    is_disturbed,
+    is_normalised,
+    paper_level,
+    place_digit,
+)
 from serve.imaging.segmentation import segment_digit
 from serve.imaging.stroke_width import normalise_stroke_width
 
@@ -46,6 +54,9 @@ def normalise(grey: Grey) -> Normalised:
             ink, image = bright[top:bottom, left:right], bright
             return Normalised(image, ink, (left, top, right - left, bottom - top))
     ink, (top, left, bottom, right) = segment_digit(grey)
+    if grey.shape == (SIDE, SIDE) and is_disturbed(grey, (top, left, bottom, right)):
+        bright = grey if paper_level(grey) < 128 else 255 - grey
+        return Normalised(bright, bright, (0, 0, SIDE, SIDE))
     image = place_digit(normalise_stroke_width(ink))
     return Normalised(image, ink, (left, top, right - left, bottom - top))
 

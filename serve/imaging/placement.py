@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageFilter
 
 from serve.imaging.errors import NoDigitError
 
@@ -20,6 +20,8 @@ SIDE = 28  # of MNIST's images
 BOX = 20  # longest side of MNIST's digits, in pixels
 CENTRE = 14  # the centres of mass of all of MNIST's training images lie within half a pixel of it
 INK_LEVEL = 25  # of 255: fainter pixels, the blur around strokes, do not widen the bounding box
+IMPULSE, IMPULSES = 128, 0.05  # grey levels from the median of 3x3; share of the pixels
+STRIPE = 0.85  # of an edge's pixels that contrast with the picture
 FINE = 80  # longest side at which strokes are sharpened or widened: a step is half a final pixel
 
 _COORDINATES = np.arange(SIDE, dtype=np.float32)
@@ -39,6 +41,50 @@ def is_normalised(image: Grey) -> bool:
             return False
         longest = max(longest, int(inked[-1] - inked[0]) + 1)
     return BOX - 1 <= longest <= BOX and int(image.max()) >= 128
+
+
+def is_disturbed(image: Grey, box: Box) -> bool:
+    """Whether the (28, 28) image holds lines, stripes or impulses beside what MNIST would hold.
+
+    Then the box of its ink says nothing of the digit, which is best left where it is. `box`: that
+    of all ink that was found; a large digit is seldom wider than tall.
+    """
+    height, width = box[2] - box[0], box[3] - box[1]
+    if width > max(BOX + 2, height):
+        return True
+    if np.ptp(image[0]) == np.ptp(image[-1]) == 0 and _even_sides(image):
+        return False
+    isolated = np.abs(image.astype(np.int16) - _median(image)) > IMPULSE
+    if np.count_nonzero(isolated) > IMPULSES * image.size:
+        return True
+    return _is_striped(image)
+
+
+def _even_sides(image: Grey) -> bool:
+    even = np.ptp(image[:, 0]) == np.ptp(image[:, -1]) == 0
+    return bool(even and image[0, 0] == image[-1, -1])
+
+
+def paper_level(image: Grey) -> float:
+    """Return the level of a (28, 28) image's paper; stripes along its edges count for nothing."""
+    return float(np.median(_middle(image) if _is_striped(image) else image))
+
+
+def _is_striped(image: Grey) -> bool:
+    """Whether one edge contrasts with the middle, and another edge does not."""
+    edges = (image[0], image[-1], image[:, 0], image[:, -1])
+    level = np.median(_middle(image))
+    shares = [np.mean(np.abs(edge - level) > IMPULSE) for edge in edges]
+    return bool(max(shares) > STRIPE > min(shares))
+
+
+def _middle(image: Grey) -> Grey:
+    quarter = SIDE // 4
+    return image[quarter:-quarter, quarter:-quarter]
+
+
+def _median(image: Grey) -> Grey:
+    return np.asarray(Image.fromarray(image).filter(ImageFilter.MedianFilter(3)))
 
 
 def has_mnist_size(ink: Grey) -> bool:

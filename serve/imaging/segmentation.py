@@ -13,16 +13,26 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from serve.imaging.background import Field, Ink, quantile, remove_background
+from serve.imaging.background import (
+    MIN_SIDE_OF_PHOTO,
+    TOP_HAT_EDGE,
+    Field,
+    Ink,
+    quantile,
+    remove_background,
+)
 from serve.imaging.connected_components import Components, Mask, connected_components
 from serve.imaging.errors import NoDigitError
+from serve.imaging.page import bare_page
 from serve.imaging.placement import BOX, FINE, INK_LEVEL, Box, Grey, bounding_box, crop
 from serve.imaging.upscale import upscale
 
 # Numbers without a source beside them date from the first version. What a change of one does is
 # shown by `python -m bench.variants --split validation`.
+PAGE_SIDE = 480  # longest side at which the page is looked for
 VIEW_SIDE = 240  # longest side at which a picture is looked at: digits a tenth of it keep 24 pixels
 MAX_LOOKS = 5  # each nearer than the last
+MARGIN = 2  # pixels added around a small crop
 TINY = 12  # longest side below which a digit is upscaled and sharpened first
 
 MIN_CONTRAST = 10.0  # grey levels of 255: fainter marks are no ink
@@ -38,6 +48,7 @@ MAX_FADED = 0.2  # share of its strength that ink may keep three pixels beside i
 MAX_GAP = 0.4  # between the strokes of one digit, as a share of its longest side
 BORDER_WEIGHT = 0.2  # of a component that runs out of the picture
 MIN_SIDE_SHARE, MIN_SIDE = 1 / 50, 4  # longest side of a digit: share of the view, and pixels
+COMPACT_FILL, COMPACT_SHARE = 0.5, 0.3  # of its box, and of the view, that a sheet may fill
 SHEET_FILL = 0.85  # a component that fills more of its box is a sheet of paper, not a digit
 
 
@@ -45,7 +56,8 @@ SHEET_FILL = 0.85  # a component that fills more of its box is a sheet of paper,
 class _Found:
     """A digit in a view: its pixels among the ink, its bounding box and its score.
 
-    `score`: the mass of its main component. `cut`: it runs out of the view.
+    `score`: the mass of its main component. `cut`: it runs out of the view. `crowded`: so does
+    something that is no speck, or the border is of several levels.
     """
 
     ink: Ink
@@ -53,6 +65,7 @@ class _Found:
     box: Box
     score: float
     cut: bool
+    crowded: bool
 
 
 def segment_digit(grey: Grey) -> tuple[Grey, Box]:
@@ -63,16 +76,53 @@ def segment_digit(grey: Grey) -> tuple[Grey, Box]:
     Raises:
         NoDigitError: the picture is of one level, or holds nothing but noise and specks.
     """
+    first = _look(grey)
+    if first is None or first.crowded or _is_compact(first):
+        factor = -(-max(grey.shape) // PAGE_SIDE)
+        bare = bare_page(_view(grey, factor))
+        if bare is not None:
+            page = np.rint(bare.clip(0, 255)).astype(np.uint8)
+            ink, box = _segment(page, _look(page))
+            return ink, _of_picture(box, factor, (0, 0), grey.shape)
+    try:
+        return _segment(grey, first)
+    except NoDigitError:
+        if max(grey.shape) >= MIN_SIDE_OF_PHOTO:
+            raise
+        return _in_wider_margin(grey)
+
+
+def _in_wider_margin(grey: Grey) -> tuple[Grey, Box]:
+    """Segment a small crop whose border is mostly ink; its corners are taken for paper."""
+    corners = np.sort(grey[[0, 0, -1, -1], [0, -1, 0, -1]])
+    wider = np.pad(grey, MARGIN, constant_values=corners[1 if corners[2] - corners[0] < 9 else 2])
+    ink, box = _segment(wider, _look(wider))
+    height, width = grey.shape
+    top, left, bottom, right = (side - MARGIN for side in box)
+    return ink, (max(0, top), max(0, left), min(height, bottom), min(width, right))
+
+
+def _look(part: Grey) -> _Found | None:
+    """Return the digit in a picture that is looked at as a whole."""
+    return _find_digit(_view(part, -(-max(part.shape) // VIEW_SIDE)))
+
+
+def _segment(grey: Grey, found: _Found | None) -> tuple[Grey, Box]:
+    """Look nearer and nearer around what was found at first."""
     part, origin = grey, (0, 0)
+    if found is None:
+        raise NoDigitError("no digit found")
     for _ in range(MAX_LOOKS):
         factor = -(-max(part.shape) // VIEW_SIDE)
-        found = _find_digit(_view(part, factor))
         sheet = _is_sheet(found)
         top, left, bottom, right = _around(part, found.box, factor, -0.05 if sheet else 0.5)
         nearer = part[top:bottom, left:right]
         if not sheet and (factor == 1 or max(nearer.shape) > 0.7 * max(part.shape)):
             break
         part, origin = nearer, (origin[0] + top, origin[1] + left)
+        found = _look(part)
+        if found is None:
+            raise NoDigitError("no digit found")
     if _is_blurred(found):
         raise NoDigitError("no digit found")
     ink, box = _stretch(found)
@@ -92,6 +142,13 @@ def _is_sheet(found: _Found) -> bool:
     height, width = bottom - top, right - left
     full = int(np.count_nonzero(found.mask)) > SHEET_FILL * height * width
     return full and min(height, width) > max(0.4 * max(height, width), 3 * MIN_SIDE)
+
+
+def _is_compact(found: _Found) -> bool:
+    """Whether it may be a sheet that lies askew: large, and fuller than a digit."""
+    top, left, bottom, right = found.box
+    least = max(COMPACT_SHARE * found.mask.size, COMPACT_FILL * (bottom - top) * (right - left))
+    return int(np.count_nonzero(found.mask)) > least
 
 
 def _is_blurred(found: _Found) -> bool:
@@ -124,12 +181,12 @@ def _of_picture(box: Box, factor: int, origin: tuple[int, int], shape: tuple[int
     return top, left, bottom, right
 
 
-def _find_digit(view: Field) -> _Found:
+def _find_digit(view: Field) -> _Found | None:
     inks = remove_background(view)
     strongest = max(float(ink.above.max()) for ink in inks)
     both = [found for ink in inks if (found := _find(ink, strongest))]
     if not both:
-        raise NoDigitError("no digit found")
+        return None
     return both[0] if len(both) == 1 else _choose(*both)
 
 
@@ -166,7 +223,10 @@ def _find(ink: Ink, strongest: float) -> _Found | None:
     top, left, bottom, right = _union(parts.boxes[members]).tolist()
     mask = np.isin(parts.labels, members + 1)
     box = (top, left, bottom, right)
-    return _Found(ink, mask, box, float(score[main]), bool(cut[main]))
+    crowded = ink.edge == TOP_HAT_EDGE or bool(
+        (cut & (parts.mass >= SPECK_SHARE * parts.mass[main])).any()
+    )
+    return _Found(ink, mask, box, float(score[main]), bool(cut[main]), crowded)
 
 
 def _at_border(boxes: NDArray[np.int64], shape: tuple[int, ...]) -> Mask:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import gzip
 import io
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFilter, ImageFont
 
+from bench import scenes
+from pipeline.robustness.corruptions import corrupt
 from serve.decoding.decode import normalise_file
 from serve.imaging.errors import NoDigitError
 from serve.imaging.normalise import normalise
@@ -305,6 +308,26 @@ def test_a_sheet_on_a_dark_table(digit):
     )
     image = normalised(np.clip(table, 0, 255).astype(np.uint8))
     assert likeness(image, normalised(drawn(digit, 22))) > 0.85
+
+
+@pytest.mark.parametrize("kind", [kind for kind in scenes.KINDS if kind != "thick marker"])
+def test_what_is_beside_the_digit_is_left_out(kind):
+    digits = [normalised(drawn(digit, 22)) for digit in DIGITS]
+    chance = np.random.default_rng(0)
+    alike = []
+    for digit in [0] * 20 if kind.endswith("a 0") else [*DIGITS] * 2:
+        pair = np.stack([digits[digit], digits[3]])
+        picture = scenes.KINDS[kind](pair, chance)
+        with suppress(NoDigitError):
+            alike.append(likeness(normalised(picture), digits[digit]) > 0.7)
+    assert np.sum(alike) >= 18
+
+
+@pytest.mark.parametrize("digit", DIGITS)
+@pytest.mark.parametrize("kind", ["impulse_noise", "stripe"])
+def test_a_28x28_image_that_is_disturbed_stays_as_it_is(digit, kind):
+    image = corrupt(normalised(drawn(digit, 22))[None], kind, np.random.default_rng(0))[0]
+    np.testing.assert_array_equal(normalised(image), image)
 
 
 def test_specks_are_left_out():
