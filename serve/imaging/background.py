@@ -64,6 +64,8 @@ def _plain_level(view: Field, border: Mask) -> float | None:
 
     So it is where a digit in a tight crop, or a band, covers much of the border.
     """
+    if view.shape[1] < 2:
+        return None
     rim = view[border]
     tolerance = max(EVEN_LEVELS, 3 * fine_noise(view))
     levels = quantile(view, EXTREME), quantile(view, 1 - EXTREME)
