@@ -12,7 +12,7 @@ from pipeline.config.terminal import Bar
 from pipeline.data.dataset import SIDE
 from pipeline.ood.examples import NOT_A_DIGIT, Examples
 
-_STEPS, _BATCH = 1800, 128
+_STEPS, _BATCH = 1400, 128
 _LEARNING_RATE = 3e-3  # at the first step; cosine decay to 0 at the last
 
 
