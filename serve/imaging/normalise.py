@@ -16,9 +16,8 @@ from PIL import Image
 from serve.imaging.placement import (
     SIDE,
     Grey,
-    bounding_box,
     is_disturbed,
-    is_normalised,
+    normalised_box,
     paper_level,
     place_digit,
 )
@@ -49,8 +48,8 @@ def normalise(grey: Grey) -> Normalised:
     """
     if grey.shape == (SIDE, SIDE):
         bright = grey if grey[0, 0] < 128 else 255 - grey
-        if is_normalised(bright):
-            top, left, bottom, right = bounding_box(bright)
+        if box := normalised_box(bright):
+            top, left, bottom, right = box
             ink, image = bright[top:bottom, left:right], bright
             return Normalised(image, ink, (left, top, right - left, bottom - top))
     ink, (top, left, bottom, right) = segment_digit(grey)

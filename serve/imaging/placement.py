@@ -28,19 +28,22 @@ _COORDINATES = np.arange(SIDE, dtype=np.float32)
 _ONES = np.ones(SIDE, np.float32)
 
 
-def is_normalised(image: Grey) -> bool:
-    """Whether the (28, 28) image is already normalised: MNIST could hold it."""
+def normalised_box(image: Grey) -> Box | None:
+    """Return the ink's bounding box if the (28, 28) image is normalised: MNIST could hold it."""
     edges = (image[0], image[-1], image[:, 0], image[:, -1])
     if sum(map(np.count_nonzero, edges)) > SIDE:
-        return False
+        return None
     pixels = image.astype(np.float32)  # for BLAS, which is faster; sums of whole numbers are exact
-    longest = 0
+    ends = []
     for mass in (_ONES @ pixels, pixels @ _ONES):
         inked = mass.nonzero()[0]
         if not len(inked) or abs(float(mass @ _COORDINATES) / float(mass @ _ONES) - CENTRE) > 1:
-            return False
-        longest = max(longest, int(inked[-1] - inked[0]) + 1)
-    return BOX - 1 <= longest <= BOX and int(image.max()) >= 128
+            return None
+        ends.append((int(inked[0]), int(inked[-1]) + 1))
+    (left, right), (top, bottom) = ends
+    if BOX - 1 <= max(right - left, bottom - top) <= BOX and image.max() >= 128:
+        return top, left, bottom, right
+    return None
 
 
 def is_disturbed(image: Grey, box: Box) -> bool:
