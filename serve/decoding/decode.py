@@ -55,7 +55,7 @@ _MAX_SCANS = 50
 
 _STRIP_PIXELS = 2**18  # pixels per strip when a large image is converted in strips
 
-_TILE_WIDTH, _TILE_HEIGHT, _ROWS = 322, 323, 278  # TIFF tags
+_WIDTH, _ROWS, _TILE_WIDTH, _TILE_HEIGHT = 256, 278, 322, 323  # TIFF tags
 _ALL_ROWS = 2**32 - 1  # in one strip
 
 _one_at_a_time = threading.Lock()  # the memory of large pictures would add up
@@ -168,7 +168,8 @@ def _check_pieces(image: TiffImagePlugin.TiffImageFile, max_pixels: int) -> None
     check_size((width, height), max_pixels)
     rows = tags.get(_ROWS, _ALL_ROWS)
     if rows != _ALL_ROWS:
-        check_size((image.width, rows), max_pixels)
+        # Not `image.width`: Pillow has turned that by the EXIF orientation, the strips it has not.
+        check_size((tags[_WIDTH], rows), max_pixels)
 
 
 def _frames(image: ImageFile.ImageFile, max_pixels: int) -> Iterator[Image.Image]:

@@ -273,6 +273,14 @@ def test_a_tiff_of_one_strip_larger_than_a_picture_may_be():
         decode(tiff(28, 28, {278: 2**31}, b""), max_pixels=MAX)
 
 
+@pytest.mark.parametrize("orientation", [1, 6])
+def test_the_strip_of_a_turned_tiff_is_as_wide_as_stored(orientation):
+    upright = tiff(20, 30, {274: orientation, 278: 30}, b"\7" * 600)
+    assert sorted(decode(upright, max_pixels=600).shape) == [20, 30]
+    with pytest.raises(TooManyPixelsError, match="30 x 21"):
+        decode(tiff(30, 20, {274: orientation, 278: 21}, b""), max_pixels=600)
+
+
 def gif(screen, frame, before=b""):
     """A GIF of disposal 2 without pixels."""
     control = b"!\xf9\x04\x08\0\0\0\0"
