@@ -71,7 +71,7 @@ class Service:
         """Open threads and files; `close` is its counterpart."""
         settings = self.settings
         self.recent = RecentAnswers(settings.state_dir / "recent", settings.recent_requests)
-        most = MAX_WAITING_PICTURES * self._largest
+        most = MAX_WAITING_PICTURES * max(self._largest, EXPLANATION_PIXELS)
         self._queues = WorkQueues(max(most, MAX_ITEMS * MIN_PICTURE_PIXELS))
 
     def close(self) -> None:

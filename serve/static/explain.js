@@ -32,8 +32,8 @@ export class Explanation {
       button.disabled = !blob;
       if (!blob) this.#expand(button, false);
     }
-    if (blob && this.#open) this.timer = setTimeout(() => this.#ask(), PAUSE);
-    else this.#stale();
+    this.#stale();
+    if (this.#open) this.timer = setTimeout(() => this.#ask(), PAUSE);
   }
 
   #toggle(button) {
@@ -56,7 +56,7 @@ export class Explanation {
 
   async #ask() {
     const { blob } = this;
-    this.#stale();
+    this.#say("");
     try {
       const found = await this.reader.explain(blob);
       if (blob !== this.blob) return;

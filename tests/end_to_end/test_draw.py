@@ -343,6 +343,20 @@ def test_the_page_shows_on_demand_why_and_how_a_picture_was_read(visit_any, coun
     expect(page.at("why")).to_be_disabled()
 
 
+def test_an_explanation_that_failed_is_asked_for_again(visit):
+    page = visit()
+    page.upload(SEVEN.read_bytes())
+    page.tab.route("**/explain", lambda route: route.fulfill(status=503, json={"detail": "busy"}))
+    page.at("why").click()
+    expect(page.at("explained")).to_have_text("Not explained: busy.")
+    page.tab.unroute("**/explain")
+    page.at("why").click()
+    page.at("why").click()
+    expect(page.at("map-words")).not_to_be_empty()
+    expect(page.at("explained")).to_be_empty()
+    page.complaints.clear()  # of the browser, about the 503
+
+
 @pytest.mark.parametrize("width", [320, 390, 1280])
 def test_an_explanation_fits(visit_any, counting, width):
     page = visit_any(counting.url, width=width, color_scheme="dark")

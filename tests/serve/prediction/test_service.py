@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 from support.bundles import PNG, picture
 
+from serve.imaging.errors import NotAnImageError
 from serve.prediction.service import Service
 from serve.prediction.work_queue import BusyError, WorkQueue, WorkQueues
 from serve.telemetry.metrics import Metrics
@@ -106,6 +107,27 @@ def test_only_large_bodies_are_parsed_beside_the_event_loop(settings):
     assert [thread is loop for thread in threads] == [True, True, False]
     service.close()
     assert not threads[2].is_alive()
+
+
+@pytest.mark.parametrize("largest", [1_000_000, 64_000_000])
+def test_four_explanations_may_wait_whatever_a_picture_may_have(settings, largest):
+    service = Service(settings(max_image_pixels=largest), Metrics(), Tracing())
+    service.open()
+    queue, done = service._queues.batches, threading.Event()
+
+    async def asked(taken):
+        work = asyncio.ensure_future(queue.run(done.wait, queue._max_pixels - taken, None))
+        options = {"draft": True, "show": False, "check": None}
+        one = asyncio.ensure_future(service.explain_file(b"none", None, None, **options))
+        await asyncio.wait([one], timeout=0.05)
+        done.set()
+        await work
+        return (await asyncio.gather(one, return_exceptions=True))[0]
+
+    assert queue._max_pixels >= 4 * 5_000_000
+    assert isinstance(asyncio.run(asked(4_999_999)), BusyError)
+    assert isinstance(asyncio.run(asked(5_000_000)), NotAnImageError)
+    service.close()
 
 
 def bomb():
