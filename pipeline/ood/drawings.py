@@ -120,7 +120,7 @@ def bitmap(random: np.random.Generator, picture: Grey) -> Grey:
 def patch(random: np.random.Generator, photograph: str) -> Grey:
     """Cut a square out of one of scikit-learn's photographs."""
     whole = _photograph(photograph)
-    side = int(np.exp(random.uniform(np.log(SIDE), np.log(240))))
+    side = int(np.exp(random.uniform(np.log(SIDE), np.log(160))))
     top, left = (int(random.integers(0, length - side)) for length in whole.shape)
     return whole[top : top + side, left : left + side]
 

@@ -30,11 +30,11 @@ DIGITS = REDRAWN, PRINTED, PENNED, BITMAPS, PENNED_BITMAPS = (
 _MAX_DIGITS = 20_000  # of the training split
 # Examples for training of each kind, as a share of those digits.
 _SHARES = {
-    **{"letters": 0.06, "signs": 0.05, "pen-drawn letters": 0.26, "pen-drawn signs": 0.2},
-    **{"strokes": 0.1, "scribbles": 0.04, "photographs": 0.01, "noise": 0.02},
-    **{"scrambled digits": 0.035, "two digits": 0.035, "turned digits": 0.1},
+    **{"letters": 0.06, "signs": 0.05, "pen-drawn letters": 0.18, "pen-drawn signs": 0.14},
+    **{"strokes": 0.06, "scribbles": 0.04, "photographs": 0.01, "noise": 0.02},
+    **{"scrambled digits": 0.035, "two digits": 0.035, "turned digits": 0.06},
 }
-_DIGITS_SHARES = {REDRAWN: 0.06, PRINTED: 0.04, PENNED: 0.2, BITMAPS: 0.1, PENNED_BITMAPS: 0.2}
+_DIGITS_SHARES = {REDRAWN: 0.06, PRINTED: 0.04, PENNED: 0.12, BITMAPS: 0.08, PENNED_BITMAPS: 0.12}
 # Of each digit that the pen draws. People write 1 and 7 in the most ways, and MNIST has the fewest.
 _PEN_SHARES = (0.07, 0.26, 0.07, 0.07, 0.07, 0.07, 0.07, 0.18, 0.07, 0.07)
 _REPORTED_SHARE = 0.1  # at most, of what users reported: anyone can, also to mislead

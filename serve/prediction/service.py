@@ -132,9 +132,9 @@ class Service:
         check: Check,
     ) -> Answer:
         """Return the answer of `predict_file` with what it rests on, and the steps to it."""
+        started = perf_counter()
 
         def work() -> Answer:
-            started = perf_counter()
             with self.tracing.span("normalise", images=1, bytes=len(content)):
                 reading = self._read_file(content)
             answer = self._answer_one(reading, model, request, started, draft=draft, show=show)

@@ -12,6 +12,7 @@ export class Explanation {
     this.reader = reader;
     this.blob = null; // the picture that is shown
     this.explained = null; // the one that the explanation is of
+    this.asked = null; // the one that is being explained
     for (const button of this.#buttons) button.addEventListener("click", () => this.#toggle(button));
   }
 
@@ -56,6 +57,9 @@ export class Explanation {
 
   async #ask() {
     const { blob } = this;
+    if (this.asked === blob) return;
+    this.asked = blob;
+    clearTimeout(this.timer);
     this.#say("");
     try {
       const found = await this.reader.explain(blob);
@@ -66,6 +70,8 @@ export class Explanation {
     } catch (fault) {
       if (!(fault instanceof Fault)) throw fault;
       if (blob === this.blob) this.#say(`Not explained: ${fault.message}.`);
+    } finally {
+      if (this.asked === blob) this.asked = null;
     }
   }
 
