@@ -38,11 +38,21 @@ def service(bundle, tmp_path_factory):
     running.stop()
 
 
+def with_threshold(bundle, folder, threshold):
+    """A copy of the bundle for which less than this likelihood is no digit."""
+    shutil.copytree(bundle, folder)
+    described = json.loads((folder / "model.json").read_text())
+    described["likelihood"]["threshold"] = threshold
+    (folder / "model.json").write_text(json.dumps(described))
+    return folder
+
+
 @pytest.fixture
 def guarded(bundle, tmp_path):
-    """A service that needs a key and is never sure."""
+    """A service that needs a key and is never sure; all that it sees is a digit."""
+    folder = with_threshold(bundle, tmp_path / "lenient", 0)
     running = Process(
-        tmp_path, MODEL_URI=bundle, API_WORKERS=1, API_KEYS="secret", CONFIDENCE_THRESHOLD="1"
+        tmp_path, MODEL_URI=folder, API_WORKERS=1, API_KEYS="secret", CONFIDENCE_THRESHOLD="1"
     )
     running.ready()
     yield running
@@ -53,10 +63,7 @@ def guarded(bundle, tmp_path):
 @pytest.fixture
 def strict(bundle, tmp_path):
     """A service with a bundle for which nothing looks enough like a digit."""
-    folder = shutil.copytree(bundle, tmp_path / "strict")
-    described = json.loads((folder / "model.json").read_text())
-    described["likelihood"]["threshold"] = 1.01
-    (folder / "model.json").write_text(json.dumps(described))
+    folder = with_threshold(bundle, tmp_path / "strict", 1.01)
     running = Process(tmp_path, MODEL_URI=folder, API_WORKERS=1)
     running.ready()
     yield running
