@@ -20,6 +20,10 @@ def test_the_threshold_is_what_all_but_one_in_a_hundred_reach():
     assert (likelihoods < threshold).mean() == pytest.approx(0.01, abs=3e-4)
 
 
+def test_what_is_rather_a_digit_is_never_below_the_threshold():
+    assert likelihood.threshold_of(np.array([0.9, 0.95, 0.99], np.float32)) == 0.5
+
+
 def test_what_it_leaves_tells_digits_from_what_is_none(built):
     """On scikit-learn's digits, of which there are few: far from MNIST's figures."""
     about = json.loads((paths.LIKELIHOOD / "likelihood.json").read_text())
