@@ -7,7 +7,6 @@ without a flag. Use `--split validation` for experiments; the test set is for a 
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -16,10 +15,9 @@ from numpy.typing import NDArray
 from PIL import Image
 from rich.table import Table
 
-from bench.variants import thicker
+from bench.variants import chosen, thicker
 from docs.tools.recorded import show
 from pipeline.config import paths
-from pipeline.data import dataset
 from pipeline.data.dataset import Images, Split
 from serve.imaging.errors import NoDigitError
 from serve.imaging.normalise import normalise
@@ -256,10 +254,7 @@ def judge(pictures: list[NDArray[np.uint8]], labels: Images, predictor: Predicto
 
 def main() -> None:
     """Judge all kinds; print one table."""
-    parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
-    parser.add_argument("--split", default="test", choices=["test", "validation"])
-    parser.add_argument("--record", action="store_true", help="keep the table for the docs")
-    split = dataset.load(paths.processed("mnist"), parser.parse_args().split)
+    split = chosen(__doc__)
     predictor = Predictor(paths.CHAMPION)
     table = Table("scene", "right %", "no digit found %", "flagged %", "silently wrong %")
     for kind in KINDS:

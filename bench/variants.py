@@ -17,6 +17,7 @@ from rich.table import Table
 from docs.tools.recorded import show
 from pipeline.config import paths
 from pipeline.data import dataset
+from pipeline.data.dataset import Split
 from serve.decoding.decode import normalise_file
 from serve.imaging.errors import NoDigitError
 from serve.models.predictor import Predictor
@@ -195,12 +196,17 @@ def read(images: np.ndarray, change: Change) -> tuple[np.ndarray, np.ndarray]:
     return seen, missing
 
 
-def main() -> None:
-    """Predict the digits of a split in every variant; print one table."""
-    parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
+def chosen(about: str | None) -> Split:
+    """Return the split that the command line names; `about` describes the command."""
+    parser = argparse.ArgumentParser(description=about, allow_abbrev=False)
     parser.add_argument("--split", default="test", choices=["test", "validation"])
     parser.add_argument("--record", action="store_true", help="keep the table for the docs")
-    split = dataset.load(paths.processed("mnist"), parser.parse_args().split)
+    return dataset.load(paths.processed("mnist"), parser.parse_args().split)
+
+
+def main() -> None:
+    """Predict the digits of a split in every variant; print one table."""
+    split = chosen(__doc__)
     predictor = Predictor(paths.CHAMPION)
     plain = predictor.probabilities(split.images).argmax(1) == split.labels
     table = Table("variant", "digits", "accuracy %", "less than plain", "no digit")

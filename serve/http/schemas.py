@@ -79,7 +79,7 @@ class Prediction(BaseModel):
     )
     not_digit: bool = Field(
         description="True if `digit_likelihood` is below the model's threshold"
-        " (the 1st percentile of the validation digits)."
+        " (the 1st percentile of the validation digits, at most 0.5)."
     )
     model_version: str
     request_id: str = Field(description="The id to send with feedback on this prediction.")
