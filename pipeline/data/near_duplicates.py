@@ -11,18 +11,15 @@ import logging
 
 import numpy as np
 from numpy.typing import NDArray
+from sklearn.metrics import pairwise_distances_argmin_min
 
 from pipeline.config import Config, paths, stage
 from pipeline.data import dataset
-from pipeline.data.dataset import SIDE, Images
+from pipeline.data.dataset import Images
 
 logger = logging.getLogger(__name__)
 
 LIMIT = 0.2
-_BLOCK = 4  # pixels of a side
-_ROWS = 512  # images compared at a time with all others: 110 MB for 54,000 of them
-
-Floats = NDArray[np.float32]
 
 
 def main(cfg: Config) -> None:
@@ -38,41 +35,17 @@ def count(images: Images, others: Images) -> dict[str, int]:
     `near` counts identical ones too.
     """
     known = {other.tobytes() for other in others}
+    _, distances = pairwise_distances_argmin_min(_scaled(images), _scaled(others))
     return {
         "identical": sum(image.tobytes() in known for image in images),
-        "near": int(_near(_scaled(images), _scaled(others)).sum()),
+        "near": int((distances <= LIMIT).sum()),
     }
 
 
-def _scaled(images: Images) -> Floats:
+def _scaled(images: Images) -> NDArray[np.float32]:
     flat = images.reshape(len(images), -1).astype(np.float32)
-    scaled: Floats = flat / np.maximum(np.linalg.norm(flat, axis=1, keepdims=True), 1)
+    scaled: NDArray[np.float32] = flat / np.maximum(np.linalg.norm(flat, axis=1, keepdims=True), 1)
     return scaled
-
-
-def _near(images: Floats, others: Floats) -> NDArray[np.bool_]:
-    """Return for which images another one is near, (n,).
-
-    The sums of blocks of pixels come first: no pair is farther apart in them than in all pixels,
-    so few pairs are left to compare.
-    """
-    near = np.zeros(len(images), bool)
-    coarse, coarse_others = _blocks(images), _blocks(others)
-    squares = (coarse_others**2).sum(axis=1)
-    for start in range(0, len(images), _ROWS):
-        some = coarse[start : start + _ROWS]
-        squared = (some**2).sum(axis=1, keepdims=True) + squares - 2 * some @ coarse_others.T
-        one, other = np.nonzero(squared <= LIMIT**2 + 1e-4)  # and float32's rounding
-        distance = np.linalg.norm(images[start + one] - others[other], axis=1)
-        near[start + one[distance <= LIMIT]] = True
-    return near
-
-
-def _blocks(scaled: Floats) -> Floats:
-    """Project on the blocks of 4 x 4 pixels: their sums, divided by 4 to keep lengths."""
-    few = SIDE // _BLOCK
-    sums: Floats = scaled.reshape(-1, few, _BLOCK, few, _BLOCK).sum(axis=(2, 4)) / _BLOCK
-    return sums.reshape(-1, few**2)
 
 
 if __name__ == "__main__":
