@@ -20,9 +20,9 @@ from pipeline.reports import pairwise, plots, tables, theme
 from pipeline.reports.pairwise import Candidate, Group, PairwiseTest
 
 
-def fill(name: str, content: Mapping[str, Any]) -> str:
-    """Return the template `name` filled in."""
-    environment = theme.templates(Path(__file__).parent / "templates")
+def fill(name: str, content: Mapping[str, Any], *folders: Path) -> str:
+    """Return the template `name` of `folders` or of this package filled in, in our colours."""
+    environment = theme.templates(*folders, Path(__file__).parent / "templates")
     environment.filters.update(
         hundredths=tables.hundredths,
         size=tables.size,
@@ -30,12 +30,13 @@ def fill(name: str, content: Mapping[str, Any]) -> str:
         svg=lambda plot: _uri("image/svg+xml", plot.encode()),
         png=lambda content: _uri("image/png", content),
         digit=lambda pixels: _uri("image/png", digit_png(pixels)),
+        grey=lambda pixels: _uri("image/png", digit_png(255 - pixels)),
         confused=confused,
         disputed=lambda candidate, other: pairwise.disputed(candidate, other).tolist(),
         css=lambda candidate: theme.css_colour(candidate.colour),
         reliability=_reliability,
     )
-    return environment.get_template(name).render(content)
+    return environment.get_template(name).render(content, colours=theme.css())
 
 
 def _reliability(candidate: Candidate) -> str:
@@ -91,7 +92,6 @@ def models_page(
         "ood": extras.get("ood"),
         "corrupted": [c for c in everyone if c.result.corruptions],
         "command": command,
-        "colours": theme.css(),
     }
     return fill("models.html.j2", content)
 

@@ -121,10 +121,10 @@ def svg(figure: Figure) -> str:
     return drawing.replace("<defs>", f"<style>{css()}</style><defs>", 1)
 
 
-def templates(folder: Path) -> Environment:
-    """Return the templates of a folder; HTML is escaped, a missing variable is an error."""
+def templates(*folders: Path) -> Environment:
+    """Return the templates of folders; HTML is escaped, a missing variable is an error."""
     return Environment(
-        loader=FileSystemLoader(folder),
+        loader=FileSystemLoader(folders),
         autoescape=select_autoescape(("html.j2",)),
         undefined=StrictUndefined,
         trim_blocks=True,

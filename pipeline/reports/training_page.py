@@ -46,6 +46,5 @@ def write_page(
         "ended": ended,
         "now": f"{datetime.now():%H:%M:%S}",
         "drawing_of_curves": theme.svg(plots.learning_curves(candidates, "accuracy", "loss")),
-        "colours": theme.css(),
     }
     write(path, html.fill("training.html.j2", content))

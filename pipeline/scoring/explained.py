@@ -6,10 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from jinja2 import FileSystemLoader
-
 from pipeline.config import PipelineError
-from pipeline.reports import html, tables, theme
+from pipeline.reports import html, theme
 from pipeline.scoring import pictures
 from pipeline.scoring.scored import score
 from serve.decoding.decode import decode, read_file
@@ -47,17 +45,12 @@ def answer(file: Path, predictor: Predictor) -> dict[str, Any]:
 
 def fill(found: Mapping[str, Any], predictor: Predictor, about: Mapping[str, Any]) -> str:
     """Return the page of an `answer`; `about` names source, bundle and command."""
-    here, reports = Path(__file__).parent, Path(html.__file__).parent / "templates"
-    environment = theme.templates(here)
-    environment.loader = FileSystemLoader([here, reports])
-    environment.filters["percent"] = lambda share: f"{tables.hundredths(share)}\N{NO-BREAK SPACE}%"
     content = {
         "a": found,
         "model": predictor.description,
         "threshold": predictor.likelihood and float(predictor.likelihood.threshold),
         "confidence": pictures.LIMITS.confidence_threshold,
         "about": about,
-        "colours": theme.css(),
         "accent": theme.css_colour(_COLOUR),
     }
-    return environment.get_template("explained.html.j2").render(content)
+    return html.fill("explained.html.j2", content, Path(__file__).parent)

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from base64 import b64encode
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jinja2 import FileSystemLoader
 
 from pipeline.evaluation import metrics
-from pipeline.reports import html, plots, tables, theme
+from pipeline.reports import html, plots, theme
 from pipeline.scoring import pictures
 from pipeline.scoring.scored import Scored
 
@@ -23,16 +21,6 @@ _COLOUR = 3
 
 def fill(scored: Scored, found: Mapping[str, Any], about: Mapping[str, Any]) -> str:
     """Return the page: `found` are the metrics, `about` names source, bundle and command."""
-    here, reports = Path(__file__).parent, Path(html.__file__).parent / "templates"
-    environment = theme.templates(here)
-    environment.loader = FileSystemLoader([here, reports])
-    environment.filters.update(
-        svg=lambda plot: _uri("image/svg+xml", plot.encode()),
-        grey=lambda pixels: _uri("image/png", html.digit_png(255 - pixels)),
-        digit=lambda pixels: _uri("image/png", html.digit_png(pixels)),
-        percent=lambda share: f"{tables.hundredths(share)}\N{NO-BREAK SPACE}%",
-        confused=html.confused,
-    )
     bins = metrics.reliability(scored.probabilities, scored.labels)
     wrong = np.flatnonzero(scored.probabilities.argmax(axis=1) != scored.labels)
     worst = wrong[np.argsort(-scored.probabilities[wrong].max(axis=1), kind="stable")][:_WORST]
@@ -46,14 +34,9 @@ def fill(scored: Scored, found: Mapping[str, Any], about: Mapping[str, Any]) -> 
         "worst": [_mistake(scored, int(place)) for place in scored.places[worst]],
         "refused": refused.head(_REFUSED).to_numpy().tolist(),
         "confidence": pictures.LIMITS.confidence_threshold,
-        "colours": theme.css(),
         "accent": theme.css_colour(_COLOUR),
     }
-    return environment.get_template("page.html.j2").render(content)
-
-
-def _uri(kind: str, content: bytes) -> str:
-    return f"data:{kind};base64,{b64encode(content).decode()}"
+    return html.fill("page.html.j2", content, Path(__file__).parent)
 
 
 def _mistake(scored: Scored, place: int) -> dict[str, Any]:
