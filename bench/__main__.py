@@ -4,8 +4,6 @@ Everything is measured in one run on the same machine, in turn, because machines
 shared. Quote the ratios, not the seconds.
 """
 
-from __future__ import annotations
-
 import os
 import shutil
 import subprocess

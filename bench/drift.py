@@ -5,8 +5,6 @@ reference. Choose limits on `--split validation`, which leaves out the images of
 test set, whose digits other people wrote, is for the report.
 """
 
-from __future__ import annotations
-
 import argparse
 from collections.abc import Callable
 from contextlib import suppress

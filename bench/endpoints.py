@@ -1,7 +1,5 @@
 """Baselines of `bench.serve`: FastAPI endpoints with the request of `/predict`."""
 
-from __future__ import annotations
-
 import os
 
 from fastapi import FastAPI

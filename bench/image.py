@@ -3,8 +3,6 @@
 Both run in turn, and one thread's processor time is measured, because the machine is shared.
 """
 
-from __future__ import annotations
-
 import io
 import time
 from collections.abc import Callable

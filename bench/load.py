@@ -1,7 +1,5 @@
 """Load test with wrk, and the server's processor time and memory."""
 
-from __future__ import annotations
-
 import json
 import os
 import re

@@ -3,8 +3,6 @@
 One thread, in turn, so that the ratio holds on a shared machine. Accuracies are of the last build.
 """
 
-from __future__ import annotations
-
 import json
 
 import numpy as np

@@ -4,8 +4,6 @@ Each round starts both anew and measures them in turn, because one start differs
 more than most changes do. The table shows the median of the rounds' ratios, after to before.
 """
 
-from __future__ import annotations
-
 import argparse
 import statistics
 import subprocess

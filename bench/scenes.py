@@ -5,8 +5,6 @@ with the service's code. Silently wrong is a wrong digit that is answered with c
 without a flag. Use `--split validation` for experiments; the test set is for a report.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import NamedTuple
 

@@ -4,8 +4,6 @@ Each round measures all servers in turn; servers and load share the machine. The
 median of the rounds. The exit status is 1 if metrics cost more of the throughput than COUNTING.
 """
 
-from __future__ import annotations
-
 import base64
 import contextlib
 import json

@@ -1,7 +1,5 @@
 """The service without its counters, for comparison: `python -m bench.uncounted`."""
 
-from __future__ import annotations
-
 from serve import __main__
 from serve.telemetry.metrics import Metrics
 

@@ -4,8 +4,6 @@ Each MNIST digit is changed to resemble users' pictures, saved as a file, and re
 own code. Use `--split validation` for experiments; the test set is for a report.
 """
 
-from __future__ import annotations
-
 import argparse
 import io
 from collections.abc import Callable

@@ -4,8 +4,6 @@ A check that could not be made is reported as NOT CHECKED and fails. With `--off
 unreachable advisory service is still reported, but does not fail.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import re

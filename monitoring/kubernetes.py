@@ -4,8 +4,6 @@ Writes `deploy/kubernetes/components/monitoring/prometheus-rule.yaml` from
 `monitoring/prometheus/rules`. Run it after a change there; a test compares the two.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import yaml

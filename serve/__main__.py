@@ -1,7 +1,5 @@
 """`python -m serve`: the service, as the environment says (see `serve.settings`)."""
 
-from __future__ import annotations
-
 import fcntl
 import gc
 import logging

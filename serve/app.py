@@ -1,7 +1,5 @@
 """The ASGI application: `create_app()` puts its parts together."""
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress

@@ -1,7 +1,5 @@
 """The settings of the service: all environment variables that it reads."""
 
-from __future__ import annotations
-
 import ipaddress
 import math
 import os

@@ -5,8 +5,6 @@ document. Measured tables stay as they were recorded: `--record` renews one from
 `dvc repro`, and the benchmarks have a `--record` of their own.
 """
 
-from __future__ import annotations
-
 import argparse
 
 from docs.tools import derived, recorded, tables

@@ -4,8 +4,6 @@ They are equal on every machine. `python -m docs.tools.derived` prints the compa
 in the working folder.
 """
 
-from __future__ import annotations
-
 import json
 import re
 from collections.abc import Callable, Iterator

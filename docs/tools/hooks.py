@@ -1,7 +1,5 @@
 """Hooks of `mkdocs`: the README as first page, files outside docs/, Mermaid without a CDN."""
 
-from __future__ import annotations
-
 import posixpath
 import re
 from pathlib import Path

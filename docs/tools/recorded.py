@@ -1,7 +1,5 @@
 """Measured tables: recorded on request, because every machine measures something else."""
 
-from __future__ import annotations
-
 import json
 import os
 import re

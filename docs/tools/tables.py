@@ -3,8 +3,6 @@
 The Markdown stands from `<!-- table: NAME -->` to `<!-- /table -->`.
 """
 
-from __future__ import annotations
-
 import json
 import re
 from dataclasses import asdict, dataclass

@@ -4,8 +4,6 @@ Exit status: 0 without drift or with too few images, 3 with drift, 1 if no repli
 With --every the checks repeat, and Prometheus can scrape the results.
 """
 
-from __future__ import annotations
-
 import argparse
 import logging
 import math

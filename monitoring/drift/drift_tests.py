@@ -8,8 +8,6 @@ predicted digit says how large a change is. docs/MONITORING.md has the measureme
 limits and sizes.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np

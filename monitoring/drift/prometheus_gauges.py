@@ -1,7 +1,5 @@
 """Prometheus gauges of the latest drift check."""
 
-from __future__ import annotations
-
 import time
 
 from prometheus_client import CollectorRegistry, Gauge

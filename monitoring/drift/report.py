@@ -1,7 +1,5 @@
 """Report of a drift check: `index.html`, one self-contained file, and `drift.json`."""
 
-from __future__ import annotations
-
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """Client of the service's replicas: their latest predictions, and the reference of their model."""
 
-from __future__ import annotations
-
 import logging
 import socket
 import time

@@ -1,7 +1,5 @@
 """`python -m serve.client`."""
 
-from __future__ import annotations
-
 import argparse
 import sys
 from contextlib import closing

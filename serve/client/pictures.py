@@ -1,7 +1,5 @@
 """Find picture files, read them, and ask the service in batches, several at once."""
 
-from __future__ import annotations
-
 import glob
 import os
 import sys

@@ -1,7 +1,5 @@
 """Where answers go: a table or JSON on the terminal, or a file that a later run continues."""
 
-from __future__ import annotations
-
 import csv
 import io
 import json

@@ -1,7 +1,5 @@
 """The service as its client sees it: limits, and answers to image files."""
 
-from __future__ import annotations
-
 import base64
 import re
 import time

@@ -3,8 +3,6 @@
 A write to a mapped hole that the disk has no room for ends the process (SIGBUS).
 """
 
-from __future__ import annotations
-
 import os
 import struct
 from pathlib import Path

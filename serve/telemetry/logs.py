@@ -3,8 +3,6 @@
 A line that cannot be written is lost: a full disk, or a pipe that nobody reads, stops no answer.
 """
 
-from __future__ import annotations
-
 import logging
 import os
 import stat

@@ -3,8 +3,6 @@
 Processes share by prometheus_client's multiprocess mode.
 """
 
-from __future__ import annotations
-
 import os
 from collections.abc import Callable, Iterator, Mapping
 from functools import cache, partial

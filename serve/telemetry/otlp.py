@@ -1,7 +1,5 @@
 """Tracing: OpenTelemetry spans over OTLP/HTTP, configured by the standard OTEL_… variables."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from threading import Thread

@@ -3,8 +3,6 @@
 https://prometheus.io/docs/instrumenting/writing_clientlibs/#process-metrics
 """
 
-from __future__ import annotations
-
 import os
 from collections.abc import Iterable, Iterator
 from functools import partial

@@ -3,8 +3,6 @@
 Without `OTEL_EXPORTER_OTLP_ENDPOINT` OpenTelemetry is not imported and spans do nothing.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 
