@@ -3,8 +3,6 @@
 `params.yaml` stays as it is. `dvc exp apply` would change it: a job of a sweep has `runs: [3]`.
 """
 
-from __future__ import annotations
-
 import argparse
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """Compare the runs and make the best one the champion: `python -m pipeline.compare`."""
 
-from __future__ import annotations
-
 import json
 import logging
 from collections.abc import Sequence

@@ -4,8 +4,6 @@ Each stands for its best run, whose files come from DVC's cache by way of a temp
 The workspace stays as it is.
 """
 
-from __future__ import annotations
-
 import argparse
 import logging
 import shlex

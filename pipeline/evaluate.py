@@ -1,7 +1,5 @@
 """Evaluate an exported model on validation and test images: `python -m pipeline.evaluate run=3`."""
 
-from __future__ import annotations
-
 import logging
 from pathlib import Path
 from typing import Any

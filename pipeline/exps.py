@@ -1,7 +1,5 @@
 """List the experiments in a few columns: `python -m pipeline.exps`, a short `dvc exp show`."""
 
-from __future__ import annotations
-
 import argparse
 import logging
 from collections.abc import Iterator, Sequence

@@ -5,8 +5,6 @@ export is `data/feedback.npz`, which DVC tracks. Its SHA-256 goes into
 `conf/data/mnist_feedback.yaml`, so that a commit of Git names its feedback.
 """
 
-from __future__ import annotations
-
 import argparse
 import logging
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Stage `fetch`: the files of a data set as published, decompressed, checked by SHA-256."""
 
-from __future__ import annotations
-
 import logging
 import shutil
 from collections.abc import Collection

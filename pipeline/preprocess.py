@@ -1,7 +1,5 @@
 """Stage `preprocess`: split the published images in three, and report on the splits."""
 
-from __future__ import annotations
-
 import hashlib
 import logging
 from pathlib import Path

@@ -4,8 +4,6 @@ A command, not a stage: promotion is a decision, and a stage restored from DVC's
 a new registry empty.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import logging

@@ -4,8 +4,6 @@ One command for people, cron and Kubernetes. It exports the feedback if there is
 the pipeline and registers the best run; the gates decide whether that becomes champion.
 """
 
-from __future__ import annotations
-
 import argparse
 import logging
 import shlex

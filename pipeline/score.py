@@ -5,8 +5,6 @@ pictures in one folder per class it reports how well; of others it writes the pr
 With `--explain` it shows how one picture is read, step by step.
 """
 
-from __future__ import annotations
-
 import argparse
 import logging
 import shlex

@@ -1,7 +1,5 @@
 """Log each trained model to MLflow that it does not have yet: `python -m pipeline.track`."""
 
-from __future__ import annotations
-
 from pipeline.config import Config, environment, paths, stage
 from pipeline.registry import mlflow_runs, model_runs
 from pipeline.storage.files import write_json

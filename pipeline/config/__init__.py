@@ -1,7 +1,5 @@
 """The configuration: how it is composed, and `stage()`, which makes a stage's `main` a command."""
 
-from __future__ import annotations
-
 import re
 import sys
 from collections import Counter

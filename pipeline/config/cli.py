@@ -1,7 +1,5 @@
 """How our commands run: what they log is printed, and an error is one line."""
 
-from __future__ import annotations
-
 import logging
 import sys
 from collections.abc import Callable

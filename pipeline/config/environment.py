@@ -1,7 +1,5 @@
 """Environment variables: the only module that reads them."""
 
-from __future__ import annotations
-
 import os
 import sys
 from pathlib import Path

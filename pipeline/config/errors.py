@@ -1,7 +1,5 @@
 """The error that our commands show as one line."""
 
-from __future__ import annotations
-
 
 class PipelineError(Exception):
     """A failure that the user can fix; its message says how."""

@@ -1,7 +1,5 @@
 """Paths of all artifacts, relative to the repository; `dvc.yaml` names the same ones."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 MODELS = Path("models/runs")

@@ -1,7 +1,5 @@
 """Rules in `conf/` that no stage composes: promotion gates, retraining triggers, feedback."""
 
-from __future__ import annotations
-
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 

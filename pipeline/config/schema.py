@@ -3,8 +3,6 @@
 The dataclasses carry no defaults: values are written in `conf/` alone.
 """
 
-from __future__ import annotations
-
 import math
 import re
 from collections.abc import Callable

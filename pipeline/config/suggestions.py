@@ -1,7 +1,5 @@
 """Suggest what a misspelt name was meant to be."""
 
-from __future__ import annotations
-
 import difflib
 from collections.abc import Iterable
 

@@ -1,7 +1,5 @@
 """What a stage shows on a terminal."""
 
-from __future__ import annotations
-
 from rich.console import Console
 from rich.progress import (
     BarColumn,

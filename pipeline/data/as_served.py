@@ -1,7 +1,5 @@
 """Images for evaluation, normalised as the service normalises what it receives."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from pathlib import Path
 

@@ -5,8 +5,6 @@ each image scaled to length 1, is at most LIMIT: their cosine similarity is at l
 A command that takes half a minute: `python -m pipeline.data.near_duplicates data=mnist`.
 """
 
-from __future__ import annotations
-
 import logging
 
 import numpy as np

@@ -5,8 +5,6 @@ Benchmarks", NeurIPS 2021. From `mturk/mnist_mturk.json` of github.com/cleanlab/
 images whose label fewer than three of the five people who looked agreed with.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Latency and durations, kept apart from the metrics, which are the same each time."""
 
-from __future__ import annotations
-
 import json
 import time
 from collections.abc import Callable

@@ -3,8 +3,6 @@
 `probabilities` are (n, classes) with rows that sum to 1, `labels` (n,) digits.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 

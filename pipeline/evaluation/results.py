@@ -1,7 +1,5 @@
 """Results of a run that is trained and evaluated, read from the files that DVC tracks."""
 
-from __future__ import annotations
-
 import csv
 import json
 from collections.abc import Iterable

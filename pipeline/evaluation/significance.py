@@ -3,8 +3,6 @@
 SciPy's statistics take 0.7 s to import, so only the functions that need them do.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import NamedTuple
 

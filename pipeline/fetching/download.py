@@ -3,8 +3,6 @@
 A mirror is a folder, a web folder, Keras' `mnist.npz` (path or URL), or `package:<name>`.
 """
 
-from __future__ import annotations
-
 import gzip
 import io
 import logging

@@ -1,7 +1,5 @@
 """Programs that we start, how they end, and the signals that ask this process to end."""
 
-from __future__ import annotations
-
 import os
 import signal
 import subprocess

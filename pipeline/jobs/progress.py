@@ -1,7 +1,5 @@
 """Progress of jobs: bars while they run on a terminal, and a line for each event everywhere."""
 
-from __future__ import annotations
-
 from rich.progress import TaskID, TextColumn, TimeElapsedColumn
 
 from pipeline.config.terminal import Bars

@@ -1,7 +1,5 @@
 """Promotion gates between the best model and production: limits and measurements."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import dataclass
 

@@ -3,8 +3,6 @@
 The service does not use it: it serves the LiteRT bundle.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

@@ -3,8 +3,6 @@
 Until then a run has the tag `CHECKPOINT`. Its training holds the lock of that checkpoint.
 """
 
-from __future__ import annotations
-
 import socket
 from collections.abc import Collection, Mapping
 from pathlib import Path

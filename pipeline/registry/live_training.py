@@ -3,8 +3,6 @@
 The input ends with the training, also if that is killed.
 """
 
-from __future__ import annotations
-
 import json
 import logging
 import os

@@ -1,7 +1,5 @@
 """The MLflow store, and the runs in it: those of jobs are children of one parent run."""
 
-from __future__ import annotations
-
 import logging
 import os
 import shlex

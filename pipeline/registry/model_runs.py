@@ -1,7 +1,5 @@
 """MLflow runs of trained models: one for each, filled from the files that DVC tracks."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import logging

@@ -1,7 +1,5 @@
 """Retraining triggers: data drift, wrong answers by feedback, the champion's age."""
 
-from __future__ import annotations
-
 import json
 from collections import Counter
 from collections.abc import Iterable, Iterator

@@ -1,7 +1,5 @@
 """Rollback to the champion before, and the memory of what was rolled back."""
 
-from __future__ import annotations
-
 from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
 

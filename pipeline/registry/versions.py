@@ -3,8 +3,6 @@
 Tags of the registered model keep the history of promotions.
 """
 
-from __future__ import annotations
-
 import json
 import logging
 import tempfile

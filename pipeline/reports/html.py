@@ -1,7 +1,5 @@
 """HTML pages: each one file that needs no other file, no script and no network."""
 
-from __future__ import annotations
-
 from base64 import b64encode
 from collections.abc import Mapping, Sequence
 from io import BytesIO

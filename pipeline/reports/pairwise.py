@@ -1,7 +1,5 @@
 """Pairwise tests: which candidate is best, and could its lead over another be chance?"""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from string import ascii_uppercase

@@ -1,7 +1,5 @@
 """Plots: each function draws arrays and returns a matplotlib figure."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import matplotlib

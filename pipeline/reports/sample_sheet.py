@@ -1,7 +1,5 @@
 """The sample sheet: images of each digit from each split, side by side."""
 
-from __future__ import annotations
-
 from io import BytesIO
 
 import matplotlib

@@ -1,7 +1,5 @@
 """Tables of metrics, for the terminal and for pages."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any

@@ -3,8 +3,6 @@
 Plots are drawn in the light colours. A PNG keeps them, an SVG follows the reader's preference.
 """
 
-from __future__ import annotations
-
 import re
 from io import StringIO
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The page of a training that is under way; the comparison takes its place."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path

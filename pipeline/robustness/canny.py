@@ -1,7 +1,5 @@
 """Find edges by Canny's algorithm, in whole arrays of images (n, height, width) at once."""
 
-from __future__ import annotations
-
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage

@@ -5,8 +5,6 @@ are those of the default severity in `corruptions.py` of github.com/google-resea
 code is our own, for whole arrays, so the images are not MNIST-C's own ones but equally corrupted.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import numpy as np

@@ -4,8 +4,6 @@ The model is measured alone, on the corrupted pixels, and as served, after the s
 normalisation of the corrupted picture.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any, NamedTuple
 

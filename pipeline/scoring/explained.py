@@ -1,7 +1,5 @@
 """How one picture is read, step by step, as one HTML file: a bug report can hold it."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """Field sets: labelled pictures of other people, on which a model is measured and never fitted."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import NamedTuple
 

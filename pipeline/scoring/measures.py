@@ -1,7 +1,5 @@
 """Metrics of scored pictures, of all together and a row per set."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 

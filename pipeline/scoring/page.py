@@ -1,7 +1,5 @@
 """The report on somebody's own pictures, as one HTML file in the style of the comparison page."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any

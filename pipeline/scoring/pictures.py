@@ -1,7 +1,5 @@
 """Pictures of a folder or a zip: their names, their labels, and the model's input of each."""
 
-from __future__ import annotations
-
 import lzma
 import os
 import zipfile

@@ -1,7 +1,5 @@
 """What a model says of pictures, as the service would: of one source, or of several together."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import NamedTuple

@@ -4,8 +4,6 @@ This is a hyperparameter search by Optuna. The same command continues a stopped 
 shares the trials with a search that is running.
 """
 
-from __future__ import annotations
-
 import logging
 import shutil
 import subprocess

@@ -1,7 +1,5 @@
 """A checked search: `conf/search/<name>.yaml`, compared with the run whose settings it varies."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import math

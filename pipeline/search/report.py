@@ -1,7 +1,5 @@
 """Report a search's results: the best trials on the terminal, all trials as a table and plots."""
 
-from __future__ import annotations
-
 import warnings
 from collections.abc import Callable
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Trials: each is the stage `train` as a process, in a temporary folder; several run at a time."""
 
-from __future__ import annotations
-
 import json
 import math
 import shutil

@@ -4,8 +4,6 @@ Every trial has a place, a number below the wanted number of trials. The place o
 trial goes to the next trial, so that interrupted trials do not count.
 """
 
-from __future__ import annotations
-
 import shutil
 from collections.abc import Iterator
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Find DVC's experiments by name and read them, without touching the workspace."""
 
-from __future__ import annotations
-
 import json
 import re
 from dataclasses import dataclass

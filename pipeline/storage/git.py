@@ -1,7 +1,5 @@
 """Run Git on the command line, in the true repository root."""
 
-from __future__ import annotations
-
 import subprocess
 
 from pipeline.config import PipelineError, environment

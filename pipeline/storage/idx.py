@@ -4,8 +4,6 @@ Two zero bytes, the type, the number of dimensions, each dimension as a big-endi
 data.
 """
 
-from __future__ import annotations
-
 import math
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Command line of `python train.py …`: Hydra runs jobs, and each job is a DVC experiment."""
 
-from __future__ import annotations
-
 import json
 import logging
 import os

@@ -1,7 +1,5 @@
 """One job: a DVC experiment in a temporary copy of the repository, and its outcome."""
 
-from __future__ import annotations
-
 import json
 import os
 import re

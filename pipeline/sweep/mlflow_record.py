@@ -1,7 +1,5 @@
 """A sweep in MLflow: one parent run, and below it one run for each job."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import shlex

@@ -1,7 +1,5 @@
 """Parse what was typed into the jobs of a sweep: the settings that each changes, and where."""
 
-from __future__ import annotations
-
 import hashlib
 import itertools
 import json

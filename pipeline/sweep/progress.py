@@ -1,7 +1,5 @@
 """Show a sweep: the jobs' progress while they run, and a table of results at the end."""
 
-from __future__ import annotations
-
 import re
 import threading
 from collections.abc import Iterator

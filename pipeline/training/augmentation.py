@@ -4,8 +4,6 @@ Order and maps depend on seed and epoch alone, so training can stop after any ep
 another process with the same result.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 from functools import partial

@@ -1,7 +1,5 @@
 """Calibration by temperature scaling: a confidence of 90 % is right in 90 % of cases."""
 
-from __future__ import annotations
-
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import minimize_scalar

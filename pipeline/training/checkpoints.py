@@ -3,8 +3,6 @@
 They lie outside the stage's outputs and outside a temporary copy, because DVC deletes both.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import shutil

@@ -1,7 +1,5 @@
 """Deterministic and quiet TensorFlow: the same weights each time on one machine."""
 
-from __future__ import annotations
-
 import logging
 import os
 

@@ -3,8 +3,6 @@
 Each applies to a fixed share of a batch. Batches are shuffled, so those are random images.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 

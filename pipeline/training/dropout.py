@@ -1,7 +1,5 @@
 """Dropout that a checkpoint can resume."""
 
-from __future__ import annotations
-
 import keras
 import tensorflow as tf
 

@@ -1,7 +1,5 @@
 """Model fitting: from a run's settings and two splits to a trained Keras model."""
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager

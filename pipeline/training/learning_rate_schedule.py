@@ -1,7 +1,5 @@
 """Learning-rate schedule: a linear warm-up, then a constant rate or cosine decay."""
 
-from __future__ import annotations
-
 from keras.optimizers.schedules import CosineDecay
 
 from pipeline.config import Config, Schedule

@@ -1,7 +1,5 @@
 """Export to LiteRT, and a parity check of the exported file against the Keras model."""
 
-from __future__ import annotations
-
 import logging
 import tempfile
 

@@ -3,8 +3,6 @@
 So MLflow neither changes the training nor delays it, and the death of a training is noticed.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import subprocess

@@ -4,8 +4,6 @@ Scaling is their first layer, so that training and serving agree. The loss is mo
 than on probabilities, and calibration needs logits.
 """
 
-from __future__ import annotations
-
 import keras
 
 from pipeline.config import Model

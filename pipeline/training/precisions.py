@@ -1,7 +1,5 @@
 """The exported files of one network, by precision, and whether int8 is as good as float32."""
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Mapping
 from typing import Any

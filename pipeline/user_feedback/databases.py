@@ -1,7 +1,5 @@
 """Feedback databases of the service's replicas: read while they are in use, and merged."""
 
-from __future__ import annotations
-
 import sqlite3
 from collections import defaultdict
 from collections.abc import Iterable, Sequence

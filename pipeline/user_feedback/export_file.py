@@ -1,7 +1,5 @@
 """The exported feedback as a file, and how much of it joins the data set."""
 
-from __future__ import annotations
-
 import hashlib
 from pathlib import Path
 from typing import Any, NamedTuple
