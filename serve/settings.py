@@ -4,6 +4,7 @@ import ipaddress
 import math
 import os
 import re
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -21,6 +22,7 @@ MODEL_NAME = "mnist-classifier"
 VERSION = "0.1.0"  # as in pyproject.toml, which the image does not have
 
 _REGISTERED = re.compile(r"models:/(?P<name>[^/@]+)(?:@(?P<alias>[^/@]+)|/(?P<version>\d+))")
+_CPU_LIMIT = Path("/sys/fs/cgroup/cpu.max")
 _SECRET = {"API_KEYS", "RATE_LIMIT_STORAGE", "MLFLOW_TRACKING_URI"}
 
 
@@ -29,7 +31,13 @@ class SettingsError(Exception):
 
 
 def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """Return the cores that this process may use, within the limit of its container."""
+    linux = hasattr(os, "sched_getaffinity")
+    found = len(os.sched_getaffinity(0)) if linux else os.cpu_count() or 1
+    with suppress(OSError, ValueError):  # no cgroup v2, or no limit
+        quota, period = map(int, _CPU_LIMIT.read_text().split())
+        found = min(found, max(1, quota // period))
+    return found
 
 
 def _must(pattern: str, be: str) -> AfterValidator:
@@ -85,6 +93,13 @@ class Settings(BaseSettings):
     api_port: int = Field(8000, ge=0, le=65535, description="Port to listen on; 0: any free port.")
     api_workers: int = Field(
         default_factory=_cores, ge=1, le=256, description="Number of worker processes."
+    )
+    batch_threads: int = Field(
+        0,
+        ge=0,
+        le=256,
+        description="Threads of a worker that infer the images of a batch; 0: one for each core"
+        " that API_WORKERS leave it.",
     )
     api_keys: Annotated[tuple[SecretStr, ...], NoDecode] = Field(
         (), description="API keys, comma-separated; if empty, no key is needed."
@@ -243,6 +258,11 @@ class Settings(BaseSettings):
     def registered(self) -> re.Match[str] | None:
         """Match with `name` and `alias` or `version` of the registered model; None for a folder."""
         return _REGISTERED.fullmatch(self.model_uri)
+
+    @property
+    def inference_threads(self) -> int:
+        """Threads of this worker that infer batches; as many workers as cores have one each."""
+        return self.batch_threads or max(1, _cores() // self.api_workers)
 
     @property
     def check_seconds(self) -> float:

@@ -46,6 +46,27 @@ def normalised_box(image: Grey) -> Box | None:
     return None
 
 
+def normalised_boxes(images: NDArray[np.uint8]) -> tuple[NDArray[np.bool_], NDArray[np.intp]]:
+    """Return `normalised_box` of (n, 28, 28) images: where there is one, (n,), and it, (n, 4).
+
+    The same rule in array calls over all images, which for a single one take three times as long.
+    """
+    edges = (images[:, 0], images[:, -1], images[:, :, 0], images[:, :, -1])
+    normalised = sum(np.count_nonzero(edge, axis=1) for edge in edges) <= SIDE
+    normalised &= images.max(axis=(1, 2)) >= 128
+    ends = []
+    for axis in (2, 1):
+        mass = images.sum(axis=axis, dtype=np.int64)
+        inked = mass > 0
+        total = np.maximum(mass.sum(axis=1), 1)
+        normalised &= np.abs(mass @ np.arange(SIDE) / total - CENTRE) <= 1
+        ends.append((inked.argmax(axis=1), SIDE - inked[:, ::-1].argmax(axis=1)))
+    (top, bottom), (left, right) = ends
+    longest = np.maximum(bottom - top, right - left)
+    normalised &= (longest >= BOX - 1) & (longest <= BOX)
+    return normalised, np.stack([top, left, bottom, right], axis=1)
+
+
 def is_disturbed(image: Grey, box: Box) -> bool:
     """Whether the (28, 28) image holds lines, stripes or impulses beside what MNIST would hold.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future
 from functools import partial
 from time import perf_counter
 from typing import TypeVar
@@ -11,13 +12,13 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from serve.decoding.batch import Read, read_batch, within_limit
 from serve.decoding.decode import read_file
 from serve.decoding.headers import declared_pixels, is_small_png
-from serve.decoding.picture import Box, Reading
-from serve.imaging.errors import ImageError, TooManyPixelsError
+from serve.decoding.picture import Reading
 from serve.imaging.normalise import data_uri
 from serve.models.bundle_cache import open_cache
-from serve.models.inference import Floats, infer
+from serve.models.inference import CHUNK, Floats, Found, Inference, infer
 from serve.models.loaded import LoadedModels, Model
 from serve.prediction.explanation import explain, sides
 from serve.prediction.feedback_store import FeedbackStore
@@ -73,10 +74,12 @@ class Service:
         self.recent = RecentAnswers(settings.state_dir / "recent", settings.recent_requests)
         most = MAX_WAITING_PICTURES * max(self._largest, EXPLANATION_PIXELS)
         self._queues = WorkQueues(max(most, MAX_ITEMS * MIN_PICTURE_PIXELS))
+        self._inference = Inference(settings.inference_threads)
 
     def close(self) -> None:
         """Close threads and files."""
         self._queues.close()
+        self._inference.close()
         self.recent.close()
         self.tracing.close()
 
@@ -190,48 +193,27 @@ class Service:
 
         `contents` may hold exceptions, which are returned in their places.
         """
-        capped, pixels = self._within_limit(contents)
+        capped, pixels = within_limit(contents, self._largest)
 
         def work() -> list[Answer | Exception]:
             started = perf_counter()
+            found: list[Read | Exception] = []
+            begun: list[Future[Found]] = []
             with self.tracing.span("normalise", images=len(capped)):
-                found = [self._image_and_box(content) for content in capped]
-            images = [each[0] for each in found if not isinstance(each, Exception)]
-            answers = iter(self.predict_images(images, model, request, started))
-            return [
-                each if isinstance(each, Exception) else next(answers) | {"box": sides(each[1])}
-                for each in found
-            ]
+                for start in range(0, len(capped), CHUNK):
+                    found += read_batch(capped[start : start + CHUNK], max_pixels=self._largest)
+                    images = [each[0] for each in found[start:] if not isinstance(each, Exception)]
+                    begun += self._inference.begin(model.predictor, images)
+            read = [each for each in found if not isinstance(each, Exception)]
+            answers = self._answer_all([image for image, _ in read], begun, model, request, started)
+            for answer, (_, box) in zip(answers, read, strict=True):
+                answer["box"] = sides(box)
+            rest = iter(answers)
+            return [each if isinstance(each, Exception) else next(rest) for each in found]
 
         size = sum(len(content) for content in capped if isinstance(content, bytes))
         pixels = max(pixels, MIN_PICTURE_PIXELS * len(capped))
         return await self._queues.run(self._queues.batches, work, size, pixels, check)
-
-    def _within_limit(
-        self, contents: Sequence[bytes | Exception]
-    ) -> tuple[list[bytes | Exception], int]:
-        """Return the batch, with errors for files beyond its pixel limit, and its pixel count."""
-        largest, total, capped = self._largest, 0, list(contents)
-        for place, content in enumerate(contents):
-            pixels = declared_pixels(content, largest) if isinstance(content, bytes) else 0
-            if total + pixels > largest:
-                capped[place] = TooManyPixelsError(
-                    f"with this picture the batch has more than {largest:,} pixels: "
-                    "send it in another"
-                )
-            else:
-                total += pixels
-        return capped, total
-
-    def _image_and_box(self, content: bytes | Exception) -> tuple[Image, Box] | Exception:
-        """Return what is kept of each picture of a batch; all of them would be much memory."""
-        if isinstance(content, Exception):
-            return content
-        try:
-            reading = self._read_file(content)
-        except ImageError as error:
-            return error
-        return reading.normalised.image, reading.box
 
     def predict_images(
         self, images: Sequence[Image], model: Model, request: RequestContext, started: float
@@ -240,16 +222,30 @@ class Service:
 
         `started`: the value of `perf_counter` when work on them began.
         """
-        if not len(images):
+        begun = self._inference.begin(model.predictor, images)
+        return self._answer_all(images, begun, model, request, started)
+
+    def _answer_all(
+        self,
+        images: Sequence[Image],
+        begun: list[Future[Found]],
+        model: Model,
+        request: RequestContext,
+        started: float,
+    ) -> list[Answer]:
+        """Return the predictions for the images of which inference has begun."""
+        with self.tracing.span("infer", images=len(images), version=model.version):
+            found = [each.result() for each in begun]
+        if not found:
             return []
-        stacked = np.stack(images)
-        with self.tracing.span("infer", images=len(stacked), version=model.version):
-            rows, likelihoods = infer(model.predictor, stacked)
-        seconds = (perf_counter() - started) / len(stacked)
+        seconds = (perf_counter() - started) / len(images)
+        rows, likelihoods = map(np.concatenate, zip(*found, strict=True))
         answers, owner = [], request.owner
-        for place, (row, likelihood) in enumerate(zip(rows, likelihoods, strict=True)):
+        for place, (image, row, likelihood) in enumerate(
+            zip(images, rows, likelihoods, strict=True)
+        ):
             answer = self._answer(row, likelihood, model, f"{request.id}.{place}")
-            self._keep(answer, stacked[place], seconds, owner)
+            self._keep(answer, image, seconds, owner)
             answers.append(answer)
         return answers
 

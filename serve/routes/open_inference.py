@@ -33,8 +33,8 @@ from serve.http.inference_schemas import (
 )
 from serve.http.schemas import reference
 from serve.imaging.errors import NoDigitError
-from serve.imaging.normalise import normalise
-from serve.imaging.placement import SIDE
+from serve.imaging.normalise import normalise_all
+from serve.imaging.placement import SIDE, Grey
 from serve.models.loaded import Model
 from serve.prediction.recent_answers import Answer
 from serve.prediction.service import Service
@@ -60,6 +60,7 @@ _VERSION: dict[str, Any] = {
     "required": True,
     "schema": {"type": "string"},
 }
+Pixels = NDArray[np.uint8 | np.float32 | np.float64]
 _DTYPES = {"UINT8": "u1", "FP32": "<f4"}
 _INPUT = TensorMetadata(name="image", datatype="UINT8", shape=[-1, SIDE, SIDE, 1])
 _OUTPUTS = [
@@ -200,26 +201,26 @@ def _json_length(context: RequestContext, size: int) -> int:
     return int(header)
 
 
-def _images(tensor: Tensor, raw: bytes, most: int) -> list[NDArray[np.uint8]]:
+def _images(tensor: Tensor, raw: bytes, most: int) -> list[Grey]:
     """Return the (28, 28) images of an input tensor, normalised like image files."""
     count, *rest = tensor.shape
     if rest not in ([SIDE, SIDE, 1], [SIDE, SIDE], [SIDE * SIDE]):
         raise request_body.InvalidError("inputs.0.shape: must be [n, 28, 28, 1] or [n, 784]")
     if count > most:
         raise request_body.InvalidError(f"inputs.0.shape: {count} are more than the {most} allowed")
-    pixels = _pixels(tensor, raw)
-    if not (pixels.min() >= 0 and pixels.max() <= 255):
+    given = _pixels(tensor, raw)
+    if not (given.min() >= 0 and given.max() <= 255):
         raise request_body.InvalidError("inputs.0.data: must be numbers from 0 to 255")
-    images = []
-    for image in np.rint(pixels).astype(np.uint8).reshape(count, SIDE, SIDE):
-        try:
-            images.append(normalise(image).image)
-        except NoDigitError as error:
-            raise NoDigitError(f"inputs.0.data: image {len(images)}: {error}") from error
+    whole = given if given.dtype == np.uint8 else np.rint(given)
+    images: list[Grey] = []
+    for found in normalise_all(whole.astype(np.uint8, copy=False).reshape(count, SIDE, SIDE)):
+        if isinstance(found, NoDigitError):
+            raise NoDigitError(f"inputs.0.data: image {len(images)}: {found}") from found
+        images.append(found[0])
     return images
 
 
-def _pixels(tensor: Tensor, raw: bytes) -> NDArray[np.float64]:
+def _pixels(tensor: Tensor, raw: bytes) -> Pixels:
     """Return the numbers of a tensor; `raw`: the bytes after the JSON."""
     given = tensor.parameters.binary_data_size if tensor.parameters else None
     if (given is None) == (tensor.data is None):
@@ -237,7 +238,7 @@ def _pixels(tensor: Tensor, raw: bytes) -> NDArray[np.float64]:
             raise request_body.InvalidError(
                 f"inputs.0: has {len(raw)} bytes, not the {size * dtype.itemsize} of its shape"
             )
-        return np.frombuffer(raw, dtype).astype(np.float64)
+        return np.frombuffer(raw, dtype)
     pixels = _numbers(tensor.data, tensor.shape, tensor.datatype)
     if pixels.size != size:
         raise request_body.InvalidError(
@@ -246,7 +247,7 @@ def _pixels(tensor: Tensor, raw: bytes) -> NDArray[np.float64]:
     return pixels
 
 
-def _numbers(data: list[Any], shape: Sequence[int], datatype: str) -> NDArray[np.float64]:
+def _numbers(data: list[Any], shape: Sequence[int], datatype: str) -> Pixels:
     """Return the numbers of lists, flat or nested as the shape, as a flat array.
 
     The types are checked first: NumPy would convert any objects, at any cost.
@@ -262,7 +263,7 @@ def _numbers(data: list[Any], shape: Sequence[int], datatype: str) -> NDArray[np
         raise request_body.InvalidError(wrong)
     try:
         if datatype == "UINT8":  # by `bytes`, in half the time
-            return np.frombuffer(bytes(data), np.uint8).astype(np.float64)
+            return np.frombuffer(bytes(data), np.uint8)
         return np.array(data, np.float64)
     except (OverflowError, ValueError) as error:
         raise request_body.InvalidError("inputs.0.data: must be numbers from 0 to 255") from error

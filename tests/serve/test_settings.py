@@ -67,6 +67,21 @@ def test_an_empty_variable_is_the_default(monkeypatch):
     assert settings.load().api_workers >= 1
 
 
+@pytest.mark.parametrize(
+    ("limit", "cores"), [(None, 8), ("max 100000", 8), ("250000 100000", 2), ("50000 100000", 1)]
+)
+def test_workers_share_the_cores_that_the_container_may_use(monkeypatch, tmp_path, limit, cores):
+    monkeypatch.setattr(settings.os, "sched_getaffinity", lambda _: range(8), raising=False)
+    monkeypatch.setattr(settings, "_CPU_LIMIT", tmp_path / "cpu.max")
+    if limit:
+        (tmp_path / "cpu.max").write_text(f"{limit}\n")
+    assert Settings().api_workers == cores
+    assert Settings().inference_threads == 1
+    assert Settings(api_workers=1).inference_threads == cores
+    assert Settings(api_workers=2 * cores).inference_threads == 1
+    assert Settings(batch_threads=3).inference_threads == 3
+
+
 def test_lists_are_comma_separated_and_keys_are_not_shown(monkeypatch):
     monkeypatch.setenv("API_KEYS", "one, two,")
     monkeypatch.setenv("CORS_ORIGINS", "https://a.example,http://b.example:81")

@@ -17,7 +17,7 @@ from pipeline.robustness.corruptions import corrupt
 from serve.decoding.decode import normalise_file
 from serve.imaging.errors import NoDigitError
 from serve.imaging.normalise import normalise
-from serve.imaging.placement import centre_digit
+from serve.imaging.placement import centre_digit, normalised_box, normalised_boxes
 from serve.imaging.stroke_width import stroke_width
 
 MNIST = Path(__file__).parents[4] / "shared/mnist"
@@ -107,6 +107,19 @@ def test_ink_that_vanishes_in_scaling_is_refused():
     picture[0, 0] = picture[-1, -1] = 1
     with pytest.raises(NoDigitError):
         centre_digit(picture)
+
+
+def test_many_images_are_judged_as_each_alone():
+    random = np.random.default_rng(2)
+    images = [centre_digit(bar(*shape)) for shape in SHAPES]
+    images += [np.roll(image, by, axis) for image in images for by in (-1, 2) for axis in (0, 1)]
+    images += [image // 2 for image in images] + [255 - image for image in images]
+    images += [np.zeros((28, 28), np.uint8), *random.integers(0, 256, (9, 28, 28), np.uint8)]
+    found, boxes = normalised_boxes(np.stack(images))
+    expected = [normalised_box(image) for image in images]
+    assert 10 < found.sum() < len(images) - 10
+    assert found.tolist() == [box is not None for box in expected]
+    assert [tuple(box) for box in boxes[found].tolist()] == [box for box in expected if box]
 
 
 @pytest.mark.slow
