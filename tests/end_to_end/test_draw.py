@@ -48,26 +48,31 @@ def with_threshold(bundle, folder, threshold):
 
 
 @pytest.fixture
-def guarded(bundle, tmp_path):
-    """A service that needs a key and is never sure; all that it sees is a digit."""
-    folder = with_threshold(bundle, tmp_path / "lenient", 0)
-    running = Process(
-        tmp_path, MODEL_URI=folder, API_WORKERS=1, API_KEYS="secret", CONFIDENCE_THRESHOLD="1"
-    )
-    running.ready()
-    yield running
-    if running.process.poll() is None:
+def start(tmp_path):
+    """Starts a service; it outlives the pages, which would complain of its end."""
+    started = []
+
+    def begin(**environment):
+        started.append(Process(tmp_path, API_WORKERS=1, **environment))
+        started[-1].ready()
+        return started[-1]
+
+    yield begin
+    for running in started:
         running.stop()
 
 
 @pytest.fixture
-def strict(bundle, tmp_path):
+def guarded(start, bundle, tmp_path):
+    """A service that needs a key and is never sure; all that it sees is a digit."""
+    folder = with_threshold(bundle, tmp_path / "lenient", 0)
+    return start(MODEL_URI=folder, API_KEYS="secret", CONFIDENCE_THRESHOLD="1")
+
+
+@pytest.fixture
+def strict(start, bundle, tmp_path):
     """A service with a bundle for which nothing looks enough like a digit."""
-    folder = with_threshold(bundle, tmp_path / "strict", 1.01)
-    running = Process(tmp_path, MODEL_URI=folder, API_WORKERS=1)
-    running.ready()
-    yield running
-    running.stop()
+    return start(MODEL_URI=with_threshold(bundle, tmp_path / "strict", 1.01))
 
 
 class Page:
@@ -201,7 +206,7 @@ class Page:
 
 
 @pytest.fixture
-def visit_any(browser):
+def visit_any(browser, start):  # `start`: pages are closed before its services
     """Opens the page; nothing of another host may be asked for, nothing may be complained of."""
     opened = []
 
@@ -458,12 +463,9 @@ def test_all_of_it_by_keys(visit):
 
 
 @pytest.fixture
-def counting(made, tmp_path):
+def counting(start, made):
     """A service of which nothing was asked yet."""
-    running = Process(tmp_path, MODEL_URI=made[3], API_WORKERS=1)
-    running.ready()
-    yield running
-    running.stop()
+    return start(MODEL_URI=made[3])
 
 
 @pytest.mark.parametrize("route", ["socket", "requests"])
