@@ -1,4 +1,6 @@
 import csv
+import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,10 +10,10 @@ from pipeline.data.dataset import Split
 from pipeline.training.live_log import LiveLog
 
 SMALL = (
-    *("epochs=4", "batch_size=20", "model.filters=4", "model.dense=16"),
-    *("augmentation.shift=1", "augmentation.rotation=5"),
-    *("model.blocks=[[4],[6]]", "augmentation.elastic=0.5", "augmentation.disturbed=0.25"),
+    *("epochs=4", "batch_size=40", "model.filters=4", "model.dense=16", "model.blocks=[[4]]"),
+    *("optimizer.learning_rate=0.01", "optimizer.schedule=cosine"),
 )
+CURVES = ("train_loss", "train_accuracy", "val_loss", "val_accuracy", "learning_rate")
 
 
 @pytest.fixture(scope="module")
@@ -34,18 +36,40 @@ def some(count, seed):
 TRAIN, VALIDATION = some(400, 1), some(100, 2)
 
 
-@pytest.fixture
-def fit(training, configured, tensorflow, tmp_path, monkeypatch):
-    """Trains a small run 2 as a process of its own would, in a folder of its own."""
-    monkeypatch.chdir(tmp_path)
+@pytest.fixture(scope="module")
+def fit(training, configured, tensorflow):
+    """Trains a small run 2 in this folder, as a process of its own would."""
 
-    def run(*overrides, checkpoint="checkpoint"):
+    def run(*overrides, checkpoint=Path("checkpoint")):
         tensorflow.keras.backend.clear_session()
         tensorflow.keras.utils.set_random_seed(42)
         cfg = configured(2, *SMALL, *overrides)
-        return training.fit(cfg, TRAIN, VALIDATION, tmp_path / checkpoint, LiveLog())
+        return training.fit(cfg, TRAIN, VALIDATION, checkpoint, LiveLog())
 
     return run
+
+
+@pytest.fixture(autouse=True)
+def _folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def whole(fit, training, tmp_path_factory):
+    """A training: its weights, its curves, and what a kill leaves after each epoch."""
+    folder = tmp_path_factory.mktemp("whole")
+    save = training.checkpoints.save
+
+    def keep(path, model, history, best):
+        save(path, model, history, best)
+        shutil.copytree(path, folder / f"killed-{len(history)}")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setenv("LIVE_LOG", "0")
+        patch.setattr(training.checkpoints, "save", keep)
+        model = fit()
+        return weights(model), {name: curve(name) for name in CURVES}, folder
 
 
 def weights(model):
@@ -53,7 +77,7 @@ def weights(model):
 
 
 def equal(first, second):
-    return all(np.array_equal(a, b) for a, b in zip(weights(first), weights(second), strict=True))
+    return all(np.array_equal(a, b) for a, b in zip(first, second, strict=True))
 
 
 def curve(name):
@@ -62,64 +86,35 @@ def curve(name):
     return [(int(row["step"]), float(row[name])) for row in rows]
 
 
-def cut_off(monkeypatch, training, after):
-    """Ends the training like a kill, once `after` epochs are saved."""
-    save = training.checkpoints.save
+def test_it_learns_and_writes_a_row_per_epoch(whole):
+    _, curves, folder = whole
+    assert [step for step, _ in curves["val_accuracy"]] == [1, 2, 3, 4]
+    assert curves["val_loss"][-1][1] < curves["val_loss"][0][1]
+    assert curves["val_accuracy"][-1][1] > 0.5
+    written = folder / paths.curves(2) / "plots/metrics"
+    assert {path.stem for path in written.iterdir()} == set(CURVES)
 
-    def save_and_die(path, model, history, best):
+
+def test_another_seed_gives_other_weights(fit, whole):
+    assert not equal(whole[0], weights(fit("seed=7")))
+
+
+@pytest.mark.parametrize("after", [2, 4])
+def test_a_training_that_was_killed_ends_with_the_same_weights(
+    fit, whole, training, monkeypatch, tmp_path, after
+):
+    expected, curves, folder = whole
+    shutil.copytree(folder / f"killed-{after}", tmp_path / "checkpoint")
+    save, trained = training.checkpoints.save, []
+
+    def saved(path, model, history, best):
+        trained.append(len(history))
         save(path, model, history, best)
-        if len(history) == after:
-            raise KeyboardInterrupt
 
-    monkeypatch.setattr(training.checkpoints, "save", save_and_die)
-
-
-def test_it_learns_and_writes_a_row_per_epoch(fit):
-    fit("optimizer.learning_rate=0.01")
-    assert [step for step, _ in curve("val_accuracy")] == [1, 2, 3, 4]
-    assert curve("val_loss")[-1][1] < curve("val_loss")[0][1]
-    assert curve("val_accuracy")[-1][1] > 0.5
-    assert {path.stem for path in (paths.curves(2) / "plots/metrics").iterdir()} == {
-        *("train_loss", "train_accuracy", "val_loss", "val_accuracy", "learning_rate")
-    }
-
-
-def test_the_same_seed_gives_the_same_weights_and_another_seed_others(fit):
-    first = fit(checkpoint="a")
-    assert equal(first, fit(checkpoint="b"))
-    assert not equal(first, fit("seed=7", checkpoint="c"))
-
-
-def test_a_training_that_was_killed_ends_with_the_same_weights(fit, training, monkeypatch):
-    whole = fit("optimizer.schedule=cosine", checkpoint="whole")
-    expected = curve("val_loss"), curve("learning_rate")
-    for after in (2, 4):
-        with monkeypatch.context() as patch:
-            cut_off(patch, training, after)
-            with pytest.raises(KeyboardInterrupt):
-                fit("optimizer.schedule=cosine", checkpoint=f"killed-{after}")
-        resumed = fit("optimizer.schedule=cosine", checkpoint=f"killed-{after}")
-        assert equal(whole, resumed), after
-        assert (curve("val_loss"), curve("learning_rate")) == expected, after
-
-
-def test_what_is_done_is_not_done_again(fit, training, monkeypatch):
-    with monkeypatch.context() as patch:
-        cut_off(patch, training, 2)
-        with pytest.raises(KeyboardInterrupt):
-            fit()
-    trained = []
-    save = training.checkpoints.save
-    monkeypatch.setattr(
-        training.checkpoints,
-        "save",
-        lambda path, model, history, best: (
-            trained.append(len(history)),
-            save(path, model, history, best),
-        ),
-    )
-    fit()
-    assert trained == [3, 4]
+    monkeypatch.setattr(training.checkpoints, "save", saved)
+    assert equal(expected, weights(fit()))
+    assert {name: curve(name) for name in CURVES} == curves
+    assert trained == list(range(after + 1, 5))
 
 
 def test_early_stopping_keeps_the_best_epoch(fit, training, monkeypatch):
@@ -133,8 +128,8 @@ def test_early_stopping_keeps_the_best_epoch(fit, training, monkeypatch):
     monkeypatch.setattr(training.keras.Model, "evaluate", evaluate)
     model = fit("epochs=10", "early_stopping.patience=2")
     assert [value for _, value in curve("val_loss")] == [0.5, 0.3, 0.4, 0.35]
-    assert all(np.array_equal(a, b) for a, b in zip(weights(model), seen[1], strict=True))
-    assert not all(np.array_equal(a, b) for a, b in zip(weights(model), seen[3], strict=True))
+    assert equal(weights(model), seen[1])
+    assert not equal(weights(model), seen[3])
 
 
 @pytest.mark.parametrize(
