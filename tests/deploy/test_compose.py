@@ -12,7 +12,7 @@ from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 from mlflow.server import app
 from support.bundles import PNG, picture
-from support.manifests import COMPOSE, IMAGES, ROOT, VERSION, succeeds, tool
+from support.manifests import COMPOSE, IMAGES, ROOT, VERSION, follows, succeeds
 from support.mlflow_registry import NAME, Registry
 from support.service_process import Process
 
@@ -27,7 +27,7 @@ PUBLISHED = {"digits", "mlflow", "grafana"}  # the service's port and the dashbo
 
 
 def test_it_has_the_form_of_a_compose_file():
-    succeeds(tool("check-jsonschema"), "--builtin-schema", "vendor.compose-spec", FILE)
+    follows("--builtin-schema", "vendor.compose-spec", FILE)
 
 
 @pytest.mark.parametrize("name", SERVICES)

@@ -9,7 +9,7 @@ import tomllib
 
 import pytest
 import yaml
-from support.manifests import ROOT, VERSION, npm, succeeds, tool
+from support.manifests import ROOT, VERSION, follows, npm, succeeds, tool
 
 from docs.tools import derived
 
@@ -48,7 +48,7 @@ WRITING = {
 def test_the_schema_holds(schema, pattern):
     files = sorted(ROOT.glob(pattern))
     assert files
-    succeeds(tool("check-jsonschema"), "--builtin-schema", f"vendor.{schema}", *files)
+    follows("--builtin-schema", f"vendor.{schema}", *files)
 
 
 def test_zizmor_finds_nothing():
