@@ -169,21 +169,25 @@ def pipeline_run(tensorflow, configured, tmp_path_factory):
     from pipeline.ood import score_network
 
     small = ["batch_size=32", "model.filters=8", "optimizer.learning_rate=0.01"]
+    distortions = ("elastic", "stroke_width", "blurred", "disturbed", "drawn")
+    deep = ["epochs=4", "model.blocks=[[16],[16]]"]
+    deep += [f"augmentation.{name}=0" for name in distortions]
 
     def make(folder):
         folder.mkdir()
         with pytest.MonkeyPatch.context() as patch:
             patch.chdir(folder)
             patch.setattr(determinism, "start", lambda seed, threads: None)  # by `tensorflow`
-            patch.setattr(score_network, "_STEPS", 200)
-            patch.setattr(examples, "_EVALUATED", 40)
+            patch.setattr(score_network, "_STEPS", 60)
+            patch.setattr(examples, "_MAX_DIGITS", 600)
+            patch.setattr(examples, "_EVALUATED", 20)
             patch.setattr(measures, "IMAGES", 20)
             patch.setenv("LIVE_LOG", "0")
             for main in (fetch.main, preprocess.main):
                 main(configured(1, "data=digits"))
             paths.processed("digits").rename(paths.processed("mnist"))
             likelihood.main(configured(1))
-            for run, *more in ((1, "epochs=2"), (3, "epochs=6", "model.blocks=[[16],[16]]")):
+            for run, *more in ((1, "epochs=2"), (3, *deep)):
                 for main in (train.main, evaluate.main):
                     main(configured(run, *small, *more))
             compare.main(configured(1, "runs=[1,3]"))
