@@ -14,7 +14,7 @@ from pathlib import Path
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 from serve import settings as environment
-from serve.models import registry_sync
+from serve.models import puller, registry_sync
 from serve.processes import worker
 from serve.processes.supervisor import Child, Supervisor
 from serve.settings import Settings, SettingsError
@@ -70,7 +70,7 @@ def _children(settings: Settings, listener: socket.socket, folder: Path) -> list
         work = partial(worker.main, settings, listener, name, folder, parent)
         children.append(Child(name, work, partial(died, name), settings.hang_seconds))
     if settings.registered:
-        work = partial(registry_sync.main, settings, "puller", folder, parent)
+        work = partial(puller.main, settings, "puller", folder, parent)
         children.append(Child("puller", work, partial(died, "puller"), settings.pull_seconds))
     return children
 

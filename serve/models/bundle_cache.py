@@ -158,6 +158,7 @@ class BundleCache:
         if failure == self.failure() and self._status.exists():
             return
         try:
+            self.folder.mkdir(parents=True, exist_ok=True)
             self._write(self._status, {"failure": failure})
         except OSError as error:
             logger.error("%s cannot be written: %s", self._status, error)

@@ -1,17 +1,15 @@
 """Registry download: copy models from where `MODEL_URI` points into the bundle cache.
 
-One process owns MLflow and follows a registered model with `RegistrySync`. A folder is copied
-once, by the process that serves it. If anything fails, the model in service stays.
+A process that the puller starts imports MLflow for a `RegistrySync`, and no other does. A folder is
+copied once, by the process that serves it. If anything fails, the model in service stays.
 """
 
 from __future__ import annotations
 
 import logging
-import os
 import random
 import re
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,7 +19,6 @@ from serve.models import bundle_cache, bundle_digest
 from serve.models.bundle_cache import INCOMING, Release
 from serve.models.predictor import BundleError
 from serve.settings import Settings
-from serve.telemetry import logs, metrics
 from serve.telemetry.metrics import DEAD, DIED, HUNG, INVALID, SUCCESS, UNAVAILABLE, UNEXPECTED
 
 if TYPE_CHECKING:
@@ -31,7 +28,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 # What `/health` says after the death of the puller, and what the next puller counts.
-_DEATHS = {
+DEATHS = {
     DEAD: ("the process that follows the registry died", DIED),
     HUNG: ("a check of the registry did not end in time", UNAVAILABLE),
 }
@@ -43,6 +40,11 @@ _DIGESTS = {
     "bundle.likelihood": bundle_digest.likelihood_digest,
     "bundle.int8": bundle_digest.int8_digest,
 }
+
+
+def jittered(seconds: float) -> float:
+    """Return about so many seconds: replicas should not ask the registry all at once."""
+    return seconds * random.uniform(0.9, 1.1)  # noqa: S311 - no secret
 
 
 class RegistryError(Exception):
@@ -76,7 +78,7 @@ def sync_folder(settings: Settings, count: Callable[[str], None]) -> None:
 
 
 class RegistrySync:
-    """Follow a registered model by alias, or download one fixed version of it.
+    """Bring the version of a registered model that has the alias, or one fixed version of it.
 
     `count` gets the outcome of every attempt to bring a version into service.
     """
@@ -89,16 +91,12 @@ class RegistrySync:
         self._cache = bundle_cache.open_cache(settings)
         self._count = count
 
-    def run(self, wait: Callable[[float], None] = time.sleep) -> None:
-        """Poll the registry; return after a success if polling is off or the version is fixed."""
+    def bring(self, wait: Callable[[float], None]) -> None:
+        """Pull until it ends well, later and later; `wait` waits so many seconds."""
         retry = _FIRST_RETRY
-        while True:
-            done = self.pull()
-            if done and (self._poll == 0 or self._registered["version"]):
-                return
-            retry = _FIRST_RETRY if done else min(retry * 2, max(self._poll, _FIRST_RETRY))
-            pause = self._poll if done else retry
-            wait(pause * random.uniform(0.9, 1.1))  # noqa: S311 - jitter between replicas, no secret
+        while not self.pull():
+            retry = min(retry * 2, max(self._poll, _FIRST_RETRY))
+            wait(jittered(retry))
 
     def pull(self) -> bool:
         """Put the version that `MODEL_URI` means now into service; return False on a failure.
@@ -213,32 +211,4 @@ def _masked(error: Exception) -> str:
 
 def record_death(settings: Settings, reason: str) -> None:
     """Record for `/health` how the puller ended; the next puller counts it in the metrics."""
-    bundle_cache.open_cache(settings).set_failure(_DEATHS[reason][0])
-
-
-def main(
-    settings: Settings, name: str, metrics_folder: Path, parent: int, beat: Callable[[], None]
-) -> None:
-    """Follow the registry until stopped, or until the process `parent` is gone.
-
-    `name`: the puller's name in the folder of metrics. `beat` is called between two checks.
-    """
-    logs.configure(settings)
-    metrics.share(metrics_folder, name)
-    count = metrics.Metrics().reloaded
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")  # our own loop retries
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
-    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
-    outcome = dict(_DEATHS.values()).get(bundle_cache.open_cache(settings).failure())
-    if outcome:
-        count(outcome)
-
-    def wait(seconds: float) -> None:
-        until = time.monotonic() + seconds
-        while (left := until - time.monotonic()) > 0:
-            beat()
-            if os.getppid() != parent:
-                raise SystemExit
-            time.sleep(min(left, 1))
-
-    RegistrySync(settings, count).run(wait)
+    bundle_cache.open_cache(settings).set_failure(DEATHS[reason][0])
