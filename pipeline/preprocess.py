@@ -88,12 +88,9 @@ def _csv(folder: Path, data: Data) -> Published:
 
 
 def split(published: Published, validation: int, test: int, seed: int) -> Splits:
-    """Return stratified splits in the order of the files.
+    """Return stratified splits in the order of the files; PipelineError if a size is impossible.
 
     `validation`, `test`: numbers of images; `test` is 0 for data with a test set of its own.
-
-    Raises:
-        PipelineError: a size is impossible.
     """
     images, labels, own_test = published
     if bool(test) == bool(own_test):
@@ -112,8 +109,7 @@ def split(published: Published, validation: int, test: int, seed: int) -> Splits
 def hold_out(index: Index, labels: Labels, size: int, seed: int, field: str) -> tuple[Index, Index]:
     """Return the positions left and `size` positions held out, stratified by digit.
 
-    Raises:
-        PipelineError: not every digit could be in both; names the configuration's `field`.
+    A PipelineError names the configuration's `field` if not every digit could be in both.
     """
     most = len(index) - CLASSES
     if not CLASSES <= size <= most:

@@ -86,10 +86,8 @@ def _built() -> tuple[dict[str, Any], dict[str, Any]]:
     """Return the comparison and the champion's description.
 
     Git keeps the comparison, DVC the models and evaluations: a `git checkout` without
-    `dvc checkout`, or a stage that was cut off, leaves those of different builds side by side.
-
-    Raises:
-        PipelineError: something is missing, or is not what was compared.
+    `dvc checkout`, or a stage that was cut off, leaves those of different builds side by side. It
+    is a PipelineError if something is missing, or is not what was compared.
     """
     try:
         comparison = json.loads(paths.COMPARISON.read_bytes())

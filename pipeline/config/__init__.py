@@ -80,10 +80,8 @@ def short(keys: Iterable[str]) -> dict[str, str]:
 def arguments(typed: list[str], picks: DictConfig) -> list[str]:
     """Return overrides for Hydra: the typed ones, completed by the picks of `params.yaml`.
 
-    Hydra refuses `run=1` ("Config group override must be a string"), so the number is quoted.
-
-    Raises:
-        PipelineError: an argument is neither an option nor `key=value`.
+    Hydra refuses `run=1` ("Config group override must be a string"), so the number is quoted. It
+    is a PipelineError if an argument is neither an option nor `key=value`.
     """
     _require_pairs(typed)
     keys = {argument.partition("=")[0] for argument in typed}

@@ -20,8 +20,8 @@ def mnist_mirror() -> str | None:
 def tracking_uri() -> str:
     """Return the URI of MLflow's tracking and registry store.
 
-    Raises:
-        PipelineError: a SQLite store's path is relative to the working folder, which may vanish.
+    It is a PipelineError if a SQLite store's path is relative to the working folder, which may
+    vanish.
     """
     uri = os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{root() / 'mlflow.db'}"
     if uri.startswith("sqlite:") and not Path(uri.removeprefix("sqlite:///")).is_absolute():

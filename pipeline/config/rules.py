@@ -8,11 +8,7 @@ from pipeline.config.schema import T, checked
 
 
 def load(file: str, schema: type[T]) -> T:
-    """Return `conf/<file>` as an object of `schema`, a dataclass.
-
-    Raises:
-        PipelineError: a key is unknown or missing, or a value has another type; names both.
-    """
+    """Return `conf/<file>` as a dataclass `schema`; PipelineError names a wrong key or type."""
     try:
         merged = OmegaConf.merge(OmegaConf.structured(schema), OmegaConf.load(CONF / file))
         assert isinstance(merged, DictConfig)

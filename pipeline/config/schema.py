@@ -86,8 +86,7 @@ def require(condition: bool, key: str, words: str, value: object) -> None:
 def checked(composed: DictConfig, schema: type[T], place: str) -> T:
     """Return a configuration, whose values are written in `place`, as an object.
 
-    Raises:
-        PipelineError: a value is missing or out of its range; the message names the key.
+    A PipelineError names the key whose value is missing or out of its range.
     """
     if missing := OmegaConf.missing_keys(composed):
         raise PipelineError(f"no value for {', '.join(sorted(missing))} in {place}")

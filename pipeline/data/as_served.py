@@ -16,8 +16,7 @@ from serve.imaging.normalise import normalise
 def load(path: Path, name: str) -> Split:
     """Read a split and normalise each image as the service does; MNIST's images stay as they are.
 
-    Raises:
-        PipelineError: the file is missing, or an image is empty.
+    It is a PipelineError if the file is missing or an image is empty.
     """
     split = dataset.load(path, name)
     images, found = normalised(split.images)

@@ -60,10 +60,8 @@ class Result:
 def read(runs: Iterable[int], data: str, root: Path = Path()) -> dict[int, Result]:
     """Return the results of `runs` on the data set `data`, in the order of their numbers.
 
-    Under `root` they lie as they do in the repository.
-
-    Raises:
-        PipelineError: a run is not evaluated, or its evaluation is of another model or data set.
+    Under `root` they lie as they do in the repository. It is a PipelineError if a run is not
+    evaluated, or its evaluation is of another model or data set.
     """
     return {run: _read(run, data, root) for run in sorted(set(runs))}
 

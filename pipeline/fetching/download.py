@@ -52,11 +52,8 @@ class FileError(MirrorError):
 def complete(folder: Path, files: Mapping[str, str], mirrors: Iterable[str]) -> None:
     """Fetch the files that are missing or wrong, each from the first mirror that has it.
 
-    `files`: names, with the SHA-256 of the decompressed bytes.
-
-    Raises:
-        MirrorError: no mirror has one of the files; the message has a line for each mirror.
-        OSError: the folder cannot be written.
+    `files`: names, with the SHA-256 of the decompressed bytes. If no mirror has one of them, a
+    MirrorError has a line for each mirror. It is an OSError if the folder cannot be written.
     """
     wanted = [name for name, digest in files.items() if not _is_right(folder / name, digest)]
     tried = []
@@ -131,8 +128,7 @@ def _file(place: str, name: str) -> bytes:
 def _keras_file(files: dict[str, bytes], place: str, name: str) -> bytes:
     """Return the published file of an array in Keras' `mnist.npz`, which is read once to `files`.
 
-    Raises:
-        MirrorError: the archive is missing or is another one.
+    It is a MirrorError if the archive is missing or another one.
     """
     archive = re.split(r"[/:]", place)[-1]
     try:

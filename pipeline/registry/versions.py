@@ -71,8 +71,7 @@ def ensure_registered(
 def downloaded(version: ModelVersion) -> Iterator[Predictor]:
     """Download the version and open it, hashes verified.
 
-    Raises:
-        BundleError, MlflowException, OSError: its files are lost or corrupt.
+    It is a BundleError, MlflowException or OSError if its files are lost or corrupt.
     """
     with tempfile.TemporaryDirectory() as folder:
         uri = f"models:/{version.name}/{version.version}"

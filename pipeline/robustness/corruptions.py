@@ -22,11 +22,7 @@ _ROWS, _COLUMNS = np.mgrid[:SIDE, :SIDE]
 
 
 def corrupt(images: Images, kind: str, random: np.random.Generator) -> Images:
-    """Return the images, (n, 28, 28) uint8 bright on dark, each corrupted by the same kind.
-
-    Raises:
-        KeyError: the kind is none of KINDS.
-    """
+    """Return the images, (n, 28, 28) uint8 bright on dark, each corrupted by one of `KINDS`."""
     corrupted = _KINDS[kind](images / 255, random)
     rounded: Images = np.rint(corrupted.clip(0, 1) * 255).astype(np.uint8)
     return rounded

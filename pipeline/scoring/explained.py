@@ -19,10 +19,7 @@ _COLOUR = 3
 def answer(file: Path, predictor: Predictor) -> dict[str, Any]:
     """Return what the service would answer to `/explain`; of a refused picture, `detail` says why.
 
-    Of that one `steps` has the picture alone.
-
-    Raises:
-        PipelineError: the file cannot be opened or decoded.
+    Of that one `steps` has the picture alone. It is a PipelineError if the file cannot be decoded.
     """
     content = pictures.content(file.parent, file.name)
     if isinstance(content, str):

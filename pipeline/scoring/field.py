@@ -22,11 +22,8 @@ class Reading(NamedTuple):
 def read(folder: Path, most: int, predictor: Predictor) -> Reading | None:
     """Return how the model reads `most` pictures of each set; None if there is no such folder.
 
-    Each folder and zip in `folder` is a set.
-
-    Raises:
-        PipelineError: a set is damaged or has no labelled picture, or there is no set: a gate
-            that is wanted is not left out unseen.
+    Each folder and zip in `folder` is a set. It is a PipelineError if a set is damaged or has no
+    labelled picture, or if there is no set: a gate that is wanted is not left out unseen.
     """
     if not folder.exists():
         return None

@@ -38,8 +38,7 @@ _UNREADABLE = (
 def named(sources: Sequence[Path]) -> dict[str, Path]:
     """Return the sources by name: the end of the path, as long as no two are the same.
 
-    Raises:
-        PipelineError: a source is given twice.
+    It is a PipelineError if a source is given twice.
     """
     paths = [source.resolve() for source in sources]
     for source, path in zip(sources, paths, strict=True):
@@ -57,8 +56,7 @@ def named(sources: Sequence[Path]) -> dict[str, Path]:
 def opened(source: Path) -> Iterator[tuple[list[str], Read]]:
     """Yield the sorted names of the pictures in a folder or a zip, and what reads one.
 
-    Raises:
-        PipelineError: there is no picture, or the zip is broken or not to be trusted.
+    It is a PipelineError if there is no picture, or the zip is broken or not to be trusted.
     """
     if source.is_dir():
         yield _some(_files(source), source), lambda name: content(source, name)

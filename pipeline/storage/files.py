@@ -35,10 +35,8 @@ def replacing(path: Path) -> Iterator[Path]:
 def replace_value(file: Path, start: str, value: str) -> bool:
     """Write `value` into the one line that starts with `start`; return whether that changed it.
 
-    A comment behind the value and all other lines stay.
-
-    Raises:
-        PipelineError: no line starts so, or several do.
+    A comment behind the value and all other lines stay. It is a PipelineError if no line starts
+    so, or several do.
     """
     before = file.read_text()
     after, lines = re.subn(rf"(?m)^({start})\S+", rf"\g<1>{value}", before)

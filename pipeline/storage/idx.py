@@ -17,8 +17,7 @@ _UNSIGNED_BYTES = 0x08
 def read_idx(content: bytes, name: str) -> NDArray[np.uint8]:
     """Return the array in an IDX file of unsigned bytes: (n, 28, 28) images or (n,) labels.
 
-    Raises:
-        PipelineError: wrong magic number, or not the announced number of bytes.
+    It is a PipelineError if the magic number or the announced number of bytes is wrong.
     """
     if len(content) < 4 or content[:2] != b"\0\0" or content[2] != _UNSIGNED_BYTES:
         raise PipelineError(

@@ -50,8 +50,7 @@ def save(path: Path, model: keras.Model, history: History, best: int) -> None:
 def restore(path: Path, model: keras.Model) -> History:
     """Restore the latest state of `model` and return the metrics of its finished epochs.
 
-    Raises:
-        PipelineError: the checkpoint cannot be read.
+    It is a PipelineError if the checkpoint cannot be read.
     """
     if not (path / _HISTORY).exists():
         return []

@@ -49,8 +49,7 @@ def range_images(training: Images, seed: int) -> Images:
 def check_parity(model: keras.Model, content: bytes, images: Images) -> NDArray[np.float32]:
     """Return the exported file's (n, 10) logits, which agree with those of the network.
 
-    Raises:
-        PipelineError: an image gets another digit, or a probability differs by `TOLERANCE` or more.
+    It is a PipelineError if an image gets another digit, or a probability differs by `TOLERANCE`.
     """
     expected = np.asarray(model.predict(images[..., None], batch_size=500, verbose=0))
     logits = LogitModel(content)(images)

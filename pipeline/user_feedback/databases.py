@@ -17,8 +17,7 @@ from serve.prediction.feedback_store import NO_DIGIT, Entry, FeedbackStore
 def read(databases: Sequence[Path]) -> list[Entry]:
     """Return one entry per request, the oldest first; of several replicas' entries the latest.
 
-    Raises:
-        PipelineError: a file is missing, or is not a feedback database.
+    It is a PipelineError if a file is missing, or is not a feedback database.
     """
     entries = [entry for database in databases for entry in _entries(database)]
     # By all columns, so that the order of the files changes nothing.

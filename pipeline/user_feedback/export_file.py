@@ -54,11 +54,7 @@ def save(export: Export, path: Path) -> None:
 
 
 def load(path: Path) -> Export:
-    """Read the file that `save` wrote; its SHA-256 is in the configuration.
-
-    Raises:
-        PipelineError: the file is missing.
-    """
+    """Read the file that `save` wrote; PipelineError if it is missing."""
     try:
         with np.load(path, allow_pickle=False) as arrays:
             return Export(**arrays)
@@ -67,11 +63,7 @@ def load(path: Path) -> Export:
 
 
 def require(count: int, rules: Feedback, condition: str) -> None:
-    """Refuse a number of images below the minimum; `condition` says which images count.
-
-    Raises:
-        PipelineError: there are fewer images than the configuration wants.
-    """
+    """Refuse fewer images than the configuration wants; `condition` says which images count."""
     if count < rules.least:
         raise PipelineError(
             f"{count} images of feedback {condition}, but conf/data/{DATA}.yaml wants "
@@ -86,10 +78,8 @@ def join(
 
     Images that are among the `published` ones stay out: they may be in the validation or test set.
     The hash of each image decides whether it is held out, and which images go when there are too
-    many. So the choice stays as feedback grows, and no seed moves it.
-
-    Raises:
-        PipelineError: too little is left, or all of it is on one side.
+    many. So the choice stays as feedback grows, and no seed moves it. It is a PipelineError if too
+    little is left, or all of it is on one side.
     """
     known = {image.tobytes() for image in published}
     new = np.array([image.tobytes() not in known for image in export.images], bool)

@@ -58,11 +58,7 @@ def build(images: NDArray[np.uint8], probabilities: NDArray[np.float32]) -> Refe
 
 
 def read(content: bytes) -> Reference:
-    """Read the reference from the bytes of a file.
-
-    Raises:
-        ValueError: the bytes are not such a file.
-    """
+    """Read the reference from the bytes of a file; ValueError if they are not such a file."""
     try:
         with np.load(BytesIO(content), allow_pickle=False) as arrays:
             found = Reference(arrays["probabilities"], arrays["features"])
