@@ -7,7 +7,6 @@ test set, whose digits other people wrote, is for the report.
 
 import argparse
 from collections.abc import Callable
-from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
@@ -19,10 +18,8 @@ from rich.table import Table
 from docs.tools.recorded import show
 from monitoring.drift.drift_tests import kolmogorov_smirnov, stability
 from pipeline.config import paths
-from pipeline.data import dataset
+from pipeline.data import as_served, dataset
 from pipeline.data.dataset import Split
-from serve.imaging.errors import NoDigitError
-from serve.imaging.normalise import normalise
 from serve.models import drift_reference
 from serve.models.drift_reference import Reference
 from serve.models.predictor import Predictor
@@ -71,15 +68,6 @@ CHANGES: dict[str, Change] = {
     "only 1 and 7": lambda split, chance: split.images[np.isin(split.labels, (1, 7))],
     "letters in print": symbols,
 }
-
-
-def normalised(images: np.ndarray) -> np.ndarray:
-    """Return the model's input for images that are sent to the service."""
-    found = []
-    for image in images:
-        with suppress(NoDigitError):
-            found.append(normalise(image).image)
-    return np.stack(found)
 
 
 def predicted(predictor: Predictor, images: np.ndarray) -> Reference:
@@ -143,7 +131,8 @@ def main() -> None:
     part = Split(split.images[few], split.labels[few], split.index[few])
     for change, changed in CHANGES.items():
         images = changed(part, chance)
-        samples = (predicted(predictor, each) for each in (images, normalised(images)))
+        sent, found = as_served.normalised(images)
+        samples = (predicted(predictor, each) for each in (images, sent[found]))
         seen.add_row(change, *(smallest(sample, reference) for sample in samples))
     print(f"{name}: {len(split):,} images, {ALARM_WINDOWS:,} windows of each size")
     show(alarms, "drift-alarms", COMMAND, width=100)

@@ -18,7 +18,6 @@ from rich.table import Table
 from bench import load, serve
 
 ROUNDS, SECONDS = 15, 2
-PORT = 8306
 LOADS = {name: found for name, found in serve.LOADS.items() if found[0] == "ours"}
 
 
@@ -33,19 +32,11 @@ def checkout(revision: str, folder: Path) -> None:
 
 def measured(code: Path, scripts: dict[str, Path], folder: Path) -> dict[str, load.Result]:
     """Return the result of each load on a new service of the code in a folder."""
-    url = f"http://127.0.0.1:{PORT}"
-    # -P: the current folder is no part of the path, which would come before PYTHONPATH.
-    server, _ = load.started(
-        [sys.executable, "-P", "-m", "serve"],
-        f"{url}/health/ready",
-        folder / "log",
-        PYTHONPATH=str(code),
-        API_PORT=str(PORT),
-        API_WORKERS="1",
-        LOG_FORMAT="json",
-        MODEL_URI=str(serve.BUNDLE),
-        STATE_DIR=str(folder / f"state-{code.name}"),
-    )
+    command, ready, variables = serve.servers(code)["ours"]
+    url = f"http://127.0.0.1:{serve.PORTS['ours']}"
+    # The current folder is no part of the path, which would come before PYTHONPATH.
+    variables |= {"PYTHONPATH": str(code), "PYTHONSAFEPATH": "1"}
+    server, _ = load.started(command, url + ready, folder / "log", **variables)
     try:
         return {
             name: load.put(server, url + path, scripts[body], SECONDS, connections)

@@ -16,9 +16,8 @@ from rich.table import Table
 from bench.variants import chosen, thicker
 from docs.tools.recorded import show
 from pipeline.config import paths
+from pipeline.data import as_served
 from pipeline.data.dataset import Images, Split
-from serve.imaging.errors import NoDigitError
-from serve.imaging.normalise import normalise
 from serve.models.predictor import Predictor
 from serve.settings import Settings
 
@@ -233,12 +232,7 @@ def scenes(kind: str, split: Split, count: int) -> tuple[list[NDArray[np.uint8]]
 
 def judge(pictures: list[NDArray[np.uint8]], labels: Images, predictor: Predictor) -> Judged:
     """Read the scenes as the service does with its default settings."""
-    seen, found = np.zeros((len(pictures), 28, 28), np.uint8), np.ones(len(pictures), bool)
-    for place, picture in enumerate(pictures):
-        try:
-            seen[place] = normalise(picture).image
-        except NoDigitError:
-            found[place] = False
+    seen, found = as_served.normalised(pictures)
     probabilities = predictor.probabilities(seen)
     confidence = probabilities.max(axis=1)
     right = found & (probabilities.argmax(axis=1) == labels)

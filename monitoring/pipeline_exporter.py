@@ -11,11 +11,11 @@ import json
 import logging
 import os
 import signal
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from prometheus_client import CollectorRegistry, start_http_server
 from prometheus_client.core import GaugeMetricFamily, Metric
@@ -26,8 +26,6 @@ if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
 
 logger = logging.getLogger(__name__)
-
-Found = TypeVar("Found")
 
 MODEL = "mnist-classifier"
 EXPERIMENT = "mnist"
@@ -92,7 +90,7 @@ class PipelineCollector(Collector):
         times = list(_times(self._reports, found))
         last = {(): max(times)} if times else {}
         yield _family("last_run_timestamp_seconds", "When the pipeline last wrote metrics.", last)
-        runs = _read(self._reports / "comparison.json", lambda c: dict(json.loads(c)["runs"])) or {}
+        runs = _runs(self._reports / "comparison.json")
         for name, key in (("test", "test_accuracy"), ("validation", "val_accuracy")):
             values = {(run,): metrics.get(key) for run, metrics in runs.items()}
             about = f"Accuracy of a run of the last comparison on the {name} set."
@@ -140,15 +138,15 @@ def _times(reports: Path, found: Registered | None) -> Iterator[float]:
             yield datetime.fromisoformat(version.tags["promoted_at"]).timestamp()
 
 
-def _read(file: Path, find: Callable[[bytes], Found]) -> Found | None:
-    """Return what `find` finds in the file; None if the file is missing or unreadable."""
+def _runs(comparison: Path) -> dict[str, Any]:
+    """Return the compared runs' metrics; none if the file is missing or unreadable."""
     try:
-        return find(file.read_bytes())
+        return dict(json.loads(comparison.read_bytes())["runs"])
     except FileNotFoundError:
-        return None
+        return {}
     except (IndexError, KeyError, OSError, TypeError, ValueError) as error:
-        logger.warning("%s cannot be read: %r", file, error)
-        return None
+        logger.warning("%s cannot be read: %r", comparison, error)
+        return {}
 
 
 def _registered(found: Registered) -> Iterator[Metric]:

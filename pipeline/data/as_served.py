@@ -1,5 +1,6 @@
 """Images for evaluation, normalised as the service normalises what it receives."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,7 +9,7 @@ from numpy.typing import NDArray
 
 from pipeline.config import PipelineError
 from pipeline.data import dataset
-from pipeline.data.dataset import Images, Split
+from pipeline.data.dataset import SIDE, Images, Split
 from serve.imaging.errors import NoDigitError
 from serve.imaging.normalise import normalise
 
@@ -25,12 +26,12 @@ def load(path: Path, name: str) -> Split:
     return replace(split, images=images)
 
 
-def normalised(images: Images) -> tuple[Images, NDArray[np.bool_]]:
+def normalised(images: Sequence[Images] | Images) -> tuple[Images, NDArray[np.bool_]]:
     """Normalise each image as the service does; also return in which a digit was found, (n,).
 
     The others become black.
     """
-    prepared, found = np.zeros_like(images), np.ones(len(images), bool)
+    prepared, found = np.zeros((len(images), SIDE, SIDE), np.uint8), np.ones(len(images), bool)
     for place, image in enumerate(images):
         try:
             prepared[place] = normalise(image).image
