@@ -18,7 +18,7 @@ from pipeline.config import PipelineError, cli, paths
 from pipeline.data import as_served, dataset
 from pipeline.data.dataset import Split
 from pipeline.evaluation import latency
-from pipeline.registry import gates, mlflow_runs, model_runs, rollback, versions
+from pipeline.registry import gates, mlflow_runs, model_runs, versions
 from pipeline.registry.versions import CHAMPION, PREVIOUS
 from pipeline.reports import tables
 from pipeline.scoring import field
@@ -202,7 +202,7 @@ def _roll_back(model: str) -> None:
     if mlflow_runs.store_exists():
         client = mlflow_runs.connect()
         with mlflow_runs.lock("registry"):
-            moved = rollback.roll_back(client, model)
+            moved = versions.roll_back(client, model)
     if not moved:
         raise PipelineError(f"{model} has no earlier champion to go back to")
     old, new = moved

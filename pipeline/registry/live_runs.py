@@ -74,25 +74,16 @@ def logged(client: MlflowClient, run: str) -> set[Point]:
 
 def mark_dead(client: MlflowClient) -> list[str]:
     """End the runs of this machine whose training was killed; return their names."""
-    every = [found.experiment_id for found in client.search_experiments()]
-    mine = f"tags.`{CHECKPOINT}` != '' AND {_here()}"
-    left = client.search_runs(every, f"attributes.status = 'RUNNING' AND {mine}", max_results=1000)
-    free = [run for run in left if not _is_alive(Path(run.data.tags[CHECKPOINT]))]
-    # A training ends its run before it lets go of the lock, perhaps just now.
-    dead = [run for run in free if client.get_run(run.info.run_id).info.status == "RUNNING"]
-    for run in dead:
-        client.set_terminated(run.info.run_id, "KILLED")
-    return [str(run.info.run_name) for run in dead]
+
+    def is_dead(run: Run) -> bool:
+        return not is_locked(Path(run.data.tags[CHECKPOINT]).with_suffix(".lock"))
+
+    return mlflow_runs.end_dead(client, f"tags.`{CHECKPOINT}` != '' AND {_here()}", is_dead)
 
 
 def _here() -> str:
     """Return the filter of this machine's runs: another's checkpoint may have the same path."""
     return f"tags.`{_HOST}` = '{socket.gethostname()}'"
-
-
-def _is_alive(checkpoint: Path) -> bool:
-    lock = checkpoint.with_suffix(".lock")
-    return lock.exists() and is_locked(lock)
 
 
 def of_model(

@@ -4,14 +4,14 @@ import logging
 import os
 import shlex
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import mlflow
 from filelock import FileLock
 from mlflow import MlflowClient
-from mlflow.entities import Metric, Param, RunTag
+from mlflow.entities import Metric, Param, Run, RunTag
 from mlflow.exceptions import MlflowException
 from sqlalchemy import make_url
 from sqlalchemy.exc import DatabaseError
@@ -106,6 +106,20 @@ def open_parent(
     set_tags(client, run_id, tags)
     client.update_run(run_id, "RUNNING")
     return run_id
+
+
+def end_dead(
+    client: MlflowClient, filter_: str, is_dead: Callable[[Run], bool], status: str = "KILLED"
+) -> list[str]:
+    """End the dead ones of the running runs that match the filter; return their names."""
+    every = [found.experiment_id for found in client.search_experiments()]
+    running = f"attributes.status = 'RUNNING' AND {filter_}"
+    left = filter(is_dead, client.search_runs(every, running, max_results=1000))
+    # A process ends its run before it lets go of its lock, perhaps just now.
+    dead = [run for run in left if client.get_run(run.info.run_id).info.status == "RUNNING"]
+    for run in dead:
+        client.set_terminated(run.info.run_id, status)
+    return [str(run.info.run_name) for run in dead]
 
 
 def start_child(

@@ -18,7 +18,7 @@ from omegaconf import OmegaConf
 from pipeline.config import PipelineError, environment, paths
 from pipeline.evaluation import results
 from pipeline.registry import live_runs
-from pipeline.registry.mlflow_runs import PARENT, experiment, lock, run_name, set_tags
+from pipeline.registry.mlflow_runs import PARENT, end_dead, experiment, lock, run_name, set_tags
 from pipeline.storage.files import sha256
 from pipeline.training import determinism
 
@@ -94,12 +94,7 @@ def mark_dead(client: MlflowClient) -> list[str]:
     if not environment.artifact_location():
         return marked
     with lock(_MODELS):
-        every = [found.experiment_id for found in client.search_experiments()]
-        running = f"attributes.status = 'RUNNING' AND tags.`{DIGEST}` != ''"
-        left = client.search_runs(every, running, max_results=1000)
-        for run in left:
-            client.set_terminated(run.info.run_id, "FAILED")
-    return marked + [str(run.info.run_name) for run in left]
+        return marked + end_dead(client, f"tags.`{DIGEST}` != ''", lambda _: True, "FAILED")
 
 
 def _fill(

@@ -1,4 +1,4 @@
-"""Model registry: versions of the bundle, and their promotion to champion or challenger.
+"""Model registry: versions of the bundle, their promotion to champion or challenger, and rollback.
 
 Tags of the registered model keep the history of promotions.
 """
@@ -126,6 +126,35 @@ def challenge(client: MlflowClient, version: ModelVersion, reasons: dict[str, st
     """Make the version the challenger; tags hold the reasons why it is not the champion."""
     _tag(client, version, reasons)
     client.set_registered_model_alias(version.name, CHALLENGER, version.version)
+
+
+def roll_back(client: MlflowClient, model: str) -> tuple[ModelVersion | None, ModelVersion] | None:
+    """Make the champion before the champion again and return both, the replaced one first.
+
+    If there is no champion, because somebody deleted its alias, the last one comes back. None if no
+    earlier champion is left that can be read and was not itself rolled back.
+    """
+    present = aliased(client, model, CHAMPION)
+    candidates = [
+        version
+        for version in client.search_model_versions(f"name = '{model}'")
+        if PROMOTED in version.tags
+        and ROLLED_BACK not in version.tags
+        and not (present and version.version == present.version)
+    ]
+    candidates.sort(key=lambda version: version.tags[PROMOTED], reverse=True)
+    earlier = list(filter(readable, candidates))
+    if not earlier:
+        return None
+    if present:
+        client.set_model_version_tag(model, present.version, ROLLED_BACK, now())
+    client.set_registered_model_alias(model, CHAMPION, earlier[0].version)
+    if earlier[1:]:
+        client.set_registered_model_alias(model, PREVIOUS, earlier[1].version)
+    else:
+        client.delete_registered_model_alias(model, PREVIOUS)
+    record(client, "rollback", earlier[0], present)
+    return present, earlier[0]
 
 
 def _tag(client: MlflowClient, version: ModelVersion, tags: dict[str, str]) -> None:

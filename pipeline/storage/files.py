@@ -71,7 +71,9 @@ def write_arrays(path: Path, **arrays: NDArray[Any]) -> None:
 
 
 def is_locked(path: Path) -> bool:
-    """Return whether a process holds the lock of that file."""
+    """Return whether a process holds the lock of that file, if there is one."""
+    if not path.exists():
+        return False
     try:
         with FileLock(path, timeout=0):
             return False

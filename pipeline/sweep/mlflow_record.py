@@ -7,6 +7,7 @@ from pathlib import Path
 
 from filelock import FileLock
 from mlflow import MlflowClient
+from mlflow.entities import Run
 
 from pipeline.config import paths
 from pipeline.registry import live_runs, mlflow_runs, model_runs
@@ -40,19 +41,13 @@ def open_parent(client: MlflowClient, found: list[Job], typed: list[str], folder
 
 def mark_dead(client: MlflowClient) -> list[str]:
     """End the runs that a crash left RUNNING; return their names."""
-    every = [found.experiment_id for found in client.search_experiments()]
-    marked = []
-    for parent in client.search_runs(every, "attributes.status = 'RUNNING'", max_results=1000):
-        # In a shared store only sweeps of this machine can be judged.
-        here = parent.data.tags.get(_HOST) == jobs.HOST
-        folder = parent.data.tags.get(_FOLDER)
-        if here and folder and not (Path(folder).exists() and is_locked(Path(folder) / _LOCK)):
-            # A sweep ends its run before it lets go of the lock, perhaps just now.
-            if client.get_run(parent.info.run_id).info.status != "RUNNING":
-                continue
-            client.set_terminated(parent.info.run_id, "KILLED")
-            marked.append(str(parent.info.run_name))
-    return marked + model_runs.mark_dead(client)
+
+    def is_dead(parent: Run) -> bool:
+        return not is_locked(Path(parent.data.tags[_FOLDER]) / _LOCK)
+
+    # In a shared store only sweeps of this machine can be judged.
+    here = f"tags.`{_FOLDER}` != '' AND tags.`{_HOST}` = '{jobs.HOST}'"
+    return mlflow_runs.end_dead(client, here, is_dead) + model_runs.mark_dead(client)
 
 
 def complete(client: MlflowClient, job: Job, state: State, parent: str | None, log: Path) -> None:

@@ -233,7 +233,7 @@ def test_a_training_that_ends_while_its_lock_is_looked_at_stays_finished(store, 
         client.set_terminated(run)
         return False
 
-    monkeypatch.setattr(live_runs, "_is_alive", ends)
+    monkeypatch.setattr(live_runs, "is_locked", ends)
     assert live_runs.mark_dead(client) == []
     assert client.get_run(run).info.status == "FINISHED"
 

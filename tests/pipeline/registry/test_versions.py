@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from pipeline.registry import mlflow_runs, rollback, versions
+from pipeline.registry import mlflow_runs, versions
 from serve.models.predictor import BundleError
 
 MODEL = "a-classifier"
@@ -139,13 +139,13 @@ def test_rollback_goes_to_the_latest_earlier_champion(client, register):
     one, two, three = register(1.0), register(2.0), register(3.0)
     register(4.0)  # never promoted
     promoted(client, two, one, three)
-    old, new = rollback.roll_back(client, MODEL)
+    old, new = versions.roll_back(client, MODEL)
     assert (int(old.version), int(new.version)) == (3, 1)
     assert aliases(client) == {"champion": 1, "previous": 2}
-    old, new = rollback.roll_back(client, MODEL)
+    old, new = versions.roll_back(client, MODEL)
     assert (int(old.version), int(new.version)) == (1, 2)
     assert aliases(client) == {"champion": 2}
-    assert rollback.roll_back(client, MODEL) is None
+    assert versions.roll_back(client, MODEL) is None
     assert moves(client)[-2:] == [("rollback", 1), ("rollback", 2)]
     assert all(versions.ROLLED_BACK in fresh(client, each).tags for each in (one, three))
     assert versions.ROLLED_BACK not in fresh(client, two).tags
@@ -155,14 +155,14 @@ def test_rollback_passes_by_what_cannot_be_read(client, register, corrupt):
     one, two, three = register(1.0), register(2.0), register(3.0)
     promoted(client, one, two, three)
     corrupt.add(2.0)
-    assert int(rollback.roll_back(client, MODEL)[1].version) == 1
+    assert int(versions.roll_back(client, MODEL)[1].version) == 1
 
 
 def test_without_its_alias_the_last_champion_comes_back(client, register):
-    assert rollback.roll_back(client, MODEL) is None  # there never was one
+    assert versions.roll_back(client, MODEL) is None  # there never was one
     promoted(client, register(1.0), register(2.0))
     client.delete_registered_model_alias(MODEL, versions.CHAMPION)
-    old, new = rollback.roll_back(client, MODEL)
+    old, new = versions.roll_back(client, MODEL)
     assert (old, int(new.version)) == (None, 2)
     assert aliases(client) == {"champion": 2, "previous": 1}
 
@@ -171,7 +171,7 @@ def test_a_rollback_is_remembered_until_the_next_promotion(client, register):
     one, two = register(1.0), register(2.0)
     promoted(client, one, two)
     assert versions.ROLLED_BACK not in fresh(client, one).tags, "replaced, not rolled back"
-    rollback.roll_back(client, MODEL)
+    versions.roll_back(client, MODEL)
     assert versions.ROLLED_BACK in fresh(client, two).tags
     promoted(client, two)
     assert versions.ROLLED_BACK not in fresh(client, two).tags
