@@ -58,6 +58,8 @@ _servable = _must(
 )
 _storage = _must(r"(memory|rediss?|redis\+unix)://.*", "memory:// or redis://HOST:PORT/DB")
 _collector = _must(r"(https?://.*)?", "http://HOST:PORT or https://HOST:PORT")
+_origin = _must(r"\*|https?://[^/\s]+", "an origin such as https://example.com")
+_header = _must(r"(?a)[\w!#$%&'*+.^`|~-]+", "the name of a header")
 
 
 class Settings(BaseSettings):
@@ -117,10 +119,10 @@ class Settings(BaseSettings):
         "",
         description="Proxies whose X-Forwarded-For is trusted: addresses, comma-separated; *: all.",
     )
-    cors_origins: Annotated[tuple[str, ...], NoDecode] = Field(
+    cors_origins: Annotated[tuple[Annotated[str, _origin], ...], NoDecode] = Field(
         (), description="Origins whose pages may call (CORS), comma-separated; if empty, none."
     )
-    cors_headers: Annotated[tuple[str, ...], NoDecode] = Field(
+    cors_headers: Annotated[tuple[Annotated[str, _header], ...], NoDecode] = Field(
         (
             *("Authorization", "X-API-Key", "X-Model-Version", "X-Request-ID", "X-Requested-With"),
             "Inference-Header-Content-Length",
@@ -219,22 +221,6 @@ class Settings(BaseSettings):
         value = value or f"sqlite:///{Path.cwd() / 'mlflow.db'}"
         if value.startswith("sqlite:") and not value.startswith("sqlite:////"):
             raise ValueError("must be absolute: sqlite:////path/mlflow.db")
-        return value
-
-    @field_validator("cors_origins")
-    @classmethod
-    def _origins(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        for origin in value:
-            if not re.fullmatch(r"\*|https?://[^/\s]+", origin):
-                raise ValueError(f"{origin!r} is not an origin such as https://example.com")
-        return value
-
-    @field_validator("cors_headers")
-    @classmethod
-    def _names(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        for name in value:
-            if not re.fullmatch(r"[\w!#$%&'*+.^`|~-]+", name, re.ASCII):
-                raise ValueError(f"{name!r} is not the name of a header")
         return value
 
     @field_validator("trusted_proxies")
