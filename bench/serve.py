@@ -81,7 +81,7 @@ def keras_models(folder: Path) -> None:
     determinism.import_tensorflow()
     import mlflow.tensorflow
 
-    from pipeline.config import Model
+    from pipeline.config.schema import Model
     from pipeline.training import networks
 
     settings = json.loads((BUNDLE / "model.json").read_text())["settings"]

@@ -8,7 +8,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.config import Config, Data, Format, PipelineError, paths, stage
+from pipeline.config import Config, PipelineError, paths, stage
+from pipeline.config.schema import Data, Format
 from pipeline.data import dataset
 from pipeline.data.dataset import CLASSES, NAMES, SIDE, Images, Labels, Split, Splits
 from pipeline.reports.sample_sheet import sample_sheet

@@ -17,35 +17,11 @@ from omegaconf.errors import OmegaConfBaseException
 
 from pipeline.config import environment
 from pipeline.config.errors import PipelineError
-from pipeline.config.schema import (
-    CLASSES,
-    SIDE,
-    Augmentation,
-    Config,
-    Data,
-    Feedback,
-    Format,
-    Model,
-    Schedule,
-    checked,
-)
+from pipeline.config.schema import Config, checked
 from pipeline.config.startup import start_program
 from pipeline.config.suggestions import did_you_mean
 
-# Names that other modules import from here.
-__all__ = [
-    "CLASSES",
-    "SIDE",
-    "Augmentation",
-    "Config",
-    "Data",
-    "Feedback",
-    "Format",
-    "Model",
-    "PipelineError",
-    "Schedule",
-    "checked",
-]
+__all__ = ["Config", "PipelineError"]  # that other modules import from here
 
 CONF = Path(__file__).parents[2] / "conf"
 PARAMS = Path("params.yaml")

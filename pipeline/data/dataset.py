@@ -9,9 +9,9 @@ import numpy as np
 from numpy.lib.npyio import NpzFile
 from numpy.typing import NDArray
 
-from pipeline.config import CLASSES as CLASSES
-from pipeline.config import SIDE as SIDE
 from pipeline.config import PipelineError
+from pipeline.config.schema import CLASSES as CLASSES
+from pipeline.config.schema import SIDE as SIDE
 from pipeline.storage.files import write_arrays
 
 Images = NDArray[np.uint8]

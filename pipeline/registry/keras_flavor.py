@@ -12,7 +12,7 @@ import numpy as np
 import tensorflow as tf
 from mlflow.models import infer_signature
 
-from pipeline.config import Model
+from pipeline.config.schema import Model
 from pipeline.data.dataset import CLASSES, SIDE
 from pipeline.training import networks
 

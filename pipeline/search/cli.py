@@ -17,16 +17,8 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from pipeline import config
-from pipeline.config import (
-    CONF,
-    PARAMS,
-    PipelineError,
-    arguments,
-    checked,
-    environment,
-    flat,
-    paths,
-)
+from pipeline.config import CONF, PARAMS, PipelineError, arguments, environment, flat, paths
+from pipeline.config.schema import checked
 from pipeline.jobs import processes
 from pipeline.jobs.progress import Display
 from pipeline.registry import mlflow_runs

@@ -21,17 +21,8 @@ from optuna.distributions import (
     IntDistribution,
 )
 
-from pipeline.config import (
-    CONF,
-    Config,
-    Data,
-    PipelineError,
-    flat,
-    register_schema,
-    resolved,
-    settings,
-)
-from pipeline.config.schema import Section, require
+from pipeline.config import CONF, Config, PipelineError, flat, register_schema, resolved, settings
+from pipeline.config.schema import Data, Section, require
 from pipeline.config.suggestions import did_you_mean
 
 _KEYS = ("low", "high", "log", "step", "choices")  # of a dimension of the space

@@ -10,7 +10,7 @@ from functools import partial
 
 import tensorflow as tf
 
-from pipeline.config import Augmentation
+from pipeline.config.schema import Augmentation
 from pipeline.data.dataset import SIDE, Split
 from pipeline.training.distortions import distorted
 

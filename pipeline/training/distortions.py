@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import tensorflow as tf
 
-from pipeline.config import Augmentation
+from pipeline.config.schema import Augmentation
 from pipeline.data.dataset import SIDE
 
 _GRID = 6  # points of the elastic map, in each direction: a bend is as wide as a stroke's

@@ -2,7 +2,8 @@
 
 from keras.optimizers.schedules import CosineDecay
 
-from pipeline.config import Config, Schedule
+from pipeline.config import Config
+from pipeline.config.schema import Schedule
 
 
 def learning_rate_schedule(cfg: Config, steps_per_epoch: int) -> CosineDecay:

@@ -6,7 +6,7 @@ than on probabilities, and calibration needs logits.
 
 import keras
 
-from pipeline.config import Model
+from pipeline.config.schema import Model
 from pipeline.data.dataset import CLASSES, SIDE
 from pipeline.training.dropout import Dropout
 

@@ -7,8 +7,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.config import Data, Feedback, PipelineError
+from pipeline.config import PipelineError
 from pipeline.config import rules as config_rules
+from pipeline.config.schema import Data, Feedback
 from pipeline.data.dataset import (
     CLASSES,
     Images,

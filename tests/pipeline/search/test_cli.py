@@ -18,7 +18,8 @@ from omegaconf import OmegaConf
 from support.processes import refused
 from support.sweep_repo import GitFolder
 
-from pipeline.config import CONF, PipelineError, checked
+from pipeline.config import CONF, PipelineError
+from pipeline.config.schema import checked
 from pipeline.registry import mlflow_runs
 from pipeline.search import cli as search
 from pipeline.search import scheduler

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from pipeline.config import Augmentation
+from pipeline.config.schema import Augmentation
 from pipeline.data.dataset import Split
 
 STILL = Augmentation(*[0.0] * 9)

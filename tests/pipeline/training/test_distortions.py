@@ -3,7 +3,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from pipeline.config import Augmentation
+from pipeline.config.schema import Augmentation
 
 STILL = Augmentation(*[0.0] * 9)
 

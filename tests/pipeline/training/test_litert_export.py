@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 from ai_edge_litert.interpreter import Interpreter
 
-from pipeline.config import Model, PipelineError
+from pipeline.config import PipelineError
+from pipeline.config.schema import Model
 from serve.models.predictor import LogitModel
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (300, 28, 28), np.uint8)

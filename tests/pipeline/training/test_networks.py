@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from pipeline.config import Model
+from pipeline.config.schema import Model
 
 
 @pytest.fixture(scope="module")
