@@ -1,6 +1,5 @@
 """Compare the runs and make the best one the champion: `python -m pipeline.compare`."""
 
-import json
 import logging
 from collections.abc import Sequence
 from itertools import combinations
@@ -14,7 +13,7 @@ from pipeline.evaluation import latency, results, significance
 from pipeline.evaluation.results import CURVE_METRICS, Result
 from pipeline.reports import html, pairwise, plots, tables, theme
 from pipeline.reports.pairwise import Candidate
-from pipeline.storage.files import replacing, sha256, write, write_csv, write_json
+from pipeline.storage.files import read_json, replacing, sha256, write, write_csv, write_json
 
 logger = logging.getLogger(__name__)
 
@@ -164,23 +163,16 @@ def model_card(description: dict[str, Any], best: Result) -> str:
             significance.wilson(row[digit], sum(row)) if sum(row) else (0, 1)
             for digit, row in enumerate(confusion)
         ],
-        "splits": data_statistics(),
+        "splits": read_json(paths.DATA_REPORT / "statistics.json"),
     }
     return html.fill("card.md.j2", content)
-
-
-def data_statistics() -> dict[str, Any]:
-    """Return what `preprocess` reported about the data; {} if it did not."""
-    file = paths.DATA_REPORT / "statistics.json"
-    found: dict[str, Any] = json.loads(file.read_bytes()) if file.exists() else {}
-    return found
 
 
 def write_page(path: Path, candidates: Sequence[Candidate]) -> None:
     """Write the page, with what `preprocess` reported about the data, if it did."""
     extras: dict[str, Any] = {
         "ood": (paths.PLOTS / "best_likelihood.png").read_bytes(),
-        "statistics": data_statistics(),
+        "statistics": read_json(paths.DATA_REPORT / "statistics.json"),
     }
     if (file := paths.DATA_REPORT / "samples.png").exists():
         extras["samples"] = file.read_bytes()

@@ -1,4 +1,1 @@
-"""Data drift: compare recent predictions with the model's validation images.
-
-Run it with `python -m monitoring.drift`.
-"""
+"""Data drift: compare recent predictions with validation images: `python -m monitoring.drift`."""

@@ -1,6 +1,5 @@
 """Latency and durations, kept apart from the metrics, which are the same each time."""
 
-import json
 import time
 from collections.abc import Callable
 
@@ -9,7 +8,7 @@ from filelock import FileLock
 
 from pipeline.config import paths
 from pipeline.data.dataset import Images
-from pipeline.storage.files import write_json
+from pipeline.storage.files import read_json, write_json
 
 
 def latency(
@@ -32,10 +31,7 @@ def latency(
 
 def recorded() -> dict[str, dict[str, float]]:
     """Return the timings of `paths.TIMINGS` by run; none if nothing was measured here."""
-    if not paths.TIMINGS.exists():
-        return {}
-    runs: dict[str, dict[str, float]] = json.loads(paths.TIMINGS.read_bytes())
-    return runs
+    return read_json(paths.TIMINGS)
 
 
 def record(run: int, **timings: float) -> None:

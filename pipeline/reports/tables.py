@@ -1,6 +1,6 @@
 """Tables of metrics, for the terminal and for pages."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -129,21 +129,15 @@ def show_named(
     least = min(_NAME, max(map(len, names)))
     while sum(column.width for column in kept) > width - least and any(c.spare for c in kept):
         kept.remove(max(kept, key=lambda column: column.spare))
-    result = _empty(title, (column.title for column in kept))
+    result = Table(box=None, pad_edge=False, padding=(0, _GAP, 0, 0), header_style="dim")
+    result.add_column(title, vertical="bottom", overflow="fold")
+    for column in kept:  # whose cells keep their line breaks: only names get others
+        result.add_column(column.title, justify="right", vertical="bottom", no_wrap=True)
     for *texts, style in zip(names, *(column.cells for column in kept), styles, strict=True):
         result.add_row(*map(Text, texts), style=style)
     width = max(width, least + sum(column.width for column in kept))
     Console(highlight=False, width=width).print(result)
     return len(columns) - len(kept)
-
-
-def _empty(name: str, titles: Iterable[str]) -> Table:
-    """Return a table without rules; its cells keep their line breaks, only names get others."""
-    result = Table(box=None, pad_edge=False, padding=(0, _GAP, 0, 0), header_style="dim")
-    result.add_column(name, vertical="bottom", overflow="fold")
-    for title in titles:
-        result.add_column(title, justify="right", vertical="bottom", no_wrap=True)
-    return result
 
 
 def hundredths(share: float) -> str:

@@ -58,6 +58,11 @@ def write_json(path: Path, content: object) -> None:
     write(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
 
 
+def read_json(path: Path) -> dict[str, Any]:
+    """Return the object in a JSON file; {} if there is no such file."""
+    return dict(json.loads(path.read_bytes())) if path.exists() else {}
+
+
 def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
     """Write a table with one line of titles."""
     with replacing(path) as temporary, temporary.open("w", newline="") as file:

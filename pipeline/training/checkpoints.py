@@ -6,8 +6,7 @@ They lie outside the stage's outputs and outside a temporary copy, because DVC d
 import hashlib
 import json
 import shutil
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from pathlib import Path
 
 import keras
@@ -73,12 +72,10 @@ def discard(path: Path) -> None:
     shutil.rmtree(path, ignore_errors=True)
 
 
-@contextmanager
-def claimed(path: Path) -> Iterator[None]:
-    """Lock the checkpoint: another process with the same training waits."""
+def claimed(path: Path) -> FileLock:
+    """Return the lock of the checkpoint: another process with the same training waits for it."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(path.with_suffix(".lock")):
-        yield
+    return FileLock(path.with_suffix(".lock"))
 
 
 def _weights(path: Path, epochs: int) -> Path:

@@ -64,7 +64,7 @@ def _run(given: argparse.Namespace) -> int:
     with Service(given.url, given.api_key) as service:
         limits = service.limits()
         width = max(map(len, ("picture", *map(pictures.shown, names))))
-        found = (
+        found: results.Results = (
             results.to_file(given.out) if given.out else results.Terminal(width, as_json=given.json)
         )
         left = [name for name in names if pictures.shown(name) not in found.done]

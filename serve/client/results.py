@@ -4,7 +4,6 @@ import csv
 import io
 import json
 from pathlib import Path
-from typing import Protocol
 
 from serve.client.service import Answer, ClientError
 
@@ -16,23 +15,11 @@ COLUMNS = {
 }
 
 
-class Results(Protocol):
-    """Takes answers one after another."""
-
-    done: set[str]  # names that have their answer from before
-
-    def add(self, name: str, answer: Answer) -> None:
-        """Take the answer to a picture."""
-
-    def close(self) -> None:
-        """Take no more."""
-
-
 class Terminal:
     """A line for each picture on standard output: of a table, or JSON."""
 
     def __init__(self, width: int, *, as_json: bool) -> None:
-        self.done: set[str] = set()
+        self.done: set[str] = set()  # names that have their answer from before
         self._width, self._json = width, as_json
         if not as_json:
             print(f"{'picture':<{width}}  digit  confidence")
@@ -133,6 +120,9 @@ class Parquet:
             self._arrow.parquet.write_table(self._arrow.Table.from_pylist(rows, schema), file)
         aside.replace(self._path)
         self._partial.unlink()
+
+
+Results = Terminal | Lines | Parquet
 
 
 def to_file(path: Path) -> Results:
