@@ -156,6 +156,12 @@ class Settings(BaseSettings):
         le=1_000_000,
         description="Most open connections of a worker from one address that is no trusted proxy.",
     )
+    max_wait_seconds: float = Field(
+        0.25,
+        gt=0,
+        description="Seconds that a request may wait for its turn; above it, it is answered with"
+        " 503.",
+    )
     head_seconds: float = Field(
         10, gt=0, description="Seconds for a request's headers, and for the key on a WebSocket."
     )

@@ -1,10 +1,11 @@
-"""Access control: API keys, rate limits and body limits, checked before all other work."""
+"""Access control: waiting time, API keys, rate limits and body limits, before all other work."""
 
 from __future__ import annotations
 
 import asyncio
 import hashlib
 import hmac
+from time import perf_counter
 from typing import TYPE_CHECKING
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -24,6 +25,13 @@ _FORM_BYTES = 64 * 1024  # of a form, besides the image file
 _OTHERS = (_FORM_BYTES, 1)
 _V2_BYTES = 28 * 28 * 24  # an image as JSON numbers
 _BATCH_IMAGES = 4  # of the largest size that fit into a batch
+
+
+class OverloadedError(Exception):
+    """The request has waited longer than MAX_WAIT_SECONDS for its turn."""
+
+    def __init__(self) -> None:
+        super().__init__("too many requests wait: try again in a second")
 
 
 class UnauthorisedError(Exception):
@@ -114,12 +122,13 @@ def _address(scope: Scope) -> str:
 
 
 class AccessControl:
-    """ASGI middleware that checks the key, the rate limit and the size of the body."""
+    """ASGI middleware that checks the wait, the key, the rate limit and the size of the body."""
 
     def __init__(
         self, app: ASGIApp, settings: Settings, access: Access, memory: BodyMemory
     ) -> None:
         self._app, self._access, self._memory = app, access, memory
+        self._max_wait = settings.max_wait_seconds
         one = settings.max_image_bytes * 4 // 3 + _FORM_BYTES
         model = f"/v2/models/{settings.model_name}"
         self._versions = f"{model}/versions/"
@@ -139,7 +148,10 @@ class AccessControl:
             return
         path = scope["path"]
         if path not in _OPEN and not path.startswith(_OPEN_BELOW):
-            await self._access.admit(scope, RequestContext.of(scope))
+            context = RequestContext.of(scope)
+            if perf_counter() - context.started > self._max_wait:
+                raise OverloadedError
+            await self._access.admit(scope, context)
         body = _Body(scope, receive, *self._limit(path), memory=self._memory)
         try:
             await self._app(scope, body, send)

@@ -53,6 +53,7 @@ STATUS: dict[type[Exception], int] = {
     RequestValidationError: 422,
     ValidationError: 422,
     access_control.RateLimitedError: 429,
+    access_control.OverloadedError: 503,
     body_memory.BodyMemoryError: 503,
     feedback_store.FeedbackBusyError: 503,
     loaded.NoModelError: 503,

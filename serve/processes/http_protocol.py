@@ -6,17 +6,18 @@ from asyncio import Transport
 from collections import deque
 from collections.abc import Callable
 from itertools import chain
+from time import perf_counter
 from typing import Any
 
-from uvicorn._types import ASGIReceiveEvent
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn._types import ASGI3Application, ASGIReceiveEvent
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from websockets.frames import Frame
 
 from serve.http.body_memory import SMALL_BYTES, BodyMemoryError
 from serve.processes.connections import Connections
 from serve.processes.http_parser import HttpParser, head_without_offer
-from serve.telemetry.request_context import LATE, new_id
+from serve.telemetry.request_context import ARRIVED, LATE, new_id
 
 MAX_HEAD_BYTES = 64 * 1024  # of the URL and the headers; also of trailers
 _MAX_DROPPED_BYTES = 64 * 2**20  # of what a client still sends after its response
@@ -126,6 +127,11 @@ class HttpProtocol(HttpToolsProtocol):
         super().on_headers_complete()
         if self.cycle:
             self.cycle.transport = self._answered  # type: ignore[assignment]
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
+        """Note when the request begins to wait for its turn; called by uvicorn."""
+        cycle.scope[ARRIVED] = perf_counter()  # type: ignore[literal-required]
+        super()._start_asgi_task(cycle, app)
 
     def on_body(self, body: bytes) -> None:
         """Start to count what may be trailers; called by the parser."""

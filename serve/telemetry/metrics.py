@@ -126,7 +126,7 @@ class Metrics:
         route = ("method", "endpoint")
         text = "Requests and pictures on WebSockets, without health probes and scrapes."
         self._requests = add(Counter, "api_requests_total", text, *route, "status_code")
-        text = "Time from the start of a request to the end of its response."
+        text = "Time from the arrival of a request to the end of its response."
         name = "request_duration_seconds"
         self._durations = add(Histogram, name, text, *route, buckets=_LATENCY)
         self._active = Gauge(

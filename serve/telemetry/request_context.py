@@ -16,6 +16,8 @@ from starlette.types import Scope
 _ID = re.compile(rb"[\w.:/+=@-]{1,56}")
 # In the scope of a request whose body takes longer than BODY_SECONDS.
 LATE = "serve.late"
+# In the scope of a request that had to wait for its turn: when that began, by `perf_counter`.
+ARRIVED = "serve.arrived"
 _KEY = "serve.telemetry.request_context"
 
 
@@ -35,7 +37,7 @@ class RequestContext:
     __slots__ = ("caller", "headers", "id", "limits", "started", "status", "trace_id")
 
     def __init__(self, scope: Scope) -> None:
-        self.started = perf_counter()
+        self.started: float = scope.get(ARRIVED) or perf_counter()
         self.headers: dict[bytes, bytes] = dict(scope["headers"])
         given = self.headers.get(b"x-request-id")
         self.id = given.decode() if given and _ID.fullmatch(given) else new_id()
