@@ -22,7 +22,6 @@ Points = NDArray[np.float64]  # (n, 2): x to the right and y down
 
 # Fours and nines are twice as many: their forms are the most, and the most alike.
 _SHARES = (*range(CLASSES), 4, 9)
-_BROADEST = 13  # pixels of a pen: a broader one closes loops; ones have none
 _SIDE = 128  # pixels of the canvas, on which a template is drawn at half its size
 
 
@@ -63,26 +62,27 @@ def split(count: int, seed: int) -> Split:
 
 def digit(random: np.random.Generator, which: int) -> Grey:
     """Return the digit after one of its templates, in a random hand and with a random pen."""
-    return character(random, TEMPLATES[which], broadest=20 if which == 1 else _BROADEST)
+    return character(random, TEMPLATES[which], broadest(which))
 
 
-def character(
-    random: np.random.Generator, ways: Sequence[Template], broadest: float = _BROADEST
-) -> Grey:
+def broadest(which: int) -> int:
+    """Return the broadest pen of a digit, in pixels: a broader one closes loops, and 1 has none."""
+    return 20 if which == 1 else 13
+
+
+def character(random: np.random.Generator, ways: Sequence[Template], widest: float) -> Grey:
     """Return a character after one of these templates, in a random hand and with a random pen."""
     forms = ways[int(random.integers(len(ways)))]
     shares = random.dirichlet(np.full(len(forms), 0.5))
     strokes = [np.tensordot(shares, stroke, 1) for stroke in zip(*forms, strict=True)]
-    return written(random, strokes, broadest)
+    return written(random, strokes, widest)
 
 
-def written(
-    random: np.random.Generator, strokes: Sequence[Points], broadest: float = _BROADEST
-) -> Grey:
+def written(random: np.random.Generator, strokes: Sequence[Points], widest: float) -> Grey:
     """Return the strokes, 100 high and about (30, 50), in a random hand and with a random pen."""
     hand = _hand(random) / 2
     jitter = random.uniform(0, 3.5)
-    pen = random.uniform(2, broadest)
+    pen = random.uniform(2, widest)
     start, end = random.uniform(0.5, 1, 2) if random.random() < 0.5 else (1.0, 1.0)
     curved = random.random() < 0.75
     canvas = Image.new("L", (_SIDE, _SIDE))

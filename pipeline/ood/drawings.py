@@ -16,11 +16,12 @@ from PIL import Image, ImageDraw, ImageFont
 
 from pipeline.data import pen_strokes
 from pipeline.data.dataset import SIDE, Images, Labels
-from pipeline.data.pen_strokes import Grey, Points
+from pipeline.data.pen_strokes import Grey, Points, Template
 from serve.imaging.placement import crop
 
 _CANVAS, _TYPE = 72, 48  # pixels of a side and of a letter, which stays inside when it is turned
 _BOX = (66, 100)  # in which strokes are drawn, as the templates of pen strokes
+_BROADEST, _THIN = 9, 7  # pixels of the pens of letters and of thin digits, at most
 _ALONG, _ASIDE = (0, 0.2, 0.5, 0.8, 1), (0, 0.7, 1, 0.7, 0)  # points of a bow
 _MIRRORED, _LYING = (3, 4, 6, 9), (2, 3, 4, 5)  # digits that are none when they are turned so
 _BICUBIC = Image.Resampling.BICUBIC
@@ -66,13 +67,30 @@ def scribble(random: np.random.Generator) -> Grey:
 def letter(random: np.random.Generator, names: Sequence[str]) -> Grey:
     """Draw one of these letters or signs of `pen_letters.txt`, in the pen of the digits."""
     ways = [way for name in names for way in pen_letters()[name]]
-    return pen_strokes.character(random, ways)
+    return pen_strokes.character(random, ways, _BROADEST)
+
+
+def pen_letters() -> dict[str, list[Template]]:
+    """Return the templates of `pen_letters.txt` by their names."""
+    return _templates("pen_letters.txt")
+
+
+def pen_digits() -> dict[str, list[Template]]:
+    """Return the templates of `pen_digits.txt` by their digits."""
+    return _templates("pen_digits.txt")
 
 
 @cache
-def pen_letters() -> dict[str, list[pen_strokes.Template]]:
-    """Return the templates of `pen_letters.txt` by their names."""
-    return pen_strokes.templates(Path(__file__).with_name("pen_letters.txt"))
+def _templates(name: str) -> dict[str, list[Template]]:
+    return pen_strokes.templates(Path(__file__).with_name(name))
+
+
+def pen_digit(random: np.random.Generator, which: int, *, thin: bool) -> Grey:
+    """Draw a digit after a template of the networks or, half of the time, of `pen_digits.txt`."""
+    ways = pen_digits().get(str(which))
+    if not ways or random.random() < 0.5:
+        ways = pen_strokes.TEMPLATES[which]
+    return pen_strokes.character(random, ways, _THIN if thin else pen_strokes.broadest(which))
 
 
 def strokes(random: np.random.Generator) -> Grey:
@@ -89,9 +107,9 @@ def strokes(random: np.random.Generator) -> Grey:
         level = (start[0], end[1]) if random.random() < 0.5 else (end[0], start[1])
         bow = start + np.outer(_ALONG, end - start) + np.outer(_ASIDE, bend)
         straight = np.array([start, (start + end) / 2, end])
-        forms = (straight, np.array([start, end, elsewhere]), bow, np.array([start, level]))
+        forms = (straight, np.array([start, end, elsewhere]), bow, np.array([start, level, end]))
         drawn.append(forms[int(random.integers(len(forms)))])
-    return pen_strokes.written(random, drawn)
+    return pen_strokes.written(random, drawn, _BROADEST)
 
 
 def turned(random: np.random.Generator, digits: Images, labels: Labels) -> Grey:
@@ -107,11 +125,15 @@ def turned(random: np.random.Generator, digits: Images, labels: Labels) -> Grey:
 
 
 def bitmap(random: np.random.Generator, picture: Grey) -> Grey:
-    """Draw a digit as a small bitmap that it fills, more or less stretched to a square."""
+    """Draw a digit as a small bitmap that it fills, more or less stretched to a square.
+
+    Half of them are the coarsest, and stretched the most, as old data sets of scans have them.
+    """
     digit = Image.fromarray(crop(picture))
-    side = int(random.integers(14, 33))
+    coarse = random.random() < 0.5
+    side = int(random.integers(14, 21 if coarse else 33))
     narrow = digit.width / digit.height * side
-    width = max(5, round(narrow + (side - narrow) * random.random()))
+    width = max(5, round(narrow + (side - narrow) * random.uniform(0.6 if coarse else 0, 1)))
     small = np.asarray(digit.resize((width, side), _BICUBIC))
     ink = np.where(small > random.uniform(60, 160), 255, 0).astype(np.uint8)
     return np.pad(ink, int(random.integers(1, 6)))

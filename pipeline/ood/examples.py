@@ -13,7 +13,6 @@ from typing import NamedTuple
 import numpy as np
 
 from pipeline.config.terminal import Bar
-from pipeline.data import pen_strokes
 from pipeline.data.dataset import SIDE, Images, Labels, Split
 from pipeline.data.pen_strokes import Grey
 from pipeline.ood import drawings
@@ -30,13 +29,14 @@ DIGITS = REDRAWN, PRINTED, PENNED, BITMAPS, PENNED_BITMAPS = (
 _MAX_DIGITS = 20_000  # of the training split
 # Examples for training of each kind, as a share of those digits.
 _SHARES = {
-    **{"letters": 0.06, "signs": 0.05, "pen-drawn letters": 0.18, "pen-drawn signs": 0.14},
-    **{"strokes": 0.06, "scribbles": 0.04, "photographs": 0.01, "noise": 0.02},
+    **{"letters": 0.05, "signs": 0.05, "pen-drawn letters": 0.18, "pen-drawn signs": 0.27},
+    **{"strokes": 0.08, "scribbles": 0.04, "photographs": 0.02, "noise": 0.02},
     **{"scrambled digits": 0.035, "two digits": 0.035, "turned digits": 0.06},
 }
-_DIGITS_SHARES = {REDRAWN: 0.06, PRINTED: 0.04, PENNED: 0.12, BITMAPS: 0.08, PENNED_BITMAPS: 0.12}
+_DIGITS_SHARES = {REDRAWN: 0.06, PRINTED: 0.04, PENNED: 0.16, BITMAPS: 0.08, PENNED_BITMAPS: 0.26}
 # Of each digit that the pen draws. People write 1 and 7 in the most ways, and MNIST has the fewest.
-_PEN_SHARES = (0.07, 0.26, 0.07, 0.07, 0.07, 0.07, 0.07, 0.18, 0.07, 0.07)
+_PEN_SHARES = (0.06, 0.26, 0.06, 0.06, 0.12, 0.06, 0.06, 0.2, 0.06, 0.06)
+_PENNED_KINDS = ("pen-drawn letters", "pen-drawn signs", "strokes", "scribbles")
 _REPORTED_SHARE = 0.1  # at most, of what users reported: anyone can, also to mislead
 _EVALUATED = 300  # examples of each kind for evaluation
 
@@ -82,8 +82,8 @@ def for_training(train: Split, reported: Images, seed: int) -> Examples:
             parts.append(_digits(kind, digits, round(share * len(chosen)), random))
             bar.step()
         for kind, share in _SHARES.items():
-            count, penned = round(share * len(chosen)), kind.startswith("pen-drawn")
-            found = draw(_TRAINED[kind], count, digits, random, penned=penned)
+            count = round(share * len(chosen))
+            found = draw(_TRAINED[kind], count, digits, random, penned=kind in _PENNED_KINDS)
             parts.append(_none(found))
             bar.step()
     most = round(_REPORTED_SHARE * len(chosen))
@@ -171,12 +171,10 @@ def pen_drawn(count: int, random: np.random.Generator, *, bitmaps: bool = False)
     labels = random.choice(10, count, p=_PEN_SHARES).astype(np.uint8)
     images: list[Images] = []
     while len(images) < count:
-        picture = pen_strokes.digit(random, int(labels[len(images)]))
+        thin = bitmaps and random.random() < 0.6
+        picture = drawings.pen_digit(random, int(labels[len(images)]), thin=thin)
         with suppress(NoDigitError):
-            if bitmaps:
-                images.append(normalise(drawings.bitmap(random, picture)).image)
-            else:
-                images.append(placed(picture))
+            images.append(placed(drawings.bitmap(random, picture) if bitmaps else picture))
     return Examples(np.stack(images), labels)
 
 
