@@ -41,12 +41,16 @@ def workspace(tmp_path, monkeypatch):
 @pytest.fixture(scope="session")
 def empty_store(tmp_path_factory):
     """An MLflow store to copy; to make its tables takes seconds."""
-    folder = tmp_path_factory.mktemp("store")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
-        patch.delenv("DVC_ROOT", raising=False)
-        patch.chdir(folder)
-        mlflow_runs.connect()
+
+    def make(folder):
+        folder.mkdir()
+        with pytest.MonkeyPatch.context() as patch:
+            patch.delenv("MLFLOW_TRACKING_URI", raising=False)
+            patch.delenv("DVC_ROOT", raising=False)
+            patch.chdir(folder)
+            mlflow_runs.connect()
+
+    folder, _ = shared_once(tmp_path_factory, "empty_store", make)
     return folder / "mlflow.db"
 
 
@@ -203,6 +207,13 @@ def built(pipeline_run, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path / "built")
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     return tmp_path / "built"
+
+
+@pytest.fixture
+def stored(built, empty_store):
+    """The same with an MLflow store."""
+    shutil.copy(empty_store, built)
+    return built
 
 
 @pytest.fixture(scope="session")

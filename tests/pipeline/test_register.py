@@ -33,9 +33,14 @@ def use(limits, monkeypatch):
 
 
 @pytest.fixture
-def easy(monkeypatch, built):
+def loose(monkeypatch, built):
     """Gates that a small model passes."""
     use(LOW, monkeypatch)
+
+
+@pytest.fixture
+def easy(loose, stored):
+    """The same with a registry that has nothing yet."""
 
 
 def aliases():
@@ -220,7 +225,7 @@ def test_what_the_pipeline_did_not_build_is_not_registered(easy):
 )
 @pytest.mark.parametrize("others", [[1], [1, 3]])
 def test_a_champion_of_another_build_than_the_comparison_is_not_registered(
-    easy, built, configured, others
+    loose, built, configured, others
 ):
     choose(configured, *others)
     of_another = paths.COMPARISON.read_bytes()
@@ -234,7 +239,7 @@ def test_a_champion_of_another_build_than_the_comparison_is_not_registered(
 @pytest.mark.fault(
     "evaluation older than its model", "0", '"its test_loss differs"; nothing is registered'
 )
-def test_an_evaluation_of_another_build_is_not_registered(easy, built):
+def test_an_evaluation_of_another_build_is_not_registered(loose, built):
     of_run = paths.evaluation(1) / "metrics.json"
     files.write_json(of_run, json.loads(of_run.read_text()) | {"test_loss": 0.1})
     with pytest.raises(PipelineError, match=r"evaluation of run 1 .* its test_loss differs"):
@@ -247,7 +252,7 @@ def test_an_evaluation_of_another_build_is_not_registered(easy, built):
     "0",
     '"comparison.json is missing: dvc repro"; nothing is registered',
 )
-def test_a_comparison_that_was_cut_off_is_not_registered(easy, configured, monkeypatch):
+def test_a_comparison_that_was_cut_off_is_not_registered(loose, configured, monkeypatch):
     monkeypatch.setattr(compare, "write_bundle", Mock(side_effect=KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
         choose(configured, 1)
@@ -290,7 +295,7 @@ def test_a_spoilt_champion_does_not_stand_in_the_way(easy, built, configured, ca
     assert "version 2 is the champion, in place of version 1." in said(caplog)
 
 
-def test_another_data_set_is_not_registered_and_makes_no_store(easy, built, caplog):
+def test_another_data_set_is_not_registered_and_makes_no_store(loose, built, caplog):
     described = json.loads((paths.CHAMPION / "model.json").read_text())
     described["data"]["name"] = "digits"
     files.write_json(paths.CHAMPION / "model.json", described)

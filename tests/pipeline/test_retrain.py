@@ -1,6 +1,7 @@
 """`python -m pipeline.retrain`: it acts when there is a reason, and in the right order."""
 
 import json
+import shutil
 import sys
 from datetime import UTC, datetime
 
@@ -27,8 +28,9 @@ def steps(workspace, monkeypatch):
 
 
 @pytest.fixture
-def champion(steps, workspace):
+def champion(steps, workspace, empty_store):
     """Version 1, new."""
+    shutil.copy(empty_store, workspace)
     client, model = mlflow_runs.connect(), gates.rules().model
     client.create_registered_model(model)
     client.create_model_version(model, (workspace / "bundle").as_uri())

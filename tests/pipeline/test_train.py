@@ -21,7 +21,7 @@ def test_a_run_is_exported_and_described(built):
     assert described["run"] == 3
     assert described["sha256"] == files.sha256(folder / "model.tflite")
     assert described["data"]["sha256"] == files.sha256(paths.processed("mnist"))
-    assert described["settings"]["epochs"] == 6
+    assert described["settings"]["epochs"] == 4
     assert described["settings"]["optimizer"]["learning_rate"] == 0.01
     assert 0.25 <= described["temperature"] <= 4
     default = described["precisions"][described["precision"]]

@@ -238,13 +238,6 @@ def test_a_training_that_ends_while_its_lock_is_looked_at_stays_finished(store, 
     assert client.get_run(run).info.status == "FINISHED"
 
 
-@pytest.fixture
-def tracked(built, empty_store):
-    """The folder of trained and evaluated runs, with an empty store."""
-    shutil.copy(empty_store, built / "mlflow.db")
-    return built
-
-
 def shown(folder, run, *, until_epoch=None, sha256=None):
     """Shows the training of a run that is on disk, or its start."""
     about = json.loads((paths.model(run) / "model.json").read_bytes())
@@ -264,9 +257,9 @@ def shown(folder, run, *, until_epoch=None, sha256=None):
 
 
 @pytest.mark.parametrize("until_epoch", [None, 1])
-def test_track_completes_the_run_that_showed_the_training(tracked, until_epoch):
+def test_track_completes_the_run_that_showed_the_training(stored, until_epoch):
     client = mlflow_runs.connect()
-    live = shown(tracked, 3, until_epoch=until_epoch)
+    live = shown(stored, 3, until_epoch=until_epoch)
     run = model_runs.ensure_tracked(client, 3)
     assert run.info.run_id == live.info.run_id
     assert (run.info.status, run.info.run_name) == ("FINISHED", "run-3-optimized")
@@ -285,35 +278,35 @@ def test_track_completes_the_run_that_showed_the_training(tracked, until_epoch):
     assert len(all_runs()) == 1
 
 
-def test_track_leaves_what_showed_another_training(tracked):
+def test_track_leaves_what_showed_another_training(stored):
     client = mlflow_runs.connect()
-    others = {shown(tracked, 1).info.run_id, shown(tracked, 3, sha256="other data").info.run_id}
+    others = {shown(stored, 1).info.run_id, shown(stored, 3, sha256="other data").info.run_id}
     run = model_runs.ensure_tracked(client, 3)
     assert run.info.run_id not in others
     assert others < {run.info.run_id for run in all_runs()}
 
 
-def test_a_model_that_is_trained_again_has_one_run_in_the_end(tracked):
+def test_a_model_that_is_trained_again_has_one_run_in_the_end(stored):
     client = mlflow_runs.connect()
     first = model_runs.ensure_tracked(client, 3)
-    again = shown(tracked, 3)
+    again = shown(stored, 3)
     assert len(all_runs()) == 2
     assert model_runs.ensure_tracked(client, 3).info.run_id == first.info.run_id
     assert only_run().info.run_id == first.info.run_id
     assert client.get_run(again.info.run_id).info.lifecycle_stage == "deleted"
 
 
-def test_another_machine_trains_the_same_model_and_keeps_its_run(tracked, monkeypatch):
+def test_another_machine_trains_the_same_model_and_keeps_its_run(stored, monkeypatch):
     with monkeypatch.context() as elsewhere:
         elsewhere.setattr(socket, "gethostname", lambda: "elsewhere")
-        theirs = shown(tracked, 3)
+        theirs = shown(stored, 3)
     run = model_runs.ensure_tracked(mlflow_runs.connect(), 3)
     assert {run.info.run_id, theirs.info.run_id} == {run.info.run_id for run in all_runs()}
 
 
-def test_a_whole_run_is_not_ended_by_a_training_that_took_it_up(tracked):
+def test_a_whole_run_is_not_ended_by_a_training_that_took_it_up(stored):
     def lines():
-        yield start(some_training(tracked))
+        yield start(some_training(stored))
         yield epoch(1)
         live_runs.close(mlflow_runs.connect(), only_run())
         mlflow_runs.connect().set_terminated(only_run().info.run_id)
@@ -405,18 +398,18 @@ def test_the_end_is_logged_although_the_store_was_away_a_moment_before(store):
 
 
 @pytest.fixture
-def page(tracked, monkeypatch):
+def page(stored, monkeypatch):
     """The page of the comparison, while `dvc repro` trains run 3."""
     monkeypatch.setenv("DVC_STAGE", "train@3")
     monkeypatch.setattr(live_training, "_REDRAW", 0.0)
-    return tracked / paths.PAGE
+    return stored / paths.PAGE
 
 
-def test_the_page_shows_the_training_under_dvc_repro(page, tracked):
+def test_the_page_shows_the_training_under_dvc_repro(page, stored):
     seen = []
 
     def lines():
-        yield start(some_training(tracked, settings={"epochs": 12}))
+        yield start(some_training(stored, settings={"epochs": 12}))
         for step in (1, 2):
             yield epoch(step)
             seen.append(page.read_text())
@@ -434,36 +427,36 @@ def drawings(content):
 
 
 @pytest.mark.parametrize("there", [True, False])
-def test_a_training_that_dies_puts_the_page_back(page, tracked, there):
+def test_a_training_that_dies_puts_the_page_back(page, stored, there):
     if not there:
         page.unlink()
     before = page.read_bytes() if there else None
-    follow(start(some_training(tracked, settings={"epochs": 12})), epoch(1))
+    follow(start(some_training(stored, settings={"epochs": 12})), epoch(1))
     assert (page.read_bytes() if page.exists() else None) == before
 
 
-def test_the_second_training_dies_and_the_page_from_before_the_build_is_back(page, tracked):
+def test_the_second_training_dies_and_the_page_from_before_the_build_is_back(page, stored):
     before = page.read_bytes()
     settings = {"epochs": 12}
-    follow(start(some_training(tracked, run=1, settings=settings)), epoch(1), END)
+    follow(start(some_training(stored, run=1, settings=settings)), epoch(1), END)
     assert page.read_bytes() != before
-    follow(start(some_training(tracked, run=2, settings=settings)), epoch(1))
+    follow(start(some_training(stored, run=2, settings=settings)), epoch(1))
     assert page.read_bytes() == before
 
 
-def test_a_page_that_cannot_be_drawn_does_not_end_the_log(page, tracked, caplog):
-    curves = tracked / paths.curves(1) / "plots" / "metrics"
+def test_a_page_that_cannot_be_drawn_does_not_end_the_log(page, stored, caplog):
+    curves = stored / paths.curves(1) / "plots" / "metrics"
     shutil.rmtree(curves)
     settings = {"epochs": 12}
-    follow(start(some_training(tracked, settings=settings)), epoch(1), epoch(2), END)
+    follow(start(some_training(stored, settings=settings)), epoch(1), epoch(2), END)
     assert (only_run().info.status, steps(only_run())) == ("FINISHED", [1, 2])
     assert [str(paths.PAGE) in record.getMessage() for record in caplog.records] == [True]
 
 
-def test_a_training_by_hand_and_of_an_experiment_leaves_the_page(page, tracked, monkeypatch):
+def test_a_training_by_hand_and_of_an_experiment_leaves_the_page(page, stored, monkeypatch):
     before = page.read_bytes()
     monkeypatch.setenv("DVC_EXP_NAME", "brave-digit")
-    training = start(some_training(tracked, settings={"epochs": 12}))
+    training = start(some_training(stored, settings={"epochs": 12}))
     follow(training, epoch(1), END)
     monkeypatch.delenv("DVC_STAGE")
     follow(training, epoch(1), END)

@@ -19,7 +19,7 @@ from serve.models.predictor import Predictor, softmax
 
 
 @pytest.fixture
-def client(built):
+def client(stored):
     return mlflow_runs.connect()
 
 
@@ -76,7 +76,7 @@ def test_a_model_that_is_known_elsewhere_is_logged_again_under_a_sweep_once(clie
 
 
 def test_the_stage_hangs_its_runs_under_the_sweep_that_it_is_a_job_of(
-    built, configured, monkeypatch
+    stored, configured, monkeypatch
 ):
     parent = sweep(mlflow_runs.connect())
     monkeypatch.setenv("SWEEP_PARENT", parent)
@@ -116,7 +116,7 @@ def test_a_relative_store_is_refused(built, monkeypatch):
         mlflow_runs.connect()
 
 
-def test_the_stage_tracks_all_runs_once_and_writes_their_digests(built, configured):
+def test_the_stage_tracks_all_runs_once_and_writes_their_digests(stored, configured):
     for _ in range(2):
         track.main(configured(1, "runs=[1,3]"))
     assert json.loads(paths.TRACKED.read_text()) == {
