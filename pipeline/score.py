@@ -73,7 +73,7 @@ def main(arguments: list[str]) -> None:
         if found:
             found |= {key: predictor.description.get(key) for key in ("run", "name", "sha256")}
             if len(sets) > 1:
-                found["sets"] = measures.by_set(sets)
+                found["sets"] = {name: measures.row(each) for name, each in sets.items()}
             write_json(given.out / "metrics.json", found)
             about |= {
                 "source": f"{len(sets)} sets" if len(sets) > 1 else shown(str(given.sources[0])),

@@ -1,6 +1,5 @@
 """Metrics of scored pictures, of all together and a row per set."""
 
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -50,15 +49,11 @@ def measure(scored: Scored) -> dict[str, Any]:
     }
 
 
-def by_set(sets: Mapping[str, Scored]) -> dict[str, dict[str, Any]]:
-    """Return each set's row: counts, accuracy, the lowest recall, and of which class it is.
+def row(scored: Scored) -> dict[str, Any]:
+    """Return a set's row: counts, accuracy, the lowest recall, and of which class it is.
 
     A set of which no labelled picture was read has counts alone, one without errors no worst class.
     """
-    return {name: _row(scored) for name, scored in sets.items()}
-
-
-def _row(scored: Scored) -> dict[str, Any]:
     if not len(scored.places):
         known = int(scored.table["label"].notna().sum())
         counts = {"pictures": known, "unlabelled": len(scored.table) - known, "refused": known}
