@@ -2,10 +2,10 @@
 
 import pytest
 
+pytestmark = [pytest.mark.slow, pytest.mark.system("chromium", "chromium")]
 WIDTHS = {"phone": 390, "desktop": 1280}
 
 
-@pytest.mark.system("chromium", "chromium")
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("device", WIDTHS)
 def test_the_page_is_whole_on_every_device(rebuilt, browser, tmp_path, device, scheme):

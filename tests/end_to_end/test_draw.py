@@ -21,7 +21,7 @@ from support.service_process import ROOT, Process
 SCREENSHOTS = ROOT / "build" / "screenshots"
 SEVEN = ROOT / "docs" / "images" / "seven.png"
 RIGHT = 8  # of ten, by a model that has seen 1,257 small scans
-pytestmark = pytest.mark.system("chromium", "chromium")
+pytestmark = [pytest.mark.slow, pytest.mark.system("chromium", "chromium")]
 expect.set_options(timeout=60_000)  # for a machine that does much else
 
 

@@ -14,6 +14,7 @@ from omegaconf import OmegaConf
 
 ROOT = Path(__file__).parents[2]
 RUNS = OmegaConf.load(ROOT / "params.yaml").runs
+pytestmark = pytest.mark.slow
 STAGES = ["fetch", "preprocess", "likelihood", "train", "evaluate", "compare", "track"]
 
 
@@ -79,7 +80,6 @@ def test_mlflow_and_dvc_show_the_same_numbers(rebuilt):
         assert logged[name] == figures[name], name
 
 
-@pytest.mark.slow
 def test_dvc_shows_plots_and_differences(clone):
     clone.edit("conf/run/1.yaml", "epochs: 5", "epochs: 6")
     clone.pick("runs", "[1]")
@@ -98,7 +98,6 @@ def test_editing_one_run_concerns_that_run_alone(clone):
     assert list(json.loads(clone.run("dvc", "status", "--json"))) == ["train@3"]
 
 
-@pytest.mark.slow
 def test_editing_one_run_retrains_that_run_alone(clone):
     clone.edit("conf/run/3.yaml", "batch_size: 128", "batch_size: 64")
     before = {run: clone.read(f"models/runs/{run}/model.json") for run in RUNS}
@@ -108,7 +107,6 @@ def test_editing_one_run_retrains_that_run_alone(clone):
     assert json.loads(after[3])["settings"]["batch_size"] == 64
 
 
-@pytest.mark.slow
 def test_two_clean_rebuilds_are_the_same_to_the_byte(clone):
     recorded = clone.read("dvc.lock")
     for folder in (
@@ -127,7 +125,6 @@ def test_two_clean_rebuilds_are_the_same_to_the_byte(clone):
     assert clone.run("git", "status", "--porcelain") == ""
 
 
-@pytest.mark.slow
 @pytest.mark.nightly
 def test_an_experiment_leaves_the_workspace_alone(clone):
     before = {p: p.read_bytes() for p in (clone.folder / "reports").rglob("*") if p.is_file()}
@@ -174,7 +171,6 @@ def lose(clone, stage):
 _BY_NIGHT = set(STAGES) - {"train", "track"}  # two that are surely met in the middle of their work
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     "stage",
     [pytest.param(each, marks=pytest.mark.nightly if each in _BY_NIGHT else ()) for each in STAGES],

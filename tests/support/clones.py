@@ -119,8 +119,7 @@ def unbuilt(folder):
 
 def quick(clone):
     """The same with small networks and a likelihood of few steps and images."""
-    clone.edit("pipeline/ood/score_network.py", "_STEPS, _BATCH = 2200,", "_STEPS, _BATCH = 60,")
-    clone.edit("pipeline/ood/examples.py", "_MAX_DIGITS = 20_000 ", "_MAX_DIGITS = 600 ")
+    clone.edit("pipeline/ood/score_network.py", "_STEPS, _BATCH = 2200,", "_STEPS, _BATCH = 200,")
     clone.edit("pipeline/ood/examples.py", "_EVALUATED = 300 ", "_EVALUATED = 20 ")
     clone.edit("conf/run/2.yaml", "filters: 64", "filters: 16")
     clone.edit("conf/run/3.yaml", "[[64], [64, 96]]", "[[16]]")
