@@ -336,6 +336,14 @@ def test_what_is_beside_the_digit_is_left_out(kind):
     assert np.sum(alike) >= 18
 
 
+@pytest.mark.parametrize("digit", [0, 3, 4, 5, 6, 8, 9])  # a stroke along a whole side is a band
+def test_strokes_of_a_tight_crop_are_no_bands(digit):
+    whole = drawn(digit, 18)
+    rows, columns = (np.flatnonzero(whole.any(axis)) for axis in (1, 0))
+    tight = 220 - 0.7 * whole[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+    assert likeness(normalised(tight.astype(np.uint8)), normalised(whole)) > 0.9
+
+
 @pytest.mark.parametrize("digit", DIGITS)
 @pytest.mark.parametrize("kind", ["impulse_noise", "stripe"])
 def test_a_28x28_image_that_is_disturbed_stays_as_it_is(digit, kind):
