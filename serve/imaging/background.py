@@ -43,18 +43,20 @@ def remove_background(view: Field) -> tuple[Ink, Ink]:
     things, a top-hat transform keeps what is narrower than a sixth of the picture.
     """
     border = _border(view.shape)
-    level = quantile(view[border], 0.5)
+    rim = view[border]
+    level = quantile(rim, 0.5)
     small = min(view.shape) < MIN_SIDE_OF_PHOTO
-    even = np.mean(np.abs(view[border] - level) <= EVEN_LEVELS) >= EVEN_SHARE
+    even = np.mean(np.abs(rim - level) <= EVEN_LEVELS) >= EVEN_SHARE
     if even:
-        return _bright_and_dark(view - level, border)
+        return _bright_and_dark(view - level, rim - level)
     if not small:
         difference = view - light(view, border)
         if _spread(difference[border]) <= max(EVEN_LEVELS, ROUGHNESS * fine_noise(view)):
-            return _bright_and_dark(difference, border)
+            return _bright_and_dark(difference, difference[border])
     plain = _plain_level(view, border)
     if small or plain is not None:
-        return _bright_and_dark(view - (level if plain is None else plain), border)
+        level = level if plain is None else plain
+        return _bright_and_dark(view - level, rim - level)
     window = max(view.shape) // 6
     return _top_hat(view, window), _top_hat(-view, window)
 
@@ -100,10 +102,10 @@ def fine_noise(view: Field) -> float:
     return quantile(np.abs(view[:, 1:] - view[:, :-1]), 0.5) * 1.05
 
 
-def _bright_and_dark(difference: Field, border: Mask) -> tuple[Ink, Ink]:
+def _bright_and_dark(difference: Field, rim: NDArray[np.float32]) -> tuple[Ink, Ink]:
     # From the smallest third of the deviations, because some of the border may be ink: of a normal
     # distribution a third lies within 0.43 standard deviations.
-    noise = quantile(np.abs(difference[border]), 0.33) / 0.43
+    noise = quantile(np.abs(rim), 0.33) / 0.43
     return Ink(difference, noise, EDGE), Ink(-difference, noise, EDGE)
 
 

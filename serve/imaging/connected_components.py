@@ -33,9 +33,10 @@ def connected_components(mask: Mask, weights: NDArray[np.float32]) -> Components
     rows, starts, ends = _runs(mask)
     parts = _joined(*_touching(rows, starts, ends, mask.shape[1]), len(rows))
     n = int(parts.max(initial=-1)) + 1
+    inked, of_pixels = np.flatnonzero(mask), np.repeat(parts, ends - starts)
     labels = np.zeros(mask.shape, np.int32)
-    labels[mask] = np.repeat(parts + 1, ends - starts)
-    mass = np.bincount(labels.ravel(), weights.ravel(), n + 1)[1:].astype(np.float64, copy=False)
+    labels.ravel()[inked] = of_pixels + 1
+    mass = np.bincount(of_pixels, weights.ravel()[inked], n).astype(np.float64, copy=False)
     boxes = np.empty((n, 4), np.int64)
     boxes[:, :2], boxes[:, 2:] = max(mask.shape), 0
     np.minimum.at(boxes[:, 0], parts, rows)
@@ -50,11 +51,11 @@ Indices = NDArray[np.intp]
 
 def _runs(mask: Mask) -> tuple[Indices, Indices, Indices]:
     """Return row, first column and end column of each run of true pixels, in reading order."""
-    padded = np.zeros((mask.shape[0], mask.shape[1] + 2), np.int8)
+    padded = np.zeros((mask.shape[0], mask.shape[1] + 2), bool)
     padded[:, 1:-1] = mask
-    change = np.diff(padded, axis=1)
-    rows, starts = np.nonzero(change == 1)
-    return rows, starts, np.nonzero(change == -1)[1]
+    changes = np.flatnonzero(padded[:, 1:] != padded[:, :-1])  # of each run its start, then its end
+    rows, columns = np.divmod(changes, mask.shape[1] + 1)
+    return rows[::2], columns[::2], columns[1::2]
 
 
 def _touching(rows: Indices, starts: Indices, ends: Indices, width: int) -> tuple[Indices, Indices]:

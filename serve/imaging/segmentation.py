@@ -169,12 +169,21 @@ def _is_tight(found: _Found) -> bool:
 
 def _is_blurred(found: _Found) -> bool:
     """Whether the ink fades slowly into the background: a fold or a shadow, not a stroke."""
-    near = _dilate(_dilate(found.mask))
+    part = _beside(found, 4)
+    mask, above = found.mask[part], found.ink.above[part]
+    near = _dilate(_dilate(mask))
     around = _dilate(_dilate(near)) & ~near
-    above = found.ink.above
     if not around.any():
         return False
-    return quantile(above[around], 0.5) > MAX_FADED * quantile(above[found.mask], 0.5)
+    return quantile(above[around], 0.5) > MAX_FADED * quantile(above[mask], 0.5)
+
+
+def _beside(found: _Found, margin: int) -> tuple[slice, slice]:
+    """Return the part of the view that holds the digit and so many pixels beside it."""
+    top, left, bottom, right = found.box
+    return slice(max(0, top - margin), bottom + margin), slice(
+        max(0, left - margin), right + margin
+    )
 
 
 def _around(part: Grey, box: Box, factor: int, margin: float) -> Box:
@@ -237,7 +246,9 @@ def _find(ink: Ink, strongest: float) -> _Found | None:
         return None
     members = _group(parts, main, whole)
     top, left, bottom, right = _union(parts.boxes[members]).tolist()
-    mask = np.isin(parts.labels, members + 1)
+    chosen = np.zeros(len(parts.mass) + 1, bool)
+    chosen[members + 1] = True
+    mask = chosen[parts.labels]
     box = (top, left, bottom, right)
     crowded = ink.edge == TOP_HAT_EDGE or bool(
         (cut & (parts.mass >= SPECK_SHARE * parts.mass[main])).any()
@@ -275,17 +286,20 @@ def _group(parts: Components, main: int, whole: Mask) -> NDArray[np.intp]:
 
 def _stretch(found: _Found) -> tuple[Grey, Box]:
     """Return the ink of the digit alone, its contrast stretched to 255, and its box in the view."""
-    above, noise = found.ink.above, found.ink.noise
-    strengths = above[found.mask]
+    part = _beside(found, 2)
+    above, mask, noise = found.ink.above[part], found.mask[part], found.ink.noise
+    strengths = above[mask]
     low = 2 * noise
     high = strengths.max() if noise < 0.5 else quantile(strengths, 0.9)
-    ink = np.clip((above - low) * (255 / (high - low)), 0, 255) * _dilate(_dilate(found.mask))
+    ink = np.clip((above - low) * (255 / (high - low)), 0, 255) * _dilate(_dilate(mask))
     ink = np.rint(ink).astype(np.uint8)
     box = bounding_box(ink)
     if _longest(np.array(box)) > BOX:
         box = bounding_box(ink, INK_LEVEL)
     top, left, bottom, right = box
-    return ink[top:bottom, left:right], box
+    down, across = part[0].start, part[1].start
+    of_view = (top + down, left + across, bottom + down, right + across)
+    return ink[top:bottom, left:right], of_view
 
 
 def _dilate(mask: Mask) -> Mask:
