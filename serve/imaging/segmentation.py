@@ -157,14 +157,14 @@ def _is_compact(found: _Found) -> bool:
 def _is_tight(found: _Found) -> bool:
     """Whether it is cropped to its box: near all sides, with no band, few lines and much paper."""
     mask = found.mask
+    if min(mask.shape) <= NEAR_EDGE:
+        return False
     sides = [line for at in (0, NEAR_EDGE, -1, -1 - NEAR_EDGE) for line in (mask[at], mask[:, at])]
     ends = sum(int(side[0]) + np.count_nonzero(side[1:] > side[:-1]) for side in sides)
     if ends > MAX_ENDS or max(map(np.mean, sides)) >= MIN_COVER or mask.mean() >= TIGHT_FILL:
         return False
-    top, left, bottom, right = found.box
-    height, width = mask.shape
-    near = max(NEAR_EDGE, TIGHT_MARGIN * max(mask.shape))
-    return bool(max(top, left, height - bottom, width - right) <= near)
+    away = max(found.box[:2]), max(np.subtract(mask.shape, found.box[2:]))
+    return bool(max(away) <= max(NEAR_EDGE, TIGHT_MARGIN * max(mask.shape)))
 
 
 def _is_blurred(found: _Found) -> bool:
