@@ -107,12 +107,12 @@ def test_as_typed_an_error_is_one_line_and_exit_code_1(repository):
 
 
 def test_the_run_is_the_best_one_of_a_branch_and_may_be_new(repository, capsys):
-    new = "conf/run/4.yaml"
-    changed = {new: "name: fourth\n", "reports/metrics.json": json.dumps({"run": 4})}
-    repository.git("branch", "better", repository.experiment("fourth", changed))
+    new = "conf/run/5.yaml"
+    changed = {new: "name: fifth\n", "reports/metrics.json": json.dumps({"run": 5})}
+    repository.git("branch", "better", repository.experiment("fifth", changed))
     repository.edit("conf/run/2.yaml", "epochs", 98)
     adopt.main(["better"])
-    assert (repository.folder / new).read_text() == "name: fourth\n"
-    assert "+name: fourth" in capsys.readouterr().out
+    assert (repository.folder / new).read_text() == "name: fifth\n"
+    assert "+name: fifth" in capsys.readouterr().out
     status = repository.git("status", "--porcelain", "--untracked-files=all").splitlines()
     assert [line.split()[-1] for line in status] == ["conf/run/2.yaml", new]
