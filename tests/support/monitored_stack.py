@@ -130,6 +130,8 @@ class Scene:
         clients = [replica.client() for replica in self._replicas]
         self._send(clients, seconds / 2, 0, pictures, labels)
         self._registry.promote(self._versions[1])
+        for api in clients:  # the answers of a version count for its drift
+            until(lambda api=api: api.get("/health").json()["model_version"] == self._versions[1])
         self._send(clients, seconds / 2, ENOUGH, pictures, labels)
         assert any(_limited(clients[0]) for _ in range(3000))  # one caller asks without pause
         self._registry.promote(self._bad)
