@@ -31,7 +31,7 @@ def train_and_export(cfg: Config, live: LiveLog) -> None:
     """Write the outputs of the stage, and tell `live` of the training."""
     source, target = paths.processed(cfg.data.name), paths.model(cfg.run)
     train, validation = dataset.load(source, "train"), dataset.load(source, "validation")
-    determinism.start(cfg.seed, cfg.threads)
+    determinism.start(cfg.seed, cfg.threads, cfg.precision.value)
     # These import TensorFlow, which must find seed and threads set.
     from pipeline.training import checkpoints, fit
 

@@ -82,8 +82,8 @@ def configured():
 
 @pytest.fixture(scope="session")
 def tensorflow():
-    """TensorFlow as `train` starts it; before any other use of it in the process."""
-    determinism.start(seed=42, threads=2)
+    """TensorFlow as `train` starts it for any precision; before any other use in the process."""
+    determinism.start(seed=42, threads=2, precision="mixed_bfloat16")
     import tensorflow as tf
 
     return tf

@@ -6,7 +6,7 @@ import os
 from serve.models.predictor import quiet
 
 
-def start(seed: int, threads: int) -> None:
+def start(seed: int, threads: int, precision: str = "float32") -> None:
     """Import TensorFlow and fix all that changes weights: seed, threads, oneDNN, its instructions.
 
     Call it before anything else imports TensorFlow: the flags and the thread counts cannot be
@@ -14,7 +14,9 @@ def start(seed: int, threads: int) -> None:
     """
     os.environ["TF_ENABLE_ONEDNN_OPTS"] = "1"
     # oneDNN's kernels for AVX-512 round otherwise; a processor without it would give other weights.
-    os.environ["ONEDNN_MAX_CPU_ISA"] = "AVX2"
+    # Where TensorFlow sees AVX-512, it wants them for bfloat16, which has none for AVX2.
+    if precision == "float32":
+        os.environ["ONEDNN_MAX_CPU_ISA"] = "AVX2"
     import_tensorflow()
     import keras
     import tensorflow as tf

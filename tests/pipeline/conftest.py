@@ -181,7 +181,7 @@ def pipeline_run(tensorflow, configured, tmp_path_factory):
         folder.mkdir()
         with pytest.MonkeyPatch.context() as patch:
             patch.chdir(folder)
-            patch.setattr(determinism, "start", lambda seed, threads: None)  # by `tensorflow`
+            patch.setattr(determinism, "start", lambda *_: None)  # by `tensorflow`
             patch.setattr(score_network, "_STEPS", 60)
             patch.setattr(examples, "_MAX_DIGITS", 600)
             patch.setattr(examples, "_EVALUATED", 20)

@@ -64,7 +64,8 @@ def test_training_again_gives_the_same_files(built, configured, tensorflow, monk
     before = files_of(1)
     small = ["batch_size=32", "model.filters=8", "optimizer.learning_rate=0.01", "epochs=2"]
     tensorflow.keras.backend.clear_session()
-    monkeypatch.setattr(train.determinism, "start", lambda *_: None)
+    started = []
+    monkeypatch.setattr(train.determinism, "start", lambda *given: started.append(given))
     tensorflow.keras.utils.set_random_seed(42)
     train.main(configured(1, *small))
     once = files_of(1)
@@ -72,6 +73,7 @@ def test_training_again_gives_the_same_files(built, configured, tensorflow, monk
     tensorflow.keras.utils.set_random_seed(42)
     train.main(configured(1, *small))
     assert files_of(1) == once
+    assert started == [(42, 2, "float32")] * 2
     assert set(once) == set(before)
 
 
