@@ -21,6 +21,10 @@ OTHER_LEVEL = 15.0  # grey levels by which a sheet differs from its table
 NEAR_EDGE = 3  # pixels
 MIN_COVER = 0.85  # of an edge of the picture, by a band or a table
 
+# A tight crop: most space beside the digit, as a share of the longest side; more ink is a sheet;
+# ends of strokes along one side, and along all, counted twice: ruled paper has more.
+TIGHT_MARGIN, TIGHT_FILL, MAX_ENDS_OF_A_SIDE, MAX_ENDS = 1 / 16, 0.6, 3, 11
+
 RULE = 5.0  # grey levels by which a rule differs from the rows beside it
 MAX_RULE = 1 / 40  # thickness, as a share of the picture's side
 END = 0.3  # of a row: a rule is seen in it at one end, and in most of the row
@@ -38,6 +42,23 @@ def bare_page(view: Field) -> Field | None:
     if cleared is None and not np.array_equal(unruled, view):
         return unruled
     return cleared
+
+
+def is_tight(ink: Mask, box: tuple[int, int, int, int]) -> bool:
+    """Whether the (height, width) ink is a digit that its picture is cropped to.
+
+    It is near all sides, but no band, no sheet and no rules. `box`: as in `placement`.
+    """
+    if min(ink.shape) <= NEAR_EDGE:
+        return False
+    sides = [line for at in (0, NEAR_EDGE, -1, -1 - NEAR_EDGE) for line in (ink[at], ink[:, at])]
+    ends = [int(side[0]) + np.count_nonzero(side[1:] > side[:-1]) for side in sides]
+    if max(ends) > MAX_ENDS_OF_A_SIDE or sum(ends) > MAX_ENDS:
+        return False
+    if max(map(np.mean, sides)) >= MIN_COVER or ink.mean() >= TIGHT_FILL:
+        return False
+    away = max(box[:2]), max(np.subtract(ink.shape, box[2:]))
+    return bool(max(away) <= max(NEAR_EDGE, TIGHT_MARGIN * max(ink.shape)))
 
 
 def _without_rules(view: Field) -> Field:

@@ -23,7 +23,7 @@ from serve.imaging.background import (
 )
 from serve.imaging.connected_components import Components, Mask, connected_components
 from serve.imaging.errors import NoDigitError
-from serve.imaging.page import MIN_COVER, NEAR_EDGE, bare_page
+from serve.imaging.page import bare_page, is_tight
 from serve.imaging.placement import BOX, FINE, INK_LEVEL, Box, Grey, bounding_box, crop
 from serve.imaging.upscale import upscale
 
@@ -49,9 +49,6 @@ MAX_GAP = 0.4  # between the strokes of one digit, as a share of its longest sid
 BORDER_WEIGHT = 0.2  # of a component that runs out of the picture
 MIN_SIDE_SHARE, MIN_SIDE = 1 / 50, 4  # longest side of a digit: share of the view, and pixels
 COMPACT_FILL, COMPACT_SHARE = 0.5, 0.3  # of its box, and of the view, that a sheet may fill
-# A tight crop: most space beside the digit, as a share of the longest side; more ink is a sheet;
-# ends of strokes along the sides, counted twice: squared paper has more.
-TIGHT_MARGIN, TIGHT_FILL, MAX_ENDS = 1 / 16, 0.6, 14
 SHEET_FILL = 0.85  # a component that fills more of its box is a sheet of paper, not a digit
 
 
@@ -80,7 +77,8 @@ def segment_digit(grey: Grey) -> tuple[Grey, Box]:
         NoDigitError: the picture is of one level, or holds nothing but noise and specks.
     """
     first = _look(grey)
-    if first is None or ((first.crowded or _is_compact(first)) and not _is_tight(first)):
+    beside = first is None or first.crowded or _is_compact(first)
+    if beside and not (first and is_tight(first.mask, first.box)):
         factor = -(-max(grey.shape) // PAGE_SIDE)
         bare = bare_page(_view(grey, factor))
         if bare is not None:
@@ -152,19 +150,6 @@ def _is_compact(found: _Found) -> bool:
     top, left, bottom, right = found.box
     least = max(COMPACT_SHARE * found.mask.size, COMPACT_FILL * (bottom - top) * (right - left))
     return int(np.count_nonzero(found.mask)) > least
-
-
-def _is_tight(found: _Found) -> bool:
-    """Whether it is cropped to its box: near all sides, with no band, few lines and much paper."""
-    mask = found.mask
-    if min(mask.shape) <= NEAR_EDGE:
-        return False
-    sides = [line for at in (0, NEAR_EDGE, -1, -1 - NEAR_EDGE) for line in (mask[at], mask[:, at])]
-    ends = sum(int(side[0]) + np.count_nonzero(side[1:] > side[:-1]) for side in sides)
-    if ends > MAX_ENDS or max(map(np.mean, sides)) >= MIN_COVER or mask.mean() >= TIGHT_FILL:
-        return False
-    away = max(found.box[:2]), max(np.subtract(mask.shape, found.box[2:]))
-    return bool(max(away) <= max(NEAR_EDGE, TIGHT_MARGIN * max(mask.shape)))
 
 
 def _is_blurred(found: _Found) -> bool:
