@@ -157,7 +157,7 @@ class Settings(BaseSettings):
         description="Most open connections of a worker from one address that is no trusted proxy.",
     )
     max_wait_seconds: float = Field(
-        0.25,
+        0.5,
         gt=0,
         description="Seconds that a request may wait for its turn; above it, it is answered with"
         " 503.",

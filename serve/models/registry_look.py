@@ -7,6 +7,7 @@ import json
 import sqlite3
 from base64 import b64encode
 from contextlib import closing
+from http.client import HTTPException
 from pathlib import Path
 from urllib.parse import unquote, urlencode, urlsplit
 from urllib.request import Request, urlopen
@@ -29,7 +30,7 @@ def look(uri: str, name: str, alias: str) -> str | None:
             return _answered(uri, name, alias)
         if uri.startswith("sqlite:///"):
             return _stored(uri.removeprefix("sqlite:///").partition("?")[0], name, alias)
-    except (OSError, ValueError, LookupError, sqlite3.Error):
+    except (OSError, HTTPException, ValueError, TypeError, LookupError, sqlite3.Error):
         pass  # MLflow will say what is wrong
     return None
 
@@ -37,14 +38,14 @@ def look(uri: str, name: str, alias: str) -> str | None:
 def _answered(uri: str, name: str, alias: str) -> str:
     """Ask a server; one that wants other credentials than those in its address refuses."""
     address = urlsplit(uri)
-    headers = {}
-    if address.username:
-        pair = f"{unquote(address.username)}:{unquote(address.password or '')}"
-        headers["Authorization"] = f"Basic {b64encode(pair.encode()).decode()}"
     host = address.netloc.rpartition("@")[2]
     query = urlencode({"name": name, "alias": alias})
     path = f"{address.path.rstrip('/')}{_ALIAS}"
-    request = Request(f"{address.scheme}://{host}{path}?{query}", headers=headers)  # noqa: S310
+    request = Request(f"{address.scheme}://{host}{path}?{query}")  # noqa: S310
+    if address.username:
+        pair = f"{unquote(address.username)}:{unquote(address.password or '')}"
+        basic = f"Basic {b64encode(pair.encode()).decode()}"
+        request.add_unredirected_header("Authorization", basic)  # for this host alone
     with urlopen(request, timeout=_SECONDS) as answer:  # noqa: S310 - http or https, as above
         return json.dumps(json.load(answer)["model_version"], sort_keys=True)
 

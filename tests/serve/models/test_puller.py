@@ -1,6 +1,7 @@
 """When the process that follows the registry asks MLflow, and when a look is enough."""
 
 import json
+import socket
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import parse_qs, urlsplit
@@ -105,6 +106,8 @@ def server():
         def do_GET(self):
             serving.asked.append((urlsplit(self.path), self.headers["Authorization"]))
             self.send_response(serving.status)
+            for name, value in serving.headers.items():
+                self.send_header(name, value)
             self.end_headers()
             self.wfile.write(serving.body)
 
@@ -112,7 +115,7 @@ def server():
             pass
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Answers) as serving:
-        serving.asked, serving.status = [], 200
+        serving.asked, serving.status, serving.headers = [], 200, {}
         serving.body = json.dumps({"model_version": {"name": "m", "version": "1"}}).encode()
         threading.Thread(target=serving.serve_forever, daemon=True).start()
         yield serving
@@ -133,6 +136,33 @@ def test_a_server_gets_the_credentials_in_its_address(server):
     assert credentials == "Basic Ym9iOmh1bkB0ZXI="
 
 
+def test_another_host_that_it_is_sent_to_gets_none(server):
+    server.status = 302
+    server.headers = {"Location": f"http://localhost:{server.server_port}/other"}
+    assert look(f"http://bob:hunter@127.0.0.1:{server.server_port}", "m", "a") is None
+    first, *others = (credentials for _, credentials in server.asked)
+    assert first
+    assert others
+    assert set(others) == {None}
+
+
+def test_what_is_no_answer_or_no_address_tells_nothing(server):
+    server.headers = {"Content-Length": "999"}  # more than comes
+    assert look(f"http://127.0.0.1:{server.server_port}", "m", "a") is None
+    assert look(f"http://bob:sec/ret@127.0.0.1:{server.server_port}", "m", "a") is None
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+
+        def answer():
+            with listening.accept()[0] as client:
+                client.recv(65536)
+                client.sendall(b"what?\r\n\r\n")
+
+        answering = threading.Thread(target=answer)
+        answering.start()
+        assert look(f"http://127.0.0.1:{listening.getsockname()[1]}", "m", "a") is None
+        answering.join()
+
+
 def test_the_order_of_the_answer_says_nothing_and_each_value_does(server):
     def seen(content, status=200):
         server.body, server.status = content, status
@@ -142,8 +172,8 @@ def test_the_order_of_the_answer_says_nothing_and_each_value_does(server):
     assert one == seen(b'{"model_version": {"run_id": "x", "version": "1"}}')
     assert one != seen(b'{"model_version": {"run_id": "y", "version": "1"}}')
     assert seen(b'{"error_code": "RESOURCE_DOES_NOT_EXIST"}', 404) is None
-    assert seen(b"{}") is None
-    assert seen(b"<html>") is None
+    for body in (b"{}", b"[]", b"<html>"):
+        assert seen(body) is None
     server.shutdown()
     server.server_close()
     assert seen(b"") is None
