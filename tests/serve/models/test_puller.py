@@ -130,8 +130,12 @@ def test_a_server_is_asked_as_mlflow_asks_it(server):
     assert credentials is None
 
 
+def at(server, credentials):
+    return f"http://{credentials}127.0.0.1:{server.server_port}"
+
+
 def test_a_server_gets_the_credentials_in_its_address(server):
-    look(f"http://bob:hun%40ter@127.0.0.1:{server.server_port}", "m", "a")
+    look(at(server, "bob:hun%40ter@"), "m", "a")
     ((_, credentials),) = server.asked
     assert credentials == "Basic Ym9iOmh1bkB0ZXI="
 
@@ -139,7 +143,7 @@ def test_a_server_gets_the_credentials_in_its_address(server):
 def test_another_host_that_it_is_sent_to_gets_none(server):
     server.status = 302
     server.headers = {"Location": f"http://localhost:{server.server_port}/other"}
-    assert look(f"http://bob:hunter@127.0.0.1:{server.server_port}", "m", "a") is None
+    assert look(at(server, "bob:hunter@"), "m", "a") is None
     first, *others = (credentials for _, credentials in server.asked)
     assert first
     assert others
@@ -149,7 +153,7 @@ def test_another_host_that_it_is_sent_to_gets_none(server):
 def test_what_is_no_answer_or_no_address_tells_nothing(server):
     server.headers = {"Content-Length": "999"}  # more than comes
     assert look(f"http://127.0.0.1:{server.server_port}", "m", "a") is None
-    assert look(f"http://bob:sec/ret@127.0.0.1:{server.server_port}", "m", "a") is None
+    assert look(at(server, "bob:sec/ret@"), "m", "a") is None
     with socket.create_server(("127.0.0.1", 0)) as listening:
 
         def answer():
