@@ -28,11 +28,18 @@ PARAMS = Path("params.yaml")
 
 
 def settings(config: Config) -> dict[str, Any]:
-    """Return the values that decide a run's weights, besides data and code."""
+    """Return the values that decide a run's weights, besides data and code; null has no effect."""
     plain: Any = OmegaConf.to_container(OmegaConf.structured(config), enum_to_str=True)
     without_effect = ("runs", "run", "name")
-    kept = {key: value for key, value in plain.items() if key not in without_effect}
-    return kept | {"data": config.data.name}
+    kept = {key: _without_null(value) for key, value in plain.items() if key not in without_effect}
+    changes = _without_null(plain["data"]["augmentation"])
+    return kept | {"data": config.data.name} | ({"data_augmentation": changes} if changes else {})
+
+
+def _without_null(value: object) -> object:
+    if not isinstance(value, dict):
+        return value
+    return {key: inner for key, inner in value.items() if inner is not None}
 
 
 def flat(nested: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

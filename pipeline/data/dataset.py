@@ -10,9 +10,9 @@ from numpy.lib.npyio import NpzFile
 from numpy.typing import NDArray
 
 from pipeline.config import PipelineError
-from pipeline.config.schema import CLASSES as CLASSES
-from pipeline.config.schema import SIDE as SIDE
 from pipeline.storage.files import write_arrays
+
+CLASSES, SIDE = 10, 28  # of the digits, for what knows them alone
 
 Images = NDArray[np.uint8]
 Labels = NDArray[np.uint8]

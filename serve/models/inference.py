@@ -15,8 +15,8 @@ CHUNK = 32  # images per model call: more is no faster and takes more memory
 
 
 def infer(predictor: Predictor, images: NDArray[np.uint8]) -> Found:
-    """Return the probabilities, (n, 10), and the likelihoods, (n,), of (n, 28, 28) images."""
-    return predictor.probabilities(images), predictor.likelihoods(images)
+    """Return the probabilities, (n, classes), and the likelihoods, (n,), of prepared images."""
+    return predictor.predict(images)
 
 
 class Inference:
@@ -31,7 +31,7 @@ class Inference:
     def begin(
         self, predictor: Predictor, images: Sequence[NDArray[np.uint8]]
     ) -> list[Future[Found]]:
-        """Begin to infer (28, 28) images; their order is that of the results."""
+        """Begin to infer prepared images; their order is that of the results."""
         starts = range(0, len(images), CHUNK)
         chunks = (np.stack(images[start : start + CHUNK]) for start in starts)
         return [self._threads.submit(infer, predictor, chunk) for chunk in chunks]

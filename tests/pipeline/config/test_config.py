@@ -13,6 +13,8 @@ from pipeline.config import CONF, Config, PipelineError, arguments, schema, sett
 FEEDBACK = "data=mnist_feedback"
 RUNS = sorted(path.stem for path in (CONF / "run").glob("*.yaml"))
 
+FLIP = "data.augmentation.flip=0.5"
+
 
 @pytest.mark.parametrize("run", RUNS)
 def test_every_run_is_complete(configured, run):
@@ -123,7 +125,7 @@ def test_a_wrong_key_or_type_is_refused_by_name(configured, override, message):
     [
         ("epochs=0", "positive, not 0"),
         ("batch_size=-1", "positive, not -1"),
-        ("model.kernel=0", "from 1 to 28"),
+        ("model.kernel=0", "positive"),
         ("model.kernel=29", "from 1 to 28"),
         ("model.pool=27", "at most 26"),
         ("model.dropout=1.0", "from 0 to 0.9"),
@@ -134,6 +136,11 @@ def test_a_wrong_key_or_type_is_refused_by_name(configured, override, message):
         ("augmentation.shift=-2", "0 or positive"),
         ("augmentation.zoom=1", "below 1"),
         ("augmentation.drawn=1.5", "from 0 to 1"),
+        ("data.input.channels=2", "1 (grey) or 3 (colour)"),
+        ("data.input.height=4", "from 8 to 512"),
+        ("data.classes=[0]", "from 2 to 256 labels"),
+        ("data.classes=[0,1,1]", "distinct"),
+        ("data.augmentation.flip=0.6", "from 0 to 0.5"),
         ("model.blocks=[[8],[]]", "lists of positive numbers"),
         ("model.blocks=[[8,-1]]", "lists of positive numbers"),
         ("model.blocks=[[8],[8],[8],[8],[8],[8]]", "at most"),
@@ -160,9 +167,37 @@ def test_the_largest_kernel_and_pool_are_allowed(configured):
     assert configured(1, "model.kernel=1", "model.pool=28").model.pool == 28
 
 
+@pytest.mark.parametrize(
+    ("classes", "labels", "digits"),
+    [
+        ("[0,1,2,3,4,5,6,7,8,9]", list(range(10)), True),
+        ("[3,-1]", [3, -1], False),
+        ("[a,1]", ["a", "1"], False),
+        ("['01',2]", ["01", "2"], False),
+    ],
+)
+def test_labels_are_numbers_if_all_are_whole(configured, classes, labels, digits):
+    data = configured(1, f"data.classes={classes}").data
+    assert (data.labels, data.digits) == (labels, digits)
+
+
+def test_digits_of_another_size_are_refused(configured):
+    with pytest.raises(PipelineError, match=r"^data\.input must be 28x28 pixels of 1 channel"):
+        configured(1, "data.input.height=32")
+
+
+def test_what_is_null_is_not_recorded(configured):
+    plain, changed = configured(1), configured(1, "model.residual=true", FLIP)
+    assert "residual" not in config.settings(plain)["model"]
+    assert "data_augmentation" not in config.settings(plain)
+    assert config.settings(changed)["model"]["residual"] is True
+    assert config.settings(changed)["data_augmentation"] == {"flip": 0.5}
+
+
 def test_every_rule_is_for_a_number_of_the_configuration(configured):
     numbers = config.flat(OmegaConf.to_container(OmegaConf.structured(configured(1, FEEDBACK))))
     known = {key for key, n in numbers.items() if isinstance(n, int | float)}
+    known |= {"data.augmentation.flip", "data.augmentation.colour"}  # null in conf/
     known |= {"trials", "processes", "pruner.startup_trials", "pruner.warmup_epochs"}
     assert set(schema._RULES) <= known
 

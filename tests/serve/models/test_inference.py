@@ -43,11 +43,10 @@ def test_chunks_run_beside_each_other_and_beside_the_caller(inference):
     meeting = threading.Barrier(3)  # two threads and this one; breaks if one of them waits
 
     class Meeting:
-        def probabilities(self, images):
+        def predict(self, images):
             meeting.wait(30)
-            return images
-
-        likelihoods = probabilities
+            meeting.wait(30)
+            return images, images
 
     begun = inference(2).begin(Meeting(), list(IMAGES[: CHUNK + 1]))
     meeting.wait(30)
@@ -57,7 +56,7 @@ def test_chunks_run_beside_each_other_and_beside_the_caller(inference):
 
 def test_an_error_of_a_model_reaches_who_asked(inference):
     class Broken:
-        def probabilities(self, images):
+        def predict(self, images):
             raise RuntimeError("broken")
 
     (begun,) = inference(1).begin(Broken(), [IMAGES[0]])

@@ -201,11 +201,34 @@ def test_a_likelihood_that_cannot_be_trusted(content, brightness, tmp_path):
         Predictor(bundle)
 
 
-@pytest.mark.parametrize(("side", "dtype"), [(8, "uint8"), (SIDE, "float32")])
-def test_a_model_of_other_images_is_refused(convert, tensorflow, tmp_path, side, dtype):
+@pytest.mark.parametrize(
+    ("side", "dtype", "message"),
+    [(8, "uint8", r"reads \(8, 8, 1\) images, not \(28, 28, 1\)"), (SIDE, "float32", "uint8")],
+)
+def test_a_model_of_other_images_is_refused(convert, tensorflow, tmp_path, side, dtype, message):
     other = convert(lambda pixels: tensorflow.reshape(pixels, (-1, side * side)), side, dtype)
-    with pytest.raises(BundleError, match="uint8"):
+    with pytest.raises(BundleError, match=message):
         Predictor(write_bundle(tmp_path / "other", other))
+
+
+def test_a_model_of_other_classes_is_refused(convert, tensorflow, tmp_path):
+    other = convert(lambda pixels: tensorflow.reshape(pixels, (-1, SIDE * SIDE))[:, :7])
+    with pytest.raises(BundleError, match="7 classes, not 10"):
+        Predictor(write_bundle(tmp_path / "other", other))
+
+
+def test_the_energy_scores_by_the_logits(content, tmp_path):
+    bundle = write_bundle(tmp_path / "bundle", content)
+    description = json.loads((bundle / "model.json").read_text())
+    description["likelihood"] = {"score": "energy", "threshold": 0.5, "offset": 2, "scale": 3}
+    (bundle / "model.json").write_text(json.dumps(description))
+    predictor = Predictor(bundle)
+    logits = predictor.logits(BANDS).astype(np.float64)
+    expected = 1 / (1 + np.exp(-(np.log(np.exp(logits).sum(axis=1)) - 2) / 3))
+    probabilities, scores = predictor.predict(BANDS)
+    np.testing.assert_allclose(scores, expected, rtol=1e-5)
+    np.testing.assert_array_equal(predictor.likelihoods(BANDS), scores)
+    np.testing.assert_array_equal(predictor.probabilities(BANDS), probabilities)
 
 
 def test_nothing_of_training_in_the_process(content, tmp_path):
