@@ -31,7 +31,7 @@ def answer(file: Path, predictor: Predictor) -> dict[str, Any]:
         raise PipelineError(f"{file}: {error}") from error
     found = dict(score([file.name], lambda _: content, predictor).table.iloc[0])
     if isinstance(found["detail"], str):
-        return found | {"steps": {"picture": small_picture(picture.grey, None)}}
+        return found | {"steps": {"picture": small_picture(picture.pixels, None)}}
     reading = read_file(content, max_pixels=most)
     (probabilities,) = predictor.probabilities(reading.normalised.image[None])
     explained = explain(reading, predictor, int(probabilities.argmax()))

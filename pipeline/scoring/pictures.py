@@ -190,6 +190,6 @@ def _input(content: bytes | str) -> Images | str:
 def both(content: bytes, side: int) -> tuple[Images, Images]:
     """Return a picture as decoded, reduced to `side` pixels, and the model's input of it."""
     reading = read_file(content, max_pixels=LIMITS.max_image_pixels)
-    picture = Image.fromarray(reading.grey)
+    picture = Image.fromarray(reading.pixels)
     picture.thumbnail((side, side))
     return np.asarray(picture), reading.normalised.image

@@ -1,1 +1,1 @@
-"""Image decoding: turn the bytes of an image file into a greyscale array."""
+"""Image decoding: turn the bytes of an image file into a array of pixels."""

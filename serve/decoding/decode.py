@@ -1,4 +1,4 @@
-"""Decode the bytes of an image file of any supported format into a greyscale array.
+"""Decode the bytes of an image file of any supported format into an array of pixels.
 
 This is the one place that reads untrusted files. Sizes are checked before pixels are decoded, and
 any fault of a file becomes an ImageError.
@@ -9,10 +9,9 @@ from __future__ import annotations
 import ctypes
 import math
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import AvifImagePlugin, Image, ImageFile, TiffImagePlugin, WebPImagePlugin
 
 from serve.decoding import png
@@ -26,7 +25,7 @@ from serve.decoding.limits import (
     format_limit,
 )
 from serve.decoding.picture import Picture, Reading
-from serve.decoding.transparency import ground, matte
+from serve.decoding.pixels import convert
 from serve.imaging.errors import NotAnImageError, UnsupportedImageError
 from serve.imaging.normalise import normalise
 from serve.imaging.placement import Grey
@@ -53,8 +52,6 @@ _OTHERS = (
 # files have about ten scans, and a thumbnail or two inside.
 _MAX_SCANS = 50
 
-_STRIP_PIXELS = 2**18  # pixels per strip when a large image is converted in strips
-
 _WIDTH, _ROWS, _TILE_WIDTH, _TILE_HEIGHT = 256, 278, 322, 323  # TIFF tags
 _ALL_ROWS = 2**32 - 1  # in one strip
 
@@ -64,15 +61,14 @@ _trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
 
 # Formats whose frames come by `seek`. A TIFF's pages are pictures of their own.
 _ANIMATED = ("GIF", "PNG", "AVIF")
-_BLANK = 8  # grey levels by which a frame without any ink may vary
-_ALPHA = ("LA", "La", "PA", "RGBA", "RGBa")
+_BLANK = 8  # levels by which a frame without any ink may vary
 
 
 def read_file(content: bytes, *, max_pixels: int) -> Reading:
     """Decode and normalise an image file, or raise an ImageError."""
     picture = decode(content, max_pixels=max_pixels)
-    normalised = normalise(picture.grey)
-    return Reading(picture.grey, normalised, picture.unreduced(normalised.box))
+    normalised = normalise(picture.pixels)
+    return Reading(picture.pixels, normalised, picture.unreduced(normalised.box))
 
 
 def normalise_file(content: bytes, *, max_pixels: int) -> Grey:
@@ -80,12 +76,13 @@ def normalise_file(content: bytes, *, max_pixels: int) -> Grey:
     return read_file(content, max_pixels=max_pixels).normalised.image
 
 
-def decode(content: bytes, *, max_pixels: int) -> Picture:
+def decode(content: bytes, *, max_pixels: int, channels: int = 1) -> Picture:
     """Return the first frame with anything on it, upright, not inverted.
 
-    A transparent image is laid on a ground that contrasts with its ink. An image of more than
-    8 bits is stretched to its own range. Colours become the grey, or the channel, with the most
-    contrast. Sides over 2 * DETAIL are reduced by a whole factor.
+    A transparent image is laid on a ground that contrasts with its ink. A grey image of more than
+    8 bits is stretched to its own range. Sides over 2 * DETAIL are reduced by a whole factor.
+    `channels`: 3 for red, green and blue. With 1, colours become the grey, or the channel, with the
+    most contrast.
 
     Raises:
         NotAnImageError: no image, or a corrupt one.
@@ -102,28 +99,28 @@ def decode(content: bytes, *, max_pixels: int) -> Picture:
             raise NotAnImageError(f"the JPEG image has more than {_MAX_SCANS} scans")
         pixels = math.prod(image.size)
         if pixels <= LARGE_PIXELS:
-            return _decoded(content, image, max_pixels)
+            return _decoded(content, image, max_pixels, channels)
         with _one_at_a_time:
-            picture = _decoded(content, image, max_pixels)
+            picture = _decoded(content, image, max_pixels, channels)
             if _trim and pixels > MAX_WHOLE_PIXELS:
                 _trim(0)
         return picture
 
 
-def _decoded(content: bytes, image: ImageFile.ImageFile, max_pixels: int) -> Picture:
+def _decoded(content: bytes, image: ImageFile.ImageFile, max_pixels: int, channels: int) -> Picture:
     if image.format == "JPEG":
         size = image.size
         _draft(image)
         image.load()
-        return Picture(_grey(image), size).upright(image)
+        return Picture(convert(image, channels), size).upright(image)
     if isinstance(image, TiffImagePlugin.TiffImageFile):
         _check_pieces(image, max_pixels)
     if image.format == "WEBP" or getattr(image, "is_animated", False):
         for frame in _frames(image, min(max_pixels, MAX_WHOLE_PIXELS)):
-            grey = _grey(frame)
-            if np.ptp(grey) > _BLANK:
+            pixels = convert(frame, channels)
+            if np.ptp(pixels, axis=(0, 1)).max() > _BLANK:
                 break
-        return Picture(grey, frame.size).upright(image)
+        return Picture(pixels, frame.size).upright(image)
     picture: Image.Image = image
     if isinstance(image, AvifImagePlugin.AvifImageFile):
         picture = _still(image)
@@ -135,7 +132,7 @@ def _decoded(content: bytes, image: ImageFile.ImageFile, max_pixels: int) -> Pic
         picture = png.StripedPng(content, image)
     else:
         image.load()
-    return Picture(_grey(picture), picture.size).upright(picture)
+    return Picture(convert(picture, channels), picture.size).upright(picture)
 
 
 def _still(image: AvifImagePlugin.AvifImageFile) -> Image.Image:
@@ -198,93 +195,3 @@ def _draft(image: Image.Image) -> None:
     excess = max(image.size) / DETAIL
     if excess > 2:
         image.draft(None, (int(image.width / excess), int(image.height / excess)))
-
-
-def _grey(image: Image.Image) -> Grey:
-    if image.mode[0] in "IF":  # I, I;16, I;16B, F: more than 8 bits
-        return _stretched(np.asarray(_reduced(image, "F")))
-    if image.mode in _ALPHA or "transparency" in image.info:
-        return _of_colours(_on_ground(image))
-    if image.mode in ("L", "1"):
-        return np.asarray(_reduced(image, "L"))
-    if image.mode == "LAB":
-        return np.asarray(_reduced(image.getchannel("L"), "L"))
-    return _of_colours(_reduced(image, "RGB"))
-
-
-def _reduced(
-    image: Image.Image, *modes: str, alphas: NDArray[np.int64] | None = None
-) -> Image.Image:
-    """Convert the image to one mode after another and reduce it, in strips to save memory.
-
-    `alphas`, (256,), counts each pixel by its alpha.
-    """
-    factor = max(image.size) // DETAIL
-    if factor < 2:
-        return _counted(_converted(image, modes), alphas)
-    size = -(-image.width // factor), -(-image.height // factor)
-    reduced = Image.new(modes[-1], size)
-    for top, strip in _strips(image, factor):
-        converted = _counted(_converted(strip, modes), alphas)
-        reduced.paste(converted.reduce(factor), (0, top // factor))
-    return reduced
-
-
-def _strips(image: Image.Image, factor: int) -> Iterator[tuple[int, Image.Image]]:
-    """Yield each strip's top row and the strip; `factor` divides all heights but the last."""
-    rows = factor * max(1, _STRIP_PIXELS // (factor * image.width))
-    for top in range(0, image.height, rows):
-        yield top, image.crop((0, top, image.width, min(top + rows, image.height)))
-
-
-def _converted(image: Image.Image, modes: Sequence[str]) -> Image.Image:
-    for mode in modes:
-        image = image if image.mode == mode else image.convert(mode)
-    return image
-
-
-def _counted(image: Image.Image, alphas: NDArray[np.int64] | None) -> Image.Image:
-    if alphas is not None:
-        alphas += image.getchannel("A").histogram()
-    return image
-
-
-def _stretched(deep: NDArray[np.float32]) -> Grey:
-    """Stretch (height, width) float32 from its minimum and maximum to uint8 0 to 255."""
-    values = deep.astype(np.float64)  # differences of float32 values may overflow float32
-    finite = np.isfinite(values)
-    if not finite.all():
-        values[~finite] = values[finite].min() if finite.any() else 0
-    low = values.min()
-    span = values.max() - low
-    return np.rint((values - low) * (255 / span) if span > 0 else values * 0).astype(np.uint8)
-
-
-def _of_colours(image: Image.Image) -> Grey:
-    """Return the luminance of an RGB image, or a channel with more than twice its contrast.
-
-    Red ink on green of the same brightness is invisible in the luminance.
-    """
-    small = image.reduce(max(1, max(image.size) // 64))
-    channels = np.asarray(small).reshape(-1, 3)
-    contrasts = channels.max(0).astype(int) - channels.min(0)
-    if contrasts.max() > 2 * int(np.ptp(np.asarray(small.convert("L")))):
-        return np.asarray(image.getchannel(int(contrasts.argmax())))
-    return np.asarray(image.convert("L"))
-
-
-def _on_ground(image: Image.Image) -> Image.Image:
-    """Lay a transparent image on a ground that contrasts with its ink; return reduced RGB."""
-    counts = np.zeros(256, np.int64)
-    reduced = _reduced(image, "RGBA", alphas=counts)
-    levels = np.flatnonzero(counts)
-    if len(levels) == 1 and levels[0] != 0:
-        # The reduced picture is the plain one if nothing in it is transparent.
-        return reduced.convert("RGB") if levels[0] == 255 else _reduced(image, "RGBA", "RGB")
-    image = reduced
-    pixels = np.asarray(image)
-    alpha = pixels[..., 3]
-    solid = alpha >= alpha.max() * 0.97
-    cut = matte(pixels, solid) if len(levels) == 2 and levels[0] == 0 else None
-    under = Image.new("RGBA", image.size, (*(cut or ground(pixels[solid])), 255))
-    return Image.alpha_composite(under, image).convert("RGB")

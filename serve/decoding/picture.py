@@ -7,22 +7,23 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from serve.decoding.limits import Size
 from serve.imaging.normalise import Normalised
-from serve.imaging.placement import Grey
 
+Pixels = NDArray[np.uint8]  # (height, width) of grey, or (height, width, 3) of colours
 Box = tuple[int, int, int, int]  # left, top, width, height in pixels
 
 _ORIENTATION = 0x0112  # EXIF tag
-_TURNS: dict[int, Callable[[Grey], Grey]] = {
+_TURNS: dict[int, Callable[[Pixels], Pixels]] = {
     2: np.fliplr,
-    3: lambda grey: grey[::-1, ::-1],
+    3: lambda pixels: pixels[::-1, ::-1],
     4: np.flipud,
-    5: np.transpose,
-    6: lambda grey: np.rot90(grey, -1),
-    7: lambda grey: grey[::-1, ::-1].T,
+    5: lambda pixels: pixels.swapaxes(0, 1),
+    6: lambda pixels: np.rot90(pixels, -1),
+    7: lambda pixels: pixels[::-1, ::-1].swapaxes(0, 1),
     8: np.rot90,
 }
 _ON_ITS_SIDE = 5  # from this orientation on, width and height change places
@@ -31,10 +32,10 @@ _ON_ITS_SIDE = 5  # from this orientation on, width and height change places
 class Picture(NamedTuple):
     """A decoded picture.
 
-    `grey`: (height, width) uint8, reduced by a whole factor. `size`: its width and height before.
+    `pixels`: uint8, reduced by a whole factor. `size`: its width and height before.
     """
 
-    grey: Grey
+    pixels: Pixels
     size: Size
 
     def upright(self, image: Image.Image) -> Picture:
@@ -45,13 +46,13 @@ class Picture(NamedTuple):
             orientation = image.getexif().get(_ORIENTATION, 1)
             if turn := _TURNS.get(orientation):
                 size = self.size[::-1] if orientation >= _ON_ITS_SIDE else self.size
-                return Picture(turn(self.grey), size)
+                return Picture(turn(self.pixels), size)
         return self
 
     def unreduced(self, box: Box) -> Box:
-        """Return a box of `grey` in the pixels of the picture before it was reduced."""
+        """Return a box of `pixels` in those of the picture before it was reduced."""
         # A reduced side is rounded up, so the ratio is the factor or a little less.
-        factor = round(max(self.size) / max(self.grey.shape))
+        factor = round(max(self.size) / max(self.pixels.shape[:2]))
         if factor < 2:
             return box
         left, top, width, height = (side * factor for side in box)
@@ -61,10 +62,10 @@ class Picture(NamedTuple):
 class Reading(NamedTuple):
     """What of an image file was read.
 
-    `grey`: (height, width) uint8, the decoded picture. `normalised`: the models' input, and what of
-    `grey` it was made of. `box`: of that, in the pixels of the picture as it is seen.
+    `pixels`: uint8, the decoded picture. `normalised`: the models' input, and what of `pixels` it
+    was made of. `box`: of that, in the pixels of the picture as it is seen.
     """
 
-    grey: Grey
+    pixels: Pixels
     normalised: Normalised
     box: Box

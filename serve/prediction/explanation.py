@@ -43,7 +43,7 @@ def explain(reading: Reading, predictor: Predictor, digit: int) -> dict[str, Any
             "image": data_uri(_drawn(occlusion, normalised.image)),
         },
         "steps": {
-            "picture": small_picture(reading.grey, normalised.box),
+            "picture": small_picture(reading.pixels, normalised.box),
             "ink": data_uri(np.asarray(_small(normalised.ink))),
             "image": data_uri(normalised.image),
         },

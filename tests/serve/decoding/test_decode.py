@@ -28,7 +28,7 @@ MAX = 16_000_000
 
 
 def decode(content, *, max_pixels):
-    return decoding.decode(content, max_pixels=max_pixels).grey
+    return decoding.decode(content, max_pixels=max_pixels).pixels
 
 
 def seven(height=30, width=20):
@@ -381,7 +381,7 @@ def test_strips_give_the_picture_that_the_whole_gives(mode, monkeypatch):
         image = Image.fromarray(noise).convert(mode)
     content = saved(image, SUFFICIENT.get(mode, "PNG"))
     in_strips = decode(content, max_pixels=MAX)
-    monkeypatch.setattr("serve.decoding.decode._STRIP_PIXELS", 10**9)
+    monkeypatch.setattr("serve.decoding.pixels._STRIP_PIXELS", 10**9)
     np.testing.assert_array_equal(in_strips, decode(content, max_pixels=MAX))
 
 

@@ -151,7 +151,7 @@ def with_parts(file_format, count):
 @pytest.mark.parametrize("file_format", ["GIF", "JPEG"])
 def test_a_header_of_some_hundred_parts_is_read(file_format):
     assert declared_pixels(with_parts(file_format, 900), MAX) == 64 * 64
-    assert decode(with_parts(file_format, 900), max_pixels=MAX).grey.shape == (64, 64)
+    assert decode(with_parts(file_format, 900), max_pixels=MAX).pixels.shape == (64, 64)
 
 
 @pytest.mark.parametrize(
