@@ -15,11 +15,11 @@ from typing import Any
 
 import pandas as pd
 
+from pipeline.archives.sources import shown
 from pipeline.config import PipelineError, cli, paths
 from pipeline.reports import html, tables
 from pipeline.reports.tables import Column
 from pipeline.scoring import explained, measures, page, pictures
-from pipeline.scoring.pictures import shown
 from pipeline.scoring.scored import Scored, score, together
 from pipeline.storage.files import replacing, write, write_json
 from serve.models.predictor import BundleError, Predictor

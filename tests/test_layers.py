@@ -20,7 +20,7 @@ PIPELINE = [
     Layer("reports"),
     Layer("robustness", "training", "user_feedback"),
     Layer("evaluation", "fetching"),
-    Layer("data"),
+    Layer("data", "archives"),
     Layer("storage"),
     Layer("config"),
 ]

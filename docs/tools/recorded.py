@@ -12,6 +12,7 @@ from rich.console import Console
 
 from docs.tools import tables
 from docs.tools.tables import ROOT, Table
+from pipeline.archives.sources import Read
 from pipeline.config import paths
 from pipeline.scoring import field, pictures
 from pipeline.scoring.scored import score
@@ -89,7 +90,7 @@ def handwritten() -> Table:
     """
     predictor, rows = Predictor(ROOT / paths.CHAMPION), []
 
-    def add(kind: str, names: Sequence[str], read: pictures.Read) -> None:
+    def add(kind: str, names: Sequence[str], read: Read) -> None:
         found = score(names, read, predictor).table
         refused = found["detail"].notna()
         shares = [refused.mean(), (refused | found["not_digit"].fillna(False)).mean()]

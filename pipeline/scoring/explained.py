@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from pipeline.archives import sources
 from pipeline.config import PipelineError
 from pipeline.reports import html, theme
 from pipeline.scoring import pictures
@@ -21,7 +22,7 @@ def answer(file: Path, predictor: Predictor) -> dict[str, Any]:
 
     Of that one `steps` has the picture alone. It is a PipelineError if the file cannot be decoded.
     """
-    content = pictures.content(file.parent, file.name)
+    content = sources.content(file.parent, file.name, most=pictures.LIMITS.max_image_bytes)
     if isinstance(content, str):
         raise PipelineError(f"{file}: {content}: name one picture")
     most = pictures.LIMITS.max_image_pixels

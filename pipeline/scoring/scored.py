@@ -8,11 +8,12 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from pipeline.archives.sources import Read, shown
 from pipeline.config.terminal import Bar
 from pipeline.data.dataset import Labels
 from pipeline.evaluation.metrics import Probabilities
 from pipeline.scoring import pictures
-from pipeline.scoring.pictures import LIMITS, Read
+from pipeline.scoring.pictures import LIMITS
 from serve.models.predictor import Predictor
 
 
@@ -54,7 +55,7 @@ def score(names: Sequence[str], read: Read, predictor: Predictor) -> Scored:
     threshold = predictor.likelihood.threshold if predictor.likelihood else np.float32(0)
     table = pd.DataFrame(  # the columns are named as in the results of serve.client
         {
-            "file": [pictures.shown(name) for name in names],
+            "file": [shown(name) for name in names],
             "label": pd.Series([classes[n] if n >= 0 else None for n in labels], dtype=object),
             "prediction": pd.Series([classes[n] for n in predicted], dtype=object).mask(refused),
             "confidence": confidence,
