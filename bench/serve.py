@@ -81,11 +81,9 @@ def keras_models(folder: Path) -> None:
     determinism.import_tensorflow()
     import mlflow.tensorflow
 
-    from pipeline.config.schema import Model
     from pipeline.training import networks
 
-    settings = json.loads((BUNDLE / "model.json").read_text())["settings"]
-    model = networks.build(Model(**settings["model"]), training=False)
+    model = networks.of_bundle(json.loads((BUNDLE / "model.json").read_text()))
     model.save(folder / "model.keras")
     example = np.zeros((1, 28, 28, 1), np.uint8)
     signature = mlflow.models.infer_signature(example, model(example).numpy())

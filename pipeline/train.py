@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pipeline.config import Config, paths, settings, stage
 from pipeline.data import dataset, pen_strokes
@@ -15,6 +15,7 @@ from pipeline.storage.files import sha256, write_json
 from pipeline.training import determinism, precisions
 from pipeline.training.live_log import LiveLog, Training, live_log
 from serve.imaging import placement
+from serve.imaging.preparation import DIGIT, Preparation
 from serve.models.predictor import FILES, FLOAT32, INT8
 
 if TYPE_CHECKING:
@@ -50,13 +51,25 @@ def train_and_export(cfg: Config, live: LiveLog) -> None:
         shutil.rmtree(target, ignore_errors=True)  # or it would stand beside curves of another
         training = (cfg.run, cfg.name, cfg.data.name, digest, settings(cfg))
         live.start(Training(str(checkpoint), *training))
-        drawn = pen_strokes.split(round(cfg.augmentation.drawn * len(train)), cfg.seed)
-        trained = fit.fit(cfg, train.joined(drawn), validation, checkpoint, live)
+        joined = train.joined(drawn(cfg, len(train))) if cfg.data.digits else train
+        trained = fit.fit(cfg, joined, validation, checkpoint, live)
         seconds = time.monotonic() - started
         export(cfg, trained, train, validation, target, digest)
         checkpoints.discard(checkpoint)
         live.end("FINISHED")  # before another training can have the checkpoint
     latency.record(cfg.run, train_seconds=seconds)
+
+
+def drawn(cfg: Config, images: int) -> Split:
+    """Return the digits that are drawn in addition to the data set's images."""
+    return pen_strokes.split(round(cfg.augmentation.drawn * images), cfg.seed)
+
+
+def input_of(prepared: Preparation) -> dict[str, Any]:
+    """Return `input` of `model.json`, which `Preparation.of` reads."""
+    digit = prepared.kind == DIGIT
+    more = {"polarity": "digit bright on dark"} if digit else {"preparation": prepared.kind}
+    return {"shape": list(prepared.shape), "dtype": "uint8", **more}
 
 
 def export(
@@ -65,7 +78,8 @@ def export(
     """Write the model in the folder `target`; `digest` is that of its data."""
     from pipeline.training import litert_export, networks
 
-    model = networks.for_inference(trained, cfg.model)
+    prepared, labels = dataset.preparation(cfg.data), cfg.data.labels
+    model = networks.for_inference(trained, cfg.model, prepared, len(labels))
     images = litert_export.range_images(train.images, cfg.seed)
     models = {FLOAT32: litert_export.to_litert(model), INT8: litert_export.to_litert(model, images)}
     litert_export.check_parity(model, models[FLOAT32], validation.images)
@@ -82,12 +96,8 @@ def export(
         {
             "name": cfg.name,
             "run": cfg.run,
-            "classes": list(range(dataset.CLASSES)),
-            "input": {
-                "shape": [dataset.SIDE, dataset.SIDE, 1],
-                "dtype": "uint8",
-                "polarity": "digit bright on dark",
-            },
+            "classes": labels,
+            "input": input_of(prepared),
             "output": "logits",
             "precision": FLOAT32,
             "sha256": default["sha256"],

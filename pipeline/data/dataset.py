@@ -10,12 +10,24 @@ from numpy.lib.npyio import NpzFile
 from numpy.typing import NDArray
 
 from pipeline.config import PipelineError
+from pipeline.config.schema import Data
 from pipeline.storage.files import write_arrays
+from serve.imaging.preparation import Preparation
 
 CLASSES, SIDE = 10, 28  # of the digits, for what knows them alone
 
 Images = NDArray[np.uint8]
 Labels = NDArray[np.uint8]
+
+
+def preparation(data: Data) -> Preparation:
+    """Return how pictures of the data set become images, as the service does it."""
+    return Preparation(data.preparation.value, *data.shape)
+
+
+def with_channels(images: Images) -> Images:
+    """Return (n, h, w, channels) of images that may leave out one channel."""
+    return images if images.ndim == 4 else images[..., None]
 
 
 def digit_counts(labels: Labels) -> dict[str, int]:
@@ -32,7 +44,8 @@ def no_images() -> Images:
 class Split:
     """Part of a data set.
 
-    `images`: (n, 28, 28) uint8, digit bright on dark. `labels`: (n,) uint8.
+    `images`: (n, h, w) uint8, or (n, h, w, 3) in colour, prepared as the service prepares them.
+    `labels`: (n,) uint8, places in the classes of the data set.
     `index`: (n,) int32, each image's position in the files as published, test files last.
     """
 

@@ -12,17 +12,17 @@ import numpy as np
 import tensorflow as tf
 from mlflow.models import infer_signature
 
-from pipeline.config.schema import Model
-from pipeline.data.dataset import CLASSES, SIDE
 from pipeline.training import networks
+from serve.imaging.preparation import Preparation
 
 
 def log(folder: Path, description: dict[str, Any]) -> None:
     """Log the model in `folder` to the active MLflow run, with signature and input example."""
-    model = networks.build(Model(**description["settings"]["model"]), training=False)
+    prepared, classes = Preparation.of(description), len(description["classes"])
+    model = networks.of_bundle(description)
     model.load_weights(folder / "model.weights.h5")
     keras.config.disable_interactive_logging()
-    images, answers = np.zeros((1, SIDE, SIDE, 1), np.uint8), np.zeros((1, CLASSES), np.float32)
+    images, answers = np.zeros((1, *prepared.shape), np.uint8), np.zeros((1, classes), np.float32)
     # `mlflow.keras.log_model` fails on an input example; this one saves the same Keras 3 archive.
     mlflow.tensorflow.log_model(
         model,

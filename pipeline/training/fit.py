@@ -11,11 +11,12 @@ from dvclive.live import Live
 
 from pipeline.config import Config, paths
 from pipeline.config.terminal import Bar
-from pipeline.data.dataset import Split
+from pipeline.data.dataset import Split, preparation, with_channels
 from pipeline.training import augmentation, checkpoints, networks
 from pipeline.training.checkpoints import History
 from pipeline.training.learning_rate_schedule import learning_rate_schedule
 from pipeline.training.live_log import LiveLog
+from serve.imaging.preparation import DIGIT
 
 logger = logging.getLogger(__name__)
 
@@ -41,8 +42,17 @@ def fit(
     """
     steps = augmentation.steps_per_epoch(len(train), cfg.batch_size)
     model = compiled(cfg, steps)
-    epoch_batches = augmentation.batches(train, cfg.batch_size, cfg.augmentation, cfg.seed)
-    held_out = tf.data.Dataset.from_tensor_slices((validation.images[..., None], validation.labels))
+    epoch_batches = augmentation.batches(
+        train,
+        cfg.batch_size,
+        augmentation.limits_of(cfg),
+        cfg.seed,
+        cfg.data.augmentation,
+        black=preparation(cfg.data).kind == DIGIT,
+    )
+    held_out = tf.data.Dataset.from_tensor_slices(
+        (with_channels(validation.images), validation.labels)
+    )
     held_out = held_out.batch(_VALIDATION_BATCH)
     patience = cfg.early_stopping.patience
 
@@ -83,7 +93,8 @@ def fit(
 def compiled(cfg: Config, steps_per_epoch: int) -> keras.Model:
     """Return the network of the run with its loss, optimiser and learning-rate schedule."""
     keras.config.set_dtype_policy(cfg.precision.value)
-    model = networks.build(cfg.model, training=True)
+    classes = len(cfg.data.classes)
+    model = networks.build(cfg.model, preparation(cfg.data), classes, training=True)
     model.compile(
         _OPTIMIZERS[cfg.optimizer.name.value](learning_rate_schedule(cfg, steps_per_epoch)),
         keras.losses.SparseCategoricalCrossentropy(from_logits=True),

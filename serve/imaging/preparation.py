@@ -95,3 +95,6 @@ def _resized(picture: Pixels, part: Part, size: tuple[int, int]) -> Pixels:
         return picture
     image = Image.fromarray(np.ascontiguousarray(picture))
     return np.asarray(image.resize(size, Image.Resampling.BICUBIC, part))
+
+
+DIGITS = Preparation(DIGIT, 28, 28, 1)  # as MNIST's images

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from pipeline.config.schema import Augmentation
+from pipeline.config.schema import Augmentation, Changes
 from pipeline.data.dataset import Split
 
 STILL = Augmentation(*[0.0] * 9)
@@ -122,3 +122,45 @@ def test_shear_slants_without_turning(augmented):
     slant = columns[:, 1] - columns[:, 0]
     assert np.abs(slant).max() > 2.5
     assert np.abs(centres(images)).max() < 0.3
+
+
+def test_outside_of_a_picture_on_white_is_white(augmentation):
+    white = Split(np.full((40, 20, 32), 250, np.uint8), np.zeros(40, np.uint8), np.arange(40))
+    limits = Augmentation(20.0, 4.0, 0.2, 0.2, 2.0, 0.7, 0.5, 0.0, 0.0)
+    images, _ = content(augmentation.batches(white, 20, limits, seed=1, black=False)(0))
+    assert images.shape == (40, 20, 32, 1)
+    assert images.min() >= 249
+    assert content(augmentation.batches(white, 20, limits, seed=1)(0))[0].min() < 50
+
+
+def coloured():
+    images = np.zeros((400, 20, 32, 3), np.uint8)
+    images[:, :, :16] = (180, 90, 60)
+    return Split(images, np.zeros(400, np.uint8), np.arange(400, dtype=np.int32))
+
+
+def test_pictures_are_mirrored_only_where_the_data_set_says_so(augmentation):
+    flipped = content(augmentation.batches(coloured(), 50, STILL, 1, Changes(flip=0.5))(0))[0]
+    assert set(map(bytes, flipped)) == {bytes(i) for i in (flipped[0], flipped[0][:, ::-1])}
+    mirrored = (flipped[:, 0, 0, 0] == 0).mean()
+    assert 0.4 < mirrored < 0.6
+    still = content(augmentation.batches(coloured(), 50, STILL, 1)(0))[0]
+    assert (still == coloured().images).all()
+
+
+def test_colours_change_up_to_their_limit(augmentation):
+    given = coloured()
+    given.images[:, :, 16:] = (100, 100, 100)
+    changed = content(augmentation.batches(given, 50, STILL, 1, Changes(colour=0.3))(0))[0]
+    brightness = changed.mean((1, 2, 3)) / given.images.mean()
+    assert 0.65 < brightness.min() < 0.85
+    assert 1.15 < brightness.max() < 1.35
+    assert len({bytes(image) for image in changed}) > 300
+
+
+def test_colour_pictures_have_no_pen(augmentation, configured):
+    grey, colour = configured(3), configured(3, "data.preparation=fit", "data.input.channels=3")
+    assert augmentation.limits_of(grey) == grey.augmentation
+    without = augmentation.limits_of(colour)
+    assert (without.stroke_width, without.disturbed) == (0, 0)
+    assert without.elastic == grey.augmentation.elastic

@@ -4,6 +4,7 @@ from ai_edge_litert.interpreter import Interpreter
 
 from pipeline.config import PipelineError
 from pipeline.config.schema import Model
+from serve.imaging.preparation import DIGITS
 from serve.models.predictor import LogitModel
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (300, 28, 28), np.uint8)
@@ -20,7 +21,7 @@ def litert_export(tensorflow):
 def network(tensorflow):
     from pipeline.training import networks
 
-    return networks.build(Model(1.0, 4, 3, 2, [], 0.0, 8, 0.0), training=False)
+    return networks.build(Model(1.0, 4, 3, 2, [], 0.0, 8, 0.0), DIGITS, 10, training=False)
 
 
 def test_the_exported_file_answers_like_the_network(litert_export, network):
@@ -35,15 +36,15 @@ def test_exporting_twice_gives_the_same_bytes(litert_export, network):
 def test_a_file_that_answers_otherwise_is_refused(litert_export, network, tensorflow):
     from pipeline.training import networks
 
-    other = networks.build(Model(1.0, 4, 3, 2, [], 0.0, 8, 0.0), training=False)
-    with pytest.raises(PipelineError, match="of 300 images get another digit"):
+    other = networks.build(Model(1.0, 4, 3, 2, [], 0.0, 8, 0.0), DIGITS, 10, training=False)
+    with pytest.raises(PipelineError, match="of 300 images get another class"):
         litert_export.check_parity(network, litert_export.to_litert(other), IMAGES)
 
 
 def test_a_small_drift_of_the_probabilities_is_refused(litert_export, network, tensorflow):
     from pipeline.training import networks
 
-    other = networks.build(Model(1.0, 4, 3, 2, [], 0.0, 8, 0.0), training=False)
+    other = networks.build(Model(1.0, 4, 3, 2, [], 0.0, 8, 0.0), DIGITS, 10, training=False)
     weights = network.get_weights()
     weights[-1] = weights[-1] + np.linspace(0, 2e-2, 10, dtype=np.float32)
     other.set_weights(weights)
