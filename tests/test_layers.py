@@ -19,7 +19,7 @@ PIPELINE = [
     Layer("registry", "ood", "scoring"),
     Layer("reports"),
     Layer("robustness", "training", "user_feedback"),
-    Layer("evaluation", "fetching"),
+    Layer("evaluation", "fetching", "reading"),
     Layer("data", "archives"),
     Layer("storage"),
     Layer("config"),

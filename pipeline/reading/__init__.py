@@ -1,0 +1,1 @@
+"""From the raw files of a data set to its splits."""
