@@ -18,7 +18,7 @@ def main(cfg: Config) -> None:
     folder = paths.raw(cfg.data.name)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        own = environment.mnist_mirror() if cfg.data.format is Format.idx else None
+        own = environment.mnist_mirror() if _is_mnist(cfg.data) else None
         mirrors = [own, *cfg.data.mirrors] if own else cfg.data.mirrors
         download.complete(folder, cfg.data.files, mirrors)
         names = set(cfg.data.files)
@@ -35,9 +35,19 @@ def main(cfg: Config) -> None:
     log.info("%s is complete", folder)
 
 
+def _is_mnist(data: Data) -> bool:
+    """Return whether the files are MNIST's, by what they hold."""
+    return data.digits and data.format is Format.idx
+
+
 def _way_out(data: Data) -> str:
     """Say what to do when no mirror helps."""
-    if data.format is not Format.idx:
+    if data.format is Format.folder:
+        return (
+            f"Name other places under `mirrors` in conf/data/{data.name}.yaml. If pictures have "
+            f"changed: python -m pipeline.new_data {data.name} PATH --force"
+        )
+    if not _is_mnist(data):
         return f"Other places can be named under `mirrors` in conf/data/{data.name}.yaml."
     return (
         "Set MNIST_MIRROR=<folder or URL> to a place that has them, or do without a download: "

@@ -1,12 +1,15 @@
 """Published files from mirrors, each checked by the SHA-256 of its decompressed bytes.
 
-A mirror is a folder, a web folder, Keras' `mnist.npz` (path or URL), or `package:<name>`.
+A mirror is a folder, a web folder, Keras' `mnist.npz` (path or URL), or `package:<name>`. It may
+also be the path or URL of the file itself, whatever its name is there. A folder without the file is
+packed, if that is a zip.
 """
 
 import gzip
 import io
 import logging
 import re
+import shutil
 import sys
 import threading
 import zlib
@@ -21,6 +24,7 @@ import numpy as np
 import pooch
 import requests
 
+from pipeline.archives import packing, sources
 from pipeline.config import environment
 from pipeline.storage.files import sha256
 from pipeline.storage.idx import write_idx
@@ -33,6 +37,8 @@ RETRIES = 1  # after a broken connection, a busy server or a wrong hash; pooch w
 SILENT_SECONDS = 10.0
 
 _WEB = ("http://", "https://")
+_PACKED = (".gz", ".npz", *sources.ENDINGS)  # as published: not compressed once more
+_FILES = (".csv", ".npz", *sources.ENDINGS)  # by which a URL is told from a web folder
 _KERAS = {
     "train-images-idx3-ubyte": "x_train",
     "train-labels-idx1-ubyte": "y_train",
@@ -88,11 +94,12 @@ def _fetch(folder: Path, files: Mapping[str, str], place: str) -> dict[str, str]
     pooch.get_logger().setLevel(logging.WARNING)  # else it prints addresses with passwords
     retries = RETRIES if place.startswith(_WEB) else 0
     mirror = pooch.create(folder, place, registry=dict(files), retry_if_failed=retries)
-    read = partial(_keras_file, {}) if place.endswith(".npz") else _file
+    keras = place.endswith(".npz") and set(files) <= set(_KERAS)
+    copy = partial(_copy_of_keras, {}) if keras else _copy
 
     def write(name: str, url: str, file: str, mirror: object) -> None:
         """Be a downloader of pooch, which then checks the hash of `file` and gives it its name."""
-        Path(file).write_bytes(read(place, name))
+        copy(place, name, Path(file))
 
     failed: dict[str, str] = {}
     names = list(files)
@@ -113,8 +120,27 @@ def _fetch(folder: Path, files: Mapping[str, str], place: str) -> dict[str, str]
     return failed
 
 
+def _copy(place: str, name: str, target: Path) -> None:
+    """Write the file of a mirror, decompressed."""
+    local = None if place.startswith((*_WEB, "package:")) else _local(place)
+    if local and local.is_file():
+        shutil.copyfile(local, target)
+    elif place.startswith(_WEB) and place.lower().endswith(_FILES):
+        target.write_bytes(_download(place))
+    elif local and local.is_dir() and name.endswith(".zip") and not (local / name).exists():
+        packing.pack(local, target)
+    else:
+        target.write_bytes(_file(place, name))
+
+
+def _local(place: str) -> Path:
+    return environment.root() / Path(place.removeprefix("file://")).expanduser()
+
+
 def _file(place: str, name: str) -> bytes:
     """Return the file decompressed, or the plain one where there is no compressed one."""
+    if name.endswith(_PACKED):
+        return _read(place, name)
     try:
         compressed = _read(place, f"{name}.gz")
     except FileError:
@@ -123,6 +149,10 @@ def _file(place: str, name: str) -> bytes:
         return gzip.decompress(compressed)
     except (OSError, EOFError, zlib.error) as error:
         raise FileError(f"{name}.gz: {error}") from None
+
+
+def _copy_of_keras(files: dict[str, bytes], place: str, name: str, target: Path) -> None:
+    target.write_bytes(_keras_file(files, place, name))
 
 
 def _keras_file(files: dict[str, bytes], place: str, name: str) -> bytes:
@@ -148,10 +178,8 @@ def _read(place: str, name: str) -> bytes:
     if place.startswith(_WEB):
         return _download(f"{place.rstrip('/')}/{name}")
     try:
-        if place.startswith("package:"):
-            folder = resources.files(place.removeprefix("package:"))
-        else:
-            folder = environment.root() / Path(place.removeprefix("file://")).expanduser()
+        package = place.startswith("package:")
+        folder = resources.files(place.removeprefix("package:")) if package else _local(place)
         if not folder.is_dir():
             raise MirrorError("no such folder")
         return (folder / name).read_bytes()

@@ -84,6 +84,22 @@ def test_own_mirror_of_mnist_is_not_asked_for_other_data(configured, monkeypatch
     assert "nowhere" not in caplog.text
 
 
+def test_own_mirror_of_mnist_is_not_asked_for_other_idx_files(configured, monkeypatch):
+    monkeypatch.setenv("MNIST_MIRROR", "mirror")
+    config = configured(1, "data.preparation=fit")
+    config.data.mirrors = ["nowhere"]
+    with pytest.raises(PipelineError, match="Other places can be named") as failure:
+        fetch.main(config)
+    assert "mirror:" not in str(failure.value)
+
+
+def test_pictures_that_changed_are_described_anew_by_a_command(configured):
+    config = configured(1, "data.format=folder", "data.name=mine")
+    config.data.files, config.data.mirrors = {"mine.zip": "0" * 64}, ["mirror"]
+    with pytest.raises(PipelineError, match=r"pipeline\.new_data mine PATH --force"):
+        fetch.main(config)
+
+
 def test_without_a_mirror_the_error_names_the_way_out(fetch_from):
     with pytest.raises(PipelineError) as failure:
         fetch_from("nowhere")

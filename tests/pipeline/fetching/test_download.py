@@ -7,13 +7,16 @@ import re
 import sys
 import threading
 import time
+import zipfile
 from concurrent.futures import wait
+from pathlib import Path
 
 import numpy as np
 import pooch
 import pytest
 from support.web_server import Handler, serving
 
+from pipeline.archives.packing import pack
 from pipeline.fetching import download
 from pipeline.fetching.download import MirrorError, complete
 from pipeline.storage.idx import write_idx
@@ -320,3 +323,63 @@ def test_no_password_shows_in_log_or_message(server, raw, caplog, capfd):
     printed = "".join(capfd.readouterr())
     assert f"from {server.url}/mnist" in caplog.text
     assert "secret" not in caplog.text + printed + str(failure.value)
+
+
+# Archives and folders of pictures
+
+PICTURES = {"a/1.png": b"one", "b/2.png": b"two"}
+
+
+def digest(content):
+    return hashlib.sha256(content).hexdigest()
+
+
+@pytest.fixture
+def packed(tmp_path):
+    """A folder of pictures; returns the zip of it."""
+    for name, content in PICTURES.items():
+        write_folder((tmp_path / "mine" / name).parent, {Path(name).name: content})
+    pack(tmp_path / "mine", tmp_path / "packed.zip")
+    return (tmp_path / "packed.zip").read_bytes()
+
+
+@pytest.mark.parametrize("absolute", [False, True])
+def test_a_folder_of_pictures_is_packed_so_that_one_hash_names_it(packed, raw, absolute):
+    place = str(raw.parent / "mine") if absolute else "mine"
+    complete(raw, {"mine.zip": digest(packed)}, [place])
+    assert contents(raw) == {"mine.zip": packed}
+    with zipfile.ZipFile(raw / "mine.zip") as archive:
+        assert {name: archive.read(name) for name in archive.namelist()} == PICTURES
+
+
+def test_a_folder_that_holds_the_archive_is_not_packed(packed, raw):
+    (raw.parent / "mine" / "mine.zip").write_bytes(packed)
+    complete(raw, {"mine.zip": digest(packed)}, ["mine"])
+    assert contents(raw) == {"mine.zip": packed}
+
+
+def test_a_folder_whose_pictures_have_changed_is_refused(packed, raw):
+    (raw.parent / "mine" / "a" / "3.png").write_bytes(b"three")
+    with pytest.raises(MirrorError, match=r"mine: SHA256 hash"):
+        complete(raw, {"mine.zip": digest(packed)}, ["mine"])
+    assert contents(raw) == {}
+
+
+@pytest.mark.parametrize("ending", ["zip", "tar.gz", "tgz", "npz", "csv"])
+def test_a_mirror_may_be_the_file_itself_by_path_or_url(server, raw, ending):
+    content = gzip.compress(b"as it is")
+    (raw.parent / f"other.{ending}").write_bytes(content)
+    server.files[f"/x/other.{ending}"] = content
+    for place in (f"other.{ending}", f"{server.url}/x/other.{ending}"):
+        complete(raw, {f"mine.{ending}": digest(content)}, [place])
+        assert (raw / f"mine.{ending}").read_bytes() == content
+        (raw / f"mine.{ending}").unlink()
+    assert server.paths == [f"/x/other.{ending}"]
+
+
+def test_what_is_published_compressed_and_hashed_so_stays_compressed(server, raw):
+    content = gzip.compress(b"as it is")
+    server.files["/x/a.gz"] = content
+    complete(raw, {"a.gz": digest(content)}, [f"{server.url}/x"])
+    assert contents(raw) == {"a.gz": content}
+    assert server.paths == ["/x/a.gz"]
