@@ -48,7 +48,8 @@ def main() -> None:
         logger.warning("API_KEYS is empty: whoever reaches %s may call", settings.api_host)
     children = _children(settings, listener, folder)
     host, port = listener.getsockname()[:2]
-    logger.info("serving %s on http://%s:%s", settings.model_uri, host, port)
+    served = ", ".join(source.uri for source in settings.sources)
+    logger.info("serving %s on http://%s:%s", served, host, port)
     gc.freeze()
     Supervisor(children, settings.drain_seconds + settings.shutdown_seconds + 2).run()
 
@@ -69,7 +70,7 @@ def _children(settings: Settings, listener: socket.socket, folder: Path) -> list
     for name in (f"worker-{place}" for place in range(settings.api_workers)):
         work = partial(worker.main, settings, listener, name, folder, parent)
         children.append(Child(name, work, partial(died, name), settings.hang_seconds))
-    if settings.registered:
+    if settings.followed:
         work = partial(puller.main, settings, "puller", folder, parent)
         children.append(Child("puller", work, partial(died, "puller"), settings.pull_seconds))
     return children
@@ -77,10 +78,11 @@ def _children(settings: Settings, listener: socket.socket, folder: Path) -> list
 
 def _claim(settings: Settings) -> None:
     """Lock `STATE_DIR` against other services until this process ends."""
-    if not settings.registered and not Path(settings.model_uri).is_dir():
-        raise SettingsError(
-            f"MODEL_URI={settings.model_uri} is neither a folder nor models:/NAME@ALIAS"
-        )
+    for source in settings.sources:
+        if not source.registered and not Path(source.uri).is_dir():
+            raise SettingsError(
+                f"{source.variable}={source.uri} is neither a folder nor models:/NAME@ALIAS"
+            )
     settings.state_dir.mkdir(parents=True, exist_ok=True)
     lock = os.open(settings.state_dir / "serve.lock", os.O_RDWR | os.O_CREAT, 0o600)
     try:

@@ -42,14 +42,14 @@ class Application(FastAPI):
         """Wrap the router; `errors.Answers` takes the place of FastAPI's handlers of exceptions."""
         service, settings = self.service, self.service.settings
         router = AsyncExitStackMiddleware(self.router)
-        routes = AccessControl(router, settings, self.access, self.bodies)
+        routes = AccessControl(router, settings, self.access, self.bodies, service.image_sizes)
         answered = _shared(errors.Answers(routes, service.metrics), settings)
         return AccessLog(answered, self.requests)
 
     def openapi(self) -> dict[str, Any]:
         """Return the OpenAPI document; its examples name the version in service."""
         document = super().openapi()
-        model = self.service.models.current
+        model = self.service.default.models.current
         openapi_document.complete(document, model.version if model else "1")
         return document
 
@@ -119,12 +119,14 @@ async def _lifespan(app: Application) -> AsyncIterator[None]:
     """Load the current model, and watch for new versions until the application stops."""
     service = app.service
     service.open()
-    if not service.settings.registered:
-        registry_sync.sync_folder(service.settings, service.metrics.reloaded)
-    service.models.refresh()
-    watching = asyncio.create_task(service.models.watch())
+    for served in service.served.values():
+        if not served.source.registered:
+            registry_sync.sync_folder(service.settings, served.source, service.metrics.reloaded)
+        served.models.refresh()
+    watching = [asyncio.create_task(served.models.watch()) for served in service.served.values()]
     yield
-    watching.cancel()
-    with suppress(asyncio.CancelledError):
-        await watching
+    for each in watching:
+        each.cancel()
+        with suppress(asyncio.CancelledError):
+            await each
     service.close()

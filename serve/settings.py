@@ -5,6 +5,7 @@ import math
 import os
 import re
 from contextlib import suppress
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -18,10 +19,10 @@ from pydantic import (
 )
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-MODEL_NAME = "mnist-classifier"
+from serve.sources import MODEL_NAME, NAME, SERVABLE, Source, sources
+
 VERSION = "0.1.0"  # as in pyproject.toml, which the image does not have
 
-_REGISTERED = re.compile(r"models:/(?P<name>[^/@]+)(?:@(?P<alias>[^/@]+)|/(?P<version>\d+))")
 _CPU_LIMIT = Path("/sys/fs/cgroup/cpu.max")
 _SECRET = {"API_KEYS", "RATE_LIMIT_STORAGE", "MLFLOW_TRACKING_URI"}
 
@@ -53,8 +54,12 @@ def _must(pattern: str, be: str) -> AfterValidator:
 
 Level = Literal["DEBUG", "INFO", "WARNING", "ERROR"]
 _servable = _must(
-    rf"{_REGISTERED.pattern}|(?!models:)(?!.*://).*",
+    SERVABLE,
     "models:/NAME@ALIAS, models:/NAME/VERSION or a folder",
+)
+_served = _must(
+    rf"{NAME}(=(?!$)({SERVABLE}))?",
+    "a name of letters, digits, . _ - or NAME=URI, as in MODEL_URI",
 )
 _storage = _must(r"(memory|rediss?|redis\+unix)://.*", "memory:// or redis://HOST:PORT/DB")
 _collector = _must(r"(https?://.*)?", "http://HOST:PORT or https://HOST:PORT")
@@ -70,6 +75,11 @@ class Settings(BaseSettings):
     model_uri: Annotated[str, _servable] = Field(
         f"models:/{MODEL_NAME}@champion",
         description="Model to serve: models:/NAME@ALIAS, models:/NAME/VERSION or a bundle folder.",
+    )
+    models: Annotated[tuple[Annotated[str, _served], ...], NoDecode] = Field(
+        (),
+        description="Models to serve, comma-separated, the first by default: names of registered"
+        " models with the alias champion, or NAME=URI, URI as in MODEL_URI; if empty, MODEL_URI.",
     )
     model_precision: Literal["float32", "int8", "auto"] = Field(
         "float32",
@@ -205,13 +215,12 @@ class Settings(BaseSettings):
         None, description="json or console; if empty, console on a terminal and json elsewhere."
     )
     commit: str = Field("unknown", description="Git commit of the code; the image sets it.")
-
     otel_exporter_otlp_endpoint: Annotated[str, _collector] = Field(
         "",
         description="Collector of traces (OTLP/HTTP), http://HOST:4318; if empty, no traces.",
     )
 
-    @field_validator("api_keys", "cors_origins", "cors_headers", mode="before")
+    @field_validator("models", "api_keys", "cors_origins", "cors_headers", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
         if not isinstance(value, str):
@@ -220,6 +229,14 @@ class Settings(BaseSettings):
         if value and not found:  # a template without its values must not open the service
             raise ValueError("is not empty, but has no value")
         return found
+
+    @field_validator("models")
+    @classmethod
+    def _distinct(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        names = [each.partition("=")[0] for each in value]
+        if len(set(names)) < len(names):
+            raise ValueError("has a name twice")
+        return value
 
     @field_validator("mlflow_tracking_uri")
     @classmethod
@@ -246,10 +263,10 @@ class Settings(BaseSettings):
             parse_many(value)
         return value
 
-    @property
-    def registered(self) -> re.Match[str] | None:
-        """Match with `name` and `alias` or `version` of the registered model; None for a folder."""
-        return _REGISTERED.fullmatch(self.model_uri)
+    @cached_property
+    def sources(self) -> tuple[Source, ...]:
+        """The models to serve, the default first."""
+        return sources(self.models, self.model_uri, self.state_dir)
 
     @property
     def inference_threads(self) -> int:
@@ -257,15 +274,14 @@ class Settings(BaseSettings):
         return self.batch_threads or max(1, _cores() // self.api_workers)
 
     @property
-    def check_seconds(self) -> float:
-        """Seconds within which a check of the registry should end well; infinite without polls."""
-        polls = self.registered and self.registered["alias"] and self.model_poll_seconds
-        return max(3 * self.model_poll_seconds, 30) if polls else math.inf
+    def followed(self) -> tuple[Source, ...]:
+        """The models that come from the registry."""
+        return tuple(source for source in self.sources if source.registered)
 
-    @property
-    def model_name(self) -> str:
-        """The model's name in answers; a folder has the default name."""
-        return self.registered["name"] if self.registered else MODEL_NAME
+    def check_seconds(self, source: Source) -> float:
+        """Seconds within which a check of the registry should end well; infinite without polls."""
+        polls = source.moves and self.model_poll_seconds
+        return max(3 * self.model_poll_seconds, 30) if polls else math.inf
 
 
 def load() -> Settings:

@@ -3,11 +3,12 @@
 import os
 import shutil
 import signal
+import string
 
 import numpy as np
 import pytest
 from hydra import compose, initialize_config_dir
-from support.bundles import write_bundle
+from support.bundles import COLOURS, write_bundle, write_labelled
 from support.litert_file import litert_file
 
 from docs.tools import recorded, tables
@@ -109,6 +110,35 @@ def brightness(tensorflow):
         tensorflow,
         lambda pixels: tensorflow.minimum(mean(pixels, axis=1, keepdims=True) / 127.5, 1.0),
     )
+
+
+@pytest.fixture(scope="session")
+def colours(tensorflow, tmp_path_factory):
+    """A bundle of five text classes that reads 32x32 in colour: the colour nearest to the mean."""
+    tf = tensorflow
+    known = tf.constant(list(COLOURS.values()), tf.float32) / 25
+
+    def answer(pixels):
+        mean = tf.reduce_mean(pixels, axis=1)[:, None] / 25
+        return -tf.reduce_sum((mean - known) ** 2, axis=2)
+
+    content = litert_file(tf, answer, (32, 32, 3))
+    folder = tmp_path_factory.mktemp("bundles") / "colours"
+    return write_labelled(folder, content, COLOURS, (32, 32, 3), name="colours")
+
+
+@pytest.fixture(scope="session")
+def letters(tensorflow, tmp_path_factory):
+    """A bundle of the 26 letters in grey: the lighter the image, the later the letter."""
+    tf = tensorflow
+    levels = tf.constant(np.arange(26, dtype=np.float32) + 0.5)
+
+    def answer(pixels):
+        return -((tf.reduce_mean(pixels, axis=1, keepdims=True) / 255 * 26 - levels) ** 2)
+
+    folder = tmp_path_factory.mktemp("bundles") / "letters"
+    content = litert_file(tf, answer)
+    return write_labelled(folder, content, string.ascii_uppercase, (28, 28, 1), name="letters")
 
 
 @pytest.fixture(scope="session")

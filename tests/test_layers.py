@@ -34,6 +34,7 @@ SERVE = [
     Layer("models", "decoding"),
     Layer("imaging", "telemetry"),
     Layer("settings"),
+    Layer("sources"),
 ]
 # What reads a picture, what predicts and explains, what identifies a model and what users reported:
 # the pipeline trains on what the service sees, registers what it verifies, and scores within its

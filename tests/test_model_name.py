@@ -8,7 +8,7 @@ from support import mlflow_registry
 
 from monitoring import pipeline_exporter
 from pipeline.registry import gates
-from serve.settings import MODEL_NAME
+from serve.sources import MODEL_NAME
 
 ROOT = Path(__file__).parents[1]
 DEPLOYED = [

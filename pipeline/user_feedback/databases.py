@@ -60,12 +60,13 @@ def merge(entries: Iterable[Entry]) -> Merged:
     right: set[bytes] = set()
     for entry in entries:
         requests += 1
-        if entry.label not in (NO_DIGIT, *range(CLASSES)) or not entry.image.any():
+        known = isinstance(entry.label, int) and entry.label in (NO_DIGIT, *range(CLASSES))
+        if not known or not entry.image.any():
             unusable += 1
             continue
         image = entry.image.tobytes()
         repeated += image in labels
-        labels[image].add(entry.label)
+        labels[image].add(int(entry.label))
         if entry.label == entry.prediction:
             right.add(image)
     agreed = sorted((image, min(found)) for image, found in labels.items() if len(found) == 1)

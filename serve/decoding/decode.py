@@ -24,11 +24,11 @@ from serve.decoding.limits import (
     check_size,
     format_limit,
 )
-from serve.decoding.picture import Picture, Reading
+from serve.decoding.picture import Picture, Pixels, Reading
 from serve.decoding.pixels import convert
 from serve.imaging.errors import NotAnImageError, UnsupportedImageError
-from serve.imaging.normalise import normalise
-from serve.imaging.placement import Grey
+from serve.imaging.placement import SIDE
+from serve.imaging.preparation import DIGIT, Preparation
 
 FORMATS = ("PNG", "JPEG", "WebP", "GIF", "BMP", "TIFF", "AVIF")
 
@@ -61,19 +61,22 @@ _trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
 
 # Formats whose frames come by `seek`. A TIFF's pages are pictures of their own.
 _ANIMATED = ("GIF", "PNG", "AVIF")
+_DIGITS = Preparation(DIGIT, SIDE, SIDE, 1)
 _BLANK = 8  # levels by which a frame without any ink may vary
 
 
-def read_file(content: bytes, *, max_pixels: int) -> Reading:
-    """Decode and normalise an image file, or raise an ImageError."""
-    picture = decode(content, max_pixels=max_pixels)
-    normalised = normalise(picture.pixels)
-    return Reading(picture.pixels, normalised, picture.unreduced(normalised.box))
+def read_file(content: bytes, *, max_pixels: int, preparation: Preparation = _DIGITS) -> Reading:
+    """Decode an image file and prepare it for a model, or raise an ImageError."""
+    picture = decode(content, max_pixels=max_pixels, channels=preparation.channels)
+    prepared = preparation(picture.pixels)
+    return Reading(picture.pixels, prepared, picture.unreduced(prepared.box))
 
 
-def normalise_file(content: bytes, *, max_pixels: int) -> Grey:
-    """Return the models' input, (28, 28) uint8, of an image file, or raise an ImageError."""
-    return read_file(content, max_pixels=max_pixels).normalised.image
+def normalise_file(
+    content: bytes, *, max_pixels: int, preparation: Preparation = _DIGITS
+) -> Pixels:
+    """Return the model's input of an image file, or raise an ImageError."""
+    return read_file(content, max_pixels=max_pixels, preparation=preparation).normalised.image
 
 
 def decode(content: bytes, *, max_pixels: int, channels: int = 1) -> Picture:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import hmac
+import re
+from collections.abc import Callable
 from time import perf_counter
 from typing import TYPE_CHECKING
 
@@ -23,7 +25,8 @@ _OPEN = {"/", "/health", "/metrics", "/api/info", "/openapi.json", "/favicon.ico
 _OPEN_BELOW = ("/health/", "/v2/health/", "/api/docs", "/api/redoc", "/static/")
 _FORM_BYTES = 64 * 1024  # of a form, besides the image file
 _OTHERS = (_FORM_BYTES, 1)
-_V2_BYTES = 28 * 28 * 24  # an image as JSON numbers
+_V2_BYTES = 24  # of a number of an image in JSON
+_INFER = re.compile(r"/v2/models/([^/]+)/(?:versions/[^/]*/)?infer")
 _BATCH_IMAGES = 4  # of the largest size that fit into a batch
 
 
@@ -125,20 +128,23 @@ class AccessControl:
     """ASGI middleware that checks the wait, the key, the rate limit and the size of the body."""
 
     def __init__(
-        self, app: ASGIApp, settings: Settings, access: Access, memory: BodyMemory
+        self,
+        app: ASGIApp,
+        settings: Settings,
+        access: Access,
+        memory: BodyMemory,
+        image_sizes: Callable[[], dict[str, int]],
     ) -> None:
+        """`image_sizes` returns how many numbers an image of each served model has."""
         self._app, self._access, self._memory = app, access, memory
+        self._image_sizes, self._max_batch = image_sizes, settings.max_batch
         self._max_wait = settings.max_wait_seconds
         one = settings.max_image_bytes * 4 // 3 + _FORM_BYTES
-        model = f"/v2/models/{settings.model_name}"
-        self._versions = f"{model}/versions/"
-        self._infer = (settings.max_batch * _V2_BYTES + _FORM_BYTES, 1)
         self._limits = {  # of the body, and its weight
             "/predict": (one, 1),
             "/explain": (one, 1),
             "/feedback": (one, 3),  # as text, too, and decoded
             "/predict/batch": (one * min(_BATCH_IMAGES, settings.max_batch), 1),
-            f"{model}/infer": self._infer,
         }
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -159,10 +165,11 @@ class AccessControl:
             body.give_back()
 
     def _limit(self, path: str) -> tuple[int, int]:
-        known = self._limits.get(path)
-        if not known and path.startswith(self._versions) and path.endswith("/infer"):
-            return self._infer
-        return known or _OTHERS
+        if known := self._limits.get(path):
+            return known
+        infer = _INFER.fullmatch(path)
+        numbers = infer and self._image_sizes().get(infer[1])
+        return (self._max_batch * numbers * _V2_BYTES + _FORM_BYTES, 1) if numbers else _OTHERS
 
 
 class _Body:

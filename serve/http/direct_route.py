@@ -25,7 +25,7 @@ _JSON = (b"content-type", b"application/json")
 _REASONS = {
     400: "Not an image, or a corrupt one",
     401: "API key missing or wrong",
-    404: "Unknown model version",
+    404: "Unknown model or version",
     408: "The body took too long",
     413: "Too many bytes or pixels",
     415: "Unsupported media type or image format",
@@ -44,11 +44,13 @@ def post(
     parameters: Sequence[dict[str, Any]] = (),
     own: Sequence[int] = (),
     also: Sequence[str] = (),
+    *,
+    shown: bool = True,
 ) -> Callable[[Endpoint], Endpoint]:
     """Decorate an endpoint as a direct POST route.
 
     `takes`: body schemas by media type. `own`: statuses of errors that others do not have.
-    `also`: media types of the answer besides JSON.
+    `also`: media types of the answer besides JSON. `shown`: whether OpenAPI describes it.
     """
     content = {media: {"schema": schema} for media, schema in takes.items()}
     described: dict[str, Any] = {"requestBody": {"required": True, "content": content}}
@@ -67,6 +69,7 @@ def post(
             endpoint,
             methods=["POST"],
             operation_id=endpoint.__name__,
+            include_in_schema=shown,
             response_model=answer,
             openapi_extra=described,
             responses=errors(400, 401, 404, 408, 413, 415, 422, 429, 503, *own),

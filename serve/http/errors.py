@@ -39,6 +39,7 @@ STATUS: dict[type[Exception], int] = {
     request_body.MalformedError: 400,
     access_control.UnauthorisedError: 401,
     loaded.NoReferenceError: 404,
+    loaded.UnknownModelError: 404,
     loaded.UnknownVersionError: 404,
     feedback_store.UnknownRequestError: 404,
     access_control.BodyTooSlowError: 408,

@@ -139,8 +139,8 @@ class OutputTensor(BaseModel):
 
     name: Literal["probabilities", "prediction"]
     shape: list[int]
-    datatype: Literal["FP32", "INT64"]
-    data: list[float] | None = None
+    datatype: Literal["FP32", "INT64", "BYTES"] = Field(description="BYTES: labels that are text.")
+    data: list[float | str] | None = None
     parameters: InputParameters | None = None
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import binascii
 import math
 import re
+from typing import NamedTuple
 from urllib.parse import parse_qsl
 
 from python_multipart.exceptions import FormParserError
@@ -39,6 +40,17 @@ class InvalidError(Exception):
     """The request is well-formed JSON with an invalid value."""
 
 
+class Picture(NamedTuple):
+    """An image file, and what its request says of it in JSON.
+
+    `draft`: it is still being drawn. `top_k`: how many of the best classes to name, if any.
+    """
+
+    content: bytes
+    draft: bool = False
+    top_k: int | None = None
+
+
 async def read(request: Request) -> bytes:
     """Return the body; unlike `request.body()`, the request keeps nothing of it."""
     return b"".join([part async for part in request.stream()])
@@ -59,15 +71,15 @@ def _is_json(kind: str) -> bool:
     return kind.startswith("application/") and (kind[12:] == "json" or kind.endswith("+json"))
 
 
-def picture(body: bytes, content_type: str, max_bytes: int) -> tuple[bytes, bool]:
-    """Return the image file in the body, and True if it is a draft: still being drawn.
+def picture(body: bytes, content_type: str, max_bytes: int) -> Picture:
+    """Return the image file in the body.
 
     Raises MalformedError, UnsupportedTypeError, ImageTooLargeError or pydantic.ValidationError.
     """
     kind = _kind(content_type) or ("application/json" if body[:1] == b"{" else "image/*")
     if _is_json(kind):
         request = PredictRequest.model_validate_json(body)
-        return image_of_text(request.image, max_bytes), request.draft
+        return Picture(image_of_text(request.image, max_bytes), request.draft, request.top_k)
     if kind == "application/x-www-form-urlencoded" and _is_text(body):
         if body[:1] == b"{":
             return picture(body, "application/json", max_bytes)
@@ -81,21 +93,23 @@ def picture(body: bytes, content_type: str, max_bytes: int) -> tuple[bytes, bool
     if not body:
         raise MalformedError("the body is empty")
     if by_field and _is_text(body):
-        return image_of_text(body.decode(), max_bytes), False
-    return _limited(body, max_bytes), False
+        return Picture(image_of_text(body.decode(), max_bytes))
+    return Picture(_limited(body, max_bytes))
 
 
-def images(body: bytes, most: int, max_bytes: int) -> list[bytes | Exception]:
-    """Parse the body of a batch into image files; an invalid one gives its error in its place.
+def images(body: bytes, most: int, max_bytes: int) -> tuple[list[bytes | Exception], int | None]:
+    """Parse the body of a batch into image files, and its `top_k`.
+
+    An invalid image gives its error in its place.
 
     Raises:
         InvalidError: more than `most` images.
         pydantic.ValidationError
     """
-    texts = BatchRequest.model_validate_json(body).images
-    if len(texts) > most:
-        raise InvalidError(f"images: {len(texts)} are more than the {most} allowed")
-    return [_image_or_error(text, max_bytes) for text in texts]
+    asked = BatchRequest.model_validate_json(body)
+    if len(asked.images) > most:
+        raise InvalidError(f"images: {len(asked.images)} are more than the {most} allowed")
+    return [_image_or_error(text, max_bytes) for text in asked.images], asked.top_k
 
 
 def _image_or_error(text: str, max_bytes: int) -> bytes | Exception:

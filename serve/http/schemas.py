@@ -23,18 +23,30 @@ ImageText = Annotated[
     ),
 ]
 Probability = Annotated[float, Field(ge=0, le=1)]
-Digit = Annotated[int, Field(ge=0, le=9)]
+Label = Annotated[
+    int | str,
+    Field(
+        description="A label of the model, see `labels` in /api/info: for digits a whole number"
+        " from 0 to 9, for other models mostly text."
+    ),
+]
+MAX_CLASSES = 256  # that a model may have
+TopK = Annotated[int, Field(ge=1, le=MAX_CLASSES)]
 RequestId = Annotated[str, Field(pattern=r"^[\w.:/+=@-]{1,64}$")]
 
 
+_TOP_K = "How many of the best classes to name in `top_k` of the answer; without it none."
+
+
 class PredictRequest(BaseModel):
-    """An image of one digit."""
+    """An image of one digit, or of what the model knows."""
 
     image: ImageText
     draft: bool = Field(
         False,
         description="True while the digit is being drawn: answered, but not counted or stored.",
     )
+    top_k: TopK | None = Field(None, description=_TOP_K)
 
 
 class PredictFile(BaseModel):
@@ -55,6 +67,7 @@ class BatchRequest(BaseModel):
     """Images of one digit each."""
 
     images: Annotated[list[ImageText], Field(min_length=1)]
+    top_k: TopK | None = Field(None, description=_TOP_K)
 
 
 class Box(BaseModel):
@@ -66,32 +79,45 @@ class Box(BaseModel):
     height: int = Field(ge=1)
 
 
+class Candidate(BaseModel):
+    """A class with its probability."""
+
+    label: Label
+    probability: Probability
+
+
 class Prediction(BaseModel):
     """The prediction for one image."""
 
-    prediction: Digit
-    confidence: Probability = Field(description="Calibrated probability of the predicted digit.")
-    probabilities: Annotated[list[Probability], Field(min_length=10, max_length=10)]
+    prediction: Label
+    confidence: Probability = Field(description="Calibrated probability of the predicted class.")
+    probabilities: Annotated[list[Probability], Field(min_length=2)] = Field(
+        description="Of all classes, in the order of `labels` in /api/info: ten for digits."
+    )
     uncertain: bool = Field(description="True if `confidence` is below CONFIDENCE_THRESHOLD.")
     digit_likelihood: Probability | None = Field(
-        description="How much the image looks like a digit, 0 to 1 (low: out of distribution);"
-        " null if the model cannot tell."
+        description="How much the image looks like a digit, or like any of the model's classes,"
+        " 0 to 1 (low: out of distribution); null if the model cannot tell."
     )
     not_digit: bool = Field(
         description="True if `digit_likelihood` is below the model's threshold"
-        " (the 1st percentile of the validation digits, at most 0.5)."
+        " (for digits the 1st percentile of the validation digits, at most 0.5)."
     )
     model_version: str
     request_id: str = Field(description="The id to send with feedback on this prediction.")
     box: Box
     image: str | None = Field(
         None,
-        description="The 28x28 image that the model saw, a PNG as data URI; only with ?image=true.",
+        description="The image that the model saw (28x28 for digits), a PNG as data URI; only with"
+        " ?image=true.",
+    )
+    top_k: list[Candidate] | None = Field(
+        None, description="The classes with the highest probabilities, the best first, if asked."
     )
 
 
 class Occlusion(BaseModel):
-    """How the probability of the predicted digit falls while a patch of the 28x28 is hidden."""
+    """How the probability of the prediction falls while a patch of the image is hidden."""
 
     size: int = Field(description="Pixels along a side of the patch.")
     stride: int = Field(description="Pixels from one position of the patch to the next.")
@@ -100,7 +126,7 @@ class Occlusion(BaseModel):
         " and column c begins at the pixel (r * stride, c * stride). Below 0 it rises."
     )
     image: str = Field(
-        description="The map over the 28x28, a PNG as data URI. Orange: hiding it lowers the"
+        description="The map over the image, a PNG as data URI. Orange: hiding it lowers the"
         " probability; blue: raises it."
     )
 
@@ -108,9 +134,14 @@ class Occlusion(BaseModel):
 class Steps(BaseModel):
     """What became of the picture; each a PNG as data URI."""
 
-    picture: str = Field(description="The picture in grey, made small, with the box.")
-    ink: str = Field(description="What was taken for the digit, without its background.")
-    image: str = Field(description="The 28x28 image that the model saw.")
+    picture: str = Field(
+        description="The picture as it was decoded, for digits in grey, made small, with the box."
+    )
+    ink: str = Field(
+        description="What was taken for the digit, without its background; for models of other"
+        " pictures, the picture."
+    )
+    image: str = Field(description="The image that the model saw.")
 
 
 class Explanation(Prediction):
@@ -135,7 +166,7 @@ class BatchPrediction(BaseModel):
 
 
 class FeedbackRequest(BaseModel):
-    """The true digit of an earlier prediction, or of the image in this request; null: none."""
+    """The true label of an earlier prediction, or of the image in this request; null: none."""
 
     model_config = ConfigDict(
         strict=True,
@@ -143,7 +174,7 @@ class FeedbackRequest(BaseModel):
     )
 
     request_id: RequestId
-    label: Digit | None
+    label: Label | None
     image: ImageText | None = None
 
 
@@ -151,9 +182,9 @@ class Feedback(BaseModel):
     """The stored feedback."""
 
     request_id: str
-    label: Digit | None
-    prediction: Digit
-    correct: bool = Field(description="False also for null, because the prediction is a digit.")
+    label: Label | None
+    prediction: Label
+    correct: bool = Field(description="False also for null, because the prediction is a class.")
     model_version: str
 
 
@@ -185,13 +216,26 @@ class Limits(BaseModel):
     api_key_required: bool
 
 
+class InputInfo(BaseModel):
+    """The images that a model reads."""
+
+    shape: list[int] = Field(description="Height, width, and 1 channel (grey) or 3 (colours).")
+    preparation: Literal["digit", "fit", "crop"] = Field(
+        description="How a picture becomes such an image. digit: the digit is found and centred;"
+        " fit: scaled to fit, and padded; crop: scaled to cover, and cut."
+    )
+
+
 class ModelInfo(BaseModel):
     """A loaded model."""
 
+    model: str = Field(description="The name for `model` in requests, and in paths of /v2/models.")
     version: str
     name: str | None
     run: int | None
     sha256: str | None
+    labels: list[int | str] = Field(description="The classes, in the order of `probabilities`.")
+    input: InputInfo
     precision: str = Field(description="Of the file that answers: float32 or int8.")
     metrics: dict[str, Any]
     card: str | None = Field(description="The model card in Markdown; null if there is none.")
@@ -202,9 +246,11 @@ class Info(BaseModel):
 
     service: str
     version: str
-    model_name: str
+    model_name: str = Field(description="The model of requests that name none.")
+    model_names: list[str] = Field(description="All that are served, the default first.")
     models: list[ModelInfo] = Field(
-        description="Loaded models: first the one in service, then the previous one."
+        description="Loaded versions of each model, the default first: first the one in service,"
+        " then the previous one."
     )
     confidence_threshold: float
     image_formats: list[str]

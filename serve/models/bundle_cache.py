@@ -24,6 +24,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from serve.models.predictor import FILES, BundleError, each_precision
 from serve.settings import Settings
+from serve.sources import Source
 
 logger = logging.getLogger(__name__)
 
@@ -188,21 +189,21 @@ def verify_bundle(bundle: Path) -> None:
     """Load each model of the bundle and predict a blank image, as a smoke test.
 
     Raises:
-        BundleError: it cannot be loaded, or its output is not a distribution over ten digits, or
+        BundleError: it cannot be loaded, or its output is not a distribution over its classes, or
             its likelihood is not from 0 to 1.
     """
-    blank = np.zeros((1, 28, 28), np.uint8)
     try:
         predictors = each_precision(bundle)
+        blank = np.zeros((1, *predictors[0].preparation.shape), np.uint8)
         answers = [predictor.probabilities(blank) for predictor in predictors]
         likelihoods = predictors[0].likelihoods(blank)
     except (OSError, RuntimeError, ValueError) as error:  # from reading the files, or from LiteRT
         raise BundleError(f"{bundle.name}: the model cannot answer: {error}") from error
     for probabilities in answers:
-        if probabilities.shape != (1, 10) or not np.isclose(probabilities.sum(), 1, atol=1e-3):
-            raise BundleError(f"{bundle.name}: the answer is no distribution over ten digits")
+        if not np.isclose(probabilities.sum(), 1, atol=1e-3):
+            raise BundleError(f"{bundle.name}: the answer is no distribution over the classes")
     if predictors[0].likelihood and not 0 <= likelihoods[0] <= 1:
-        raise BundleError(f"{bundle.name}: the likelihood of a digit is not from 0 to 1")
+        raise BundleError(f"{bundle.name}: the likelihood is not from 0 to 1")
 
 
 def digest_files(bundle: Path) -> str:
@@ -227,9 +228,9 @@ def _sync(path: Path) -> None:
         os.close(opened)
 
 
-def open_cache(settings: Settings) -> BundleCache:
-    """Return the cache for the source that these settings name."""
-    source = f"{settings.mlflow_tracking_uri} {settings.model_uri}"
-    if not settings.registered:
-        source = str(Path(settings.model_uri).resolve())
-    return BundleCache(settings.state_dir / "models", source)
+def open_cache(settings: Settings, source: Source) -> BundleCache:
+    """Return the cache for one of the sources that these settings name."""
+    where = f"{settings.mlflow_tracking_uri} {source.uri}"
+    if not source.registered:
+        where = str(Path(source.uri).resolve())
+    return BundleCache(source.state / "models", where)

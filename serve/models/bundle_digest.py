@@ -20,9 +20,13 @@ def model_digest(bundle: Path) -> str:
 
 
 def likelihood_digest(bundle: Path) -> str:
-    """Return the digest of the out-of-distribution model; empty if the bundle has none."""
+    """Return the digest of the out-of-distribution score; empty if the bundle has none."""
     likelihood = _description(bundle).get("likelihood")
-    return _digest(bundle, likelihood, "sha256", "threshold") if likelihood else ""
+    if not likelihood:
+        return ""
+    own = isinstance(likelihood, dict) and "score" not in likelihood  # a network of its own
+    names = ("sha256", "threshold") if own else ("score", "threshold", "offset", "scale")
+    return _digest(bundle, likelihood, *names)
 
 
 def int8_digest(bundle: Path) -> str:

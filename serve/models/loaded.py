@@ -13,8 +13,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
+from numpy.typing import NDArray
+
 from serve.models.bundle_cache import CARDS, BundleCache, Release
+from serve.models.image_format import ImageFormat
 from serve.models.predictor import FLOAT32, INT8, BundleError, Predictor
+from serve.sources import Source
 
 logger = logging.getLogger(__name__)
 
@@ -26,6 +31,10 @@ class NoModelError(Exception):
     """No model is loaded, so nothing can be predicted."""
 
 
+class UnknownModelError(Exception):
+    """The model that the caller chose is not served; the message lists the served ones."""
+
+
 class UnknownVersionError(Exception):
     """The version that the caller chose is not loaded; the message lists the loaded ones."""
 
@@ -35,10 +44,16 @@ class NoReferenceError(Exception):
 
 
 class Model(NamedTuple):
-    """A loaded model: its version, as responses name it, and the folder of its bundle."""
+    """A loaded model: its name, its version, as responses name it, and its bundle's folder.
 
+    `series`: the value of `model_version` in metrics.
+    """
+
+    name: str
+    series: str
     version: str
     predictor: Predictor
+    images: ImageFormat
     created: float  # seconds since 1970
     folder: Path
     card: str | None  # the model card in Markdown
@@ -48,25 +63,35 @@ class Model(NamedTuple):
         """Content of the bundle's `model.json`."""
         return self.predictor.description
 
+    def best(self, probabilities: NDArray[np.float32], most: int) -> list[dict[str, Any]]:
+        """Return the labels of the largest probabilities, the best first."""
+        order = np.argsort(-probabilities, kind="stable")[:most]
+        labels = self.predictor.classes
+        return [{"label": labels[one], "probability": probabilities[one]} for one in order]
+
 
 class LoadedModels:
-    """The loaded models. `current` and `previous` change between requests, never within one."""
+    """The loaded versions of a model.
+
+    `current` and `previous` change between requests, never within one.
+    """
 
     def __init__(
         self,
         bundles: BundleCache,
-        begin: Callable[[str], None] = lambda version: None,
+        source: Source,
+        begin: Callable[[Model], None] = lambda model: None,
         check_seconds: float = math.inf,
         precision: str = FLOAT32,
     ) -> None:
-        """Start with no model; `begin` is called with each version before it answers.
+        """Start with no model; `begin` is called with each before it answers.
 
         `check_seconds`: how long it may last until the source is followed again. `precision`: as
         of `Predictor`.
         """
         self.current: Model | None = None
         self.previous: Model | None = None
-        self._bundles = bundles
+        self._bundles, self._source = bundles, source
         self._begin = begin
         self._loaded: dict[Release, Model] = {}
         self._broken = ""
@@ -128,8 +153,8 @@ class LoadedModels:
             return
         self._broken, self._loaded = "", found
         if self.current is not found[pointer.current]:
-            self._begin(pointer.current.version)
-            logger.info("version %s is in service", pointer.current.version)
+            self._begin(found[pointer.current])
+            logger.info("version %s is in service", found[pointer.current].series)
         self.current = found[pointer.current]
         self.previous = found.get(pointer.previous) if pointer.previous else None
 
@@ -155,4 +180,6 @@ class LoadedModels:
         predictor = Predictor(folder, self._precision)
         if self._precision == INT8 and predictor.precision != INT8:
             logger.warning("version %s has no int8 model: float32 answers", release.version)
-        return Model(release.version, predictor, made, folder, card)
+        series, images = self._source.series(release.version), ImageFormat.of(predictor)
+        name, version = self._source.name, release.version
+        return Model(name, series, version, predictor, images, made, folder, card)

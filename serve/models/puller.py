@@ -16,9 +16,11 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 
 from serve.models import bundle_cache
+from serve.models.bundle_cache import BundleCache
 from serve.models.registry_look import look
-from serve.models.registry_sync import DEATHS, RegistrySync, jittered
+from serve.models.registry_sync import DEATHS, bring, jittered
 from serve.settings import Settings
+from serve.sources import Source
 from serve.telemetry import logs, metrics
 
 Wait = Callable[[float], None]  # so many seconds
@@ -27,36 +29,47 @@ _FORK = multiprocessing.get_context("fork")
 
 
 class Puller:
-    """Follow a registered model by alias, or bring one fixed version of it.
+    """Follow the registered models, each by its alias, or bring one fixed version of it.
 
-    `bring`: returns once the version that `MODEL_URI` means now is in service.
+    `bring`: returns once the versions that the settings mean now are in service.
     """
 
     def __init__(self, settings: Settings, bring: Callable[[], None], wait: Wait) -> None:
-        assert settings.registered
-        self._name, self._alias = settings.registered.group("name", "alias")
         self._uri, self._poll = settings.mlflow_tracking_uri, settings.model_poll_seconds
-        self._cache = bundle_cache.open_cache(settings)
+        self._followed = [
+            (source, bundle_cache.open_cache(settings, source)) for source in settings.followed
+        ]
         self._bring, self._wait = bring, wait
 
     def run(self) -> None:
-        """Poll the registry; return after a success if polling is off or the version is fixed."""
-        seen = None
-        while self._alias and self._poll:
-            now = look(self._uri, self._name, self._alias)  # before it is brought: it may move
-            if now is None or now != seen or not self._stays():
+        """Poll the registry; return after a success if polling is off or all versions are fixed."""
+        seen: list[str | None] = [None] * len(self._followed)
+        while self._poll and any(source.moves for source, _ in self._followed):
+            # Before they are brought: they may move.
+            now = [self._look(source) for source, _ in self._followed]
+            pairs = zip(seen, now, self._followed, strict=True)
+            stay = [self._stays(before, after, cache) for before, after, (_, cache) in pairs]
+            if not all(stay):
                 self._bring()
             seen = now
             self._wait(jittered(self._poll))
         self._bring()
 
-    def _stays(self) -> bool:
+    def _look(self, source: Source) -> str | None:
+        """Return what the registry says of the alias, as `look`; a fixed version is the same."""
+        assert source.registered
+        name, alias = source.registered.group("name", "alias")
+        return look(self._uri, name, alias) if alias else source.uri
+
+    def _stays(self, seen: str | None, now: str | None, cache: BundleCache) -> bool:
         """Record that the version in service is the newest, unless its copy is corrupt."""
-        with suppress(OSError), self._cache.lock():
-            pointer = self._cache.pointer()
-            if pointer and self._cache.is_intact(pointer.current):
-                self._cache.set_failure("")
-                self._cache.set_checked()
+        if now is None or now != seen:
+            return False
+        with suppress(OSError), cache.lock():
+            pointer = cache.pointer()
+            if pointer and cache.is_intact(pointer.current):
+                cache.set_failure("")
+                cache.set_checked()
                 return True
         return False
 
@@ -71,12 +84,13 @@ def main(
     logs.configure(settings)
     metrics.share(metrics_folder, name)
     count = metrics.Metrics().reloaded
-    outcome = dict(DEATHS.values()).get(bundle_cache.open_cache(settings).failure())
-    if outcome:
-        count(outcome)
+    failures = {bundle_cache.open_cache(settings, each).failure() for each in settings.followed}
+    for said, outcome in DEATHS.values():
+        if said in failures:
+            count(outcome)
     signal.signal(signal.SIGTERM, _end)  # it ends its own process first
-    bring = partial(_brought_by_mlflow, settings, count, parent, beat)
-    Puller(settings, bring, partial(_wait, parent, beat)).run()
+    brought = partial(_brought_by_mlflow, settings, count, parent, beat)
+    Puller(settings, brought, partial(_wait, parent, beat)).run()
 
 
 def _end(*_: object) -> None:
@@ -84,6 +98,7 @@ def _end(*_: object) -> None:
 
 
 def _wait(parent: int, beat: Callable[[], None], seconds: float) -> None:
+    beat()
     until = time.monotonic() + seconds
     while (left := until - time.monotonic()) > 0:
         beat()
@@ -95,7 +110,7 @@ def _wait(parent: int, beat: Callable[[], None], seconds: float) -> None:
 def _brought_by_mlflow(
     settings: Settings, count: Callable[[str], None], parent: int, beat: Callable[[], None]
 ) -> None:
-    """Bring the version in a process of its own, and count what that tells.
+    """Bring the versions in a process of its own, and count what that tells.
 
     If it dies this process does, too.
     """
@@ -126,7 +141,7 @@ def _import_and_bring(
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")  # our own loop retries
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
-    RegistrySync(settings, told.send).bring(partial(_wait, parent, beat))
+    bring(settings, told.send, partial(_wait, parent, beat))
 
 
 def _end_with(parent: int) -> None:

@@ -19,6 +19,7 @@ from serve.models import bundle_cache, bundle_digest
 from serve.models.bundle_cache import INCOMING, Release
 from serve.models.predictor import BundleError
 from serve.settings import Settings
+from serve.sources import Source
 from serve.telemetry.metrics import DEAD, DIED, HUNG, INVALID, SUCCESS, UNAVAILABLE, UNEXPECTED
 
 if TYPE_CHECKING:
@@ -55,13 +56,13 @@ class RegistryError(Exception):
         self.reason = reason
 
 
-def sync_folder(settings: Settings, count: Callable[[str], None]) -> None:
-    """Put the bundle in the folder `MODEL_URI` into service.
+def sync_folder(settings: Settings, source: Source, count: Callable[[str], None]) -> None:
+    """Put the bundle in the folder that is the source into service.
 
     On failure the last good one stays, and the cache records why. `count` gets the outcome.
     Idempotent: an intact bundle that is already in service is not copied again.
     """
-    target, folder = bundle_cache.open_cache(settings), Path(settings.model_uri)
+    target, folder = bundle_cache.open_cache(settings, source), Path(source.uri)
     try:
         with target.lock():
             version = bundle_digest.identity(folder)[:12]
@@ -72,9 +73,9 @@ def sync_folder(settings: Settings, count: Callable[[str], None]) -> None:
                 count(SUCCESS)
             target.set_failure("")
     except (BundleError, OSError) as error:
-        logger.error("MODEL_URI=%s: %s", folder, error)
+        logger.error("%s=%s: %s", source.variable, folder, error)
         count(INVALID)
-        target.set_failure("the bundle in MODEL_URI cannot be served")
+        target.set_failure(f"the bundle in {source.variable} cannot be served")
 
 
 class RegistrySync:
@@ -83,23 +84,15 @@ class RegistrySync:
     `count` gets the outcome of every attempt to bring a version into service.
     """
 
-    def __init__(self, settings: Settings, count: Callable[[str], None]) -> None:
-        assert settings.registered
-        self._registered = settings.registered
+    def __init__(self, settings: Settings, source: Source, count: Callable[[str], None]) -> None:
+        assert source.registered
+        self._registered, self._variable = source.registered, source.variable
         self._uri = settings.mlflow_tracking_uri
-        self._poll = settings.model_poll_seconds
-        self._cache = bundle_cache.open_cache(settings)
+        self._cache = bundle_cache.open_cache(settings, source)
         self._count = count
 
-    def bring(self, wait: Callable[[float], None]) -> None:
-        """Pull until it ends well, later and later; `wait` waits so many seconds."""
-        retry = _FIRST_RETRY
-        while not self.pull():
-            retry = min(retry * 2, max(self._poll, _FIRST_RETRY))
-            wait(jittered(retry))
-
     def pull(self) -> bool:
-        """Put the version that `MODEL_URI` means now into service; return False on a failure.
+        """Put the version that the source means now into service; return False on a failure.
 
         Idempotent: a version that is in service and intact is not downloaded again.
         """
@@ -143,7 +136,7 @@ class RegistrySync:
             if error.error_code not in _NOT_FOUND or error.message.startswith("API request to"):
                 raise
             if number:
-                missing = f"{name} has no version {number}: change MODEL_URI"
+                missing = f"{name} has no version {number}: change {self._variable}"
             else:
                 missing = f"{name} has no version with the alias {alias}: make repro"
             raise RegistryError(missing) from None
@@ -209,6 +202,26 @@ def _masked(error: Exception) -> str:
     return re.sub(r"(?<!/)//(?!/)\S*@", "//***@", line)
 
 
+def bring(settings: Settings, count: Callable[[str], None], wait: Callable[[float], None]) -> None:
+    """Pull all models until that ends well, later and later; `wait` waits so many seconds.
+
+    As long as one fails, the others are still followed.
+    """
+    pullers = [RegistrySync(settings, source, count) for source in settings.followed]
+    retry = _FIRST_RETRY
+    while True:
+        ends: list[bool] = []
+        for each in pullers:
+            if ends:
+                wait(0)  # a sign of life
+            ends.append(each.pull())
+        if all(ends):
+            return
+        retry = min(retry * 2, max(settings.model_poll_seconds, _FIRST_RETRY))
+        wait(jittered(retry))
+
+
 def record_death(settings: Settings, reason: str) -> None:
     """Record for `/health` how the puller ended; the next puller counts it in the metrics."""
-    bundle_cache.open_cache(settings).set_failure(DEATHS[reason][0])
+    for source in settings.followed:
+        bundle_cache.open_cache(settings, source).set_failure(DEATHS[reason][0])

@@ -1,4 +1,4 @@
-"""Feedback store: true digits from users, with the model's input images, for retraining."""
+"""Feedback store: true labels from users, with the model's input images, for retraining."""
 
 from __future__ import annotations
 
@@ -16,33 +16,33 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from serve.imaging.placement import SIDE
+from serve.models.image_format import DIGITS, ImageFormat, Label
 
 # `request_id` is the request's id, a space and its owner, because callers may choose equal ids. In
 # rows of older versions it is the id alone.
 _TABLE = """
-CREATE TABLE IF NOT EXISTS feedback (
+CREATE TABLE IF NOT EXISTS {table} (
     request_id TEXT PRIMARY KEY,
-    label INTEGER NOT NULL,
-    prediction INTEGER NOT NULL,
+    label {label} NOT NULL,
+    prediction {label} NOT NULL,
     model_version TEXT NOT NULL,
-    image BLOB NOT NULL CHECK (length(image) = 784),
+    image BLOB NOT NULL CHECK (length(image) = {size}),
     given_at TEXT NOT NULL
 ) STRICT
 """
 _UPSERT = """
-INSERT INTO feedback VALUES (?, ?, ?, ?, ?, ?)
+INSERT INTO {table} VALUES (?, ?, ?, ?, ?, ?)
 ON CONFLICT (request_id) DO UPDATE SET label = excluded.label, prediction = excluded.prediction,
     model_version = excluded.model_version, image = excluded.image, given_at = excluded.given_at
 WHERE label != excluded.label OR image != excluded.image
 """
 _COLUMNS = "request_id, label, prediction, model_version, image, given_at"
 _PAGE = 4096  # bytes; what a database grows by
-_MOST_PAGES = 16  # that one entry may add
+_MOST_PAGES = 16  # that one entry of a small image may add
 # SQLite knows a full disk by ENOSPC from a write alone: else it says that it cannot write or open.
 _UNWRITTEN = (sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN)
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT)  # of the disk, in bytes or files; of the user's quota
-NO_DIGIT = -1  # the label of a picture that is none of the digits
+NO_DIGIT = -1  # the label of a picture that is none of the classes
 WAIT_SECONDS = 5.0  # for a locked database
 _TRIES = 10  # attempts to read a file while a writer changes it
 
@@ -63,13 +63,13 @@ class FeedbackBusyError(Exception):
 
 
 class Entry(NamedTuple):
-    """One feedback: the model's input image, its prediction, and the true digit or NO_DIGIT."""
+    """One feedback: the model's input image, its prediction, and the true label or NO_DIGIT."""
 
     request_id: str
-    label: int
-    prediction: int
+    label: Label
+    prediction: Label
     model_version: str
-    image: NDArray[np.uint8]  # (28, 28)
+    image: NDArray[np.uint8]
     given_at: str = ""  # when it was stored: UTC, ISO 8601
     owner: str = ""  # of the request, see RequestContext
 
@@ -77,12 +77,20 @@ class Entry(NamedTuple):
 class FeedbackStore:
     """A table in a SQLite file: one row per request, on the disk once `add` returns.
 
+    Images of another size than the digits', or with other labels, have a table of their own.
     `max_bytes`: how large the file may grow. Where a method waits for the lock of another process,
     then until the time `until`, of `time.monotonic`; by default some seconds.
     """
 
-    def __init__(self, path: Path, max_bytes: int = 2**40) -> None:
-        self._path, self._most = path, max_bytes // _PAGE
+    def __init__(self, path: Path, max_bytes: int = 2**40, images: ImageFormat = DIGITS) -> None:
+        self._path, self._most, self._images = path, max_bytes // _PAGE, images
+        digits = images == DIGITS
+        self._table = "feedback" if digits else f"feedback_{images.name}"
+        # Text, and whole numbers that are labels, are kept as they are.
+        label = "INTEGER" if digits else "ANY"
+        self._pages = _MOST_PAGES + images.size // _PAGE
+        self._created = _TABLE.format(table=self._table, label=label, size=images.size)
+        self._upsert = _UPSERT.format(table=self._table)
 
     def add(self, entry: Entry, until: float | None = None) -> bool:
         """Store the entry; return True if that changed anything.
@@ -96,13 +104,13 @@ class FeedbackStore:
         now = datetime.now(UTC).isoformat(timespec="seconds")
         row = (_key(entry.request_id, entry.owner), *entry[1:4], entry.image.tobytes(), now)
         with self._connected(until) as connection, connection:
-            return connection.execute(_UPSERT, row).rowcount == 1
+            return connection.execute(self._upsert, row).rowcount == 1
 
     def find(self, request_id: str, owner: str = "", until: float | None = None) -> Entry | None:
         """Return the entry of the owner's request, if there is one; errors as `add`."""
         key = _key(request_id, owner)
         with self._connected(until) as connection:
-            return next(_select(connection, "WHERE request_id = ?", key), None)
+            return next(self._select(connection, "WHERE request_id = ?", key), None)
 
     def entries(self) -> list[Entry]:
         """Return all entries, the oldest first, for other programs than the one that adds.
@@ -122,7 +130,7 @@ class FeedbackStore:
             uri = f"{self._path.absolute().as_uri()}?{'immutable=1' if resting else 'mode=ro'}"
             try:
                 with closing(sqlite3.connect(uri, uri=True, timeout=20)) as connection:
-                    found = list(_select(connection, "ORDER BY given_at, request_id"))
+                    found = list(self._select(connection, "ORDER BY given_at, request_id"))
             except sqlite3.DatabaseError:
                 if self._state() == before:
                     raise
@@ -130,6 +138,13 @@ class FeedbackStore:
                 if not resting or self._state() == before:
                     return found
         raise sqlite3.OperationalError(f"{self._path} changes without a pause")
+
+    def _select(self, connection: sqlite3.Connection, clause: str, *values: str) -> Iterator[Entry]:
+        query = f"SELECT {_COLUMNS} FROM {self._table} {clause}"  # noqa: S608 - all are ours
+        for key, label, prediction, version, image, given_at in connection.execute(query, values):
+            pixels = np.frombuffer(image, np.uint8).reshape(self._images.sides)
+            request, _, owner = key.partition(" ")
+            yield Entry(request, label, prediction, version, pixels, given_at, owner)
 
     def _state(self) -> tuple[bool, bool, int, int]:
         """Return whether it needs a write-ahead log, has one, and what changes with each write.
@@ -154,7 +169,7 @@ class FeedbackStore:
                         connection.execute("PRAGMA journal_mode = DELETE")
                 connection.execute("PRAGMA synchronous = FULL")
                 connection.execute(f"PRAGMA max_page_count = {self._most}")
-                connection.execute(_TABLE)
+                connection.execute(self._created)
                 yield connection
         except sqlite3.OperationalError as error:
             kind = error.sqlite_errorcode & 0xFF
@@ -166,7 +181,7 @@ class FeedbackStore:
 
     def _has_room(self) -> bool:
         """Write as much as an entry and its journal beside the database; return whether it fits."""
-        content = bytes((2 * _MOST_PAGES + 1) * _PAGE)
+        content = bytes((2 * self._pages + 1) * _PAGE)
         try:
             with TemporaryFile(dir=self._path.parent) as file:
                 written = os.pwrite(file.fileno(), content, 0)
@@ -178,18 +193,10 @@ class FeedbackStore:
     def _reason(self) -> str:
         """Return why there is no room."""
         size = self._path.stat().st_size if self._path.exists() else 0
-        if size // _PAGE + _MOST_PAGES > self._most:
+        if size // _PAGE + self._pages > self._most:
             return f"no more feedback is stored: it has {self._most * _PAGE:,} bytes"
         return "no more feedback is stored: there is no space left on the disk or in its quota"
 
 
 def _key(request_id: str, owner: str) -> str:
     return f"{request_id} {owner}" if owner else request_id
-
-
-def _select(connection: sqlite3.Connection, clause: str, *values: str) -> Iterator[Entry]:
-    query = f"SELECT {_COLUMNS} FROM feedback {clause}"  # noqa: S608 - both are constants
-    for key, label, prediction, version, image, given_at in connection.execute(query, values):
-        pixels = np.frombuffer(image, np.uint8).reshape(SIDE, SIDE)
-        request, _, owner = key.partition(" ")
-        yield Entry(request, label, prediction, version, pixels, given_at, owner)

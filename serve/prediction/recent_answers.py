@@ -1,8 +1,9 @@
-"""Ring buffers of recent answers: 28x28 images with their predictions, of all workers.
+"""Ring buffers of recent answers: the models' images with their predictions, of all workers.
 
-Each worker writes its own ring buffer, a file of fixed size under `STATE_DIR`. Reading searches
-all of them. A file outlives its worker: the next worker continues where it ended. It is mapped:
-two writes to a file on ext4 took 10 us, where all of `add` takes 3 us.
+Each worker writes its own ring buffer, a file of fixed size under `STATE_DIR`, for each format of
+images. Reading searches those of all workers. A file outlives its worker: the next worker continues
+where it ended. It is mapped: two writes to a file on ext4 took 10 us, where all of `add` takes
+3 us.
 """
 
 from __future__ import annotations
@@ -22,31 +23,18 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from serve.imaging.placement import SIDE
+from serve.models.image_format import DIGITS, ImageFormat, Label
 from serve.telemetry.allocated_files import allocate
 
 logger = logging.getLogger(__name__)
 
 _MAGIC = b"digits4\0"
+_OTHER_MAGIC = b"images1\0"  # of what is not the ten digits
+_OTHER_BYTES = 2**28  # that a ring buffer of other images may have
 _HEADER = struct.Struct("<8sQQ")  # magic, slots, answers written so far
 _HEADER_SIZE = 64
 _NUMBERS = slice(8, 24)  # of the header, in the file: slots, answers
 _COUNT = slice(16, 24)
-_SLOT = np.dtype(
-    [
-        ("request_id", "S64"),
-        ("owner", "S16"),
-        ("model_version", "S48"),
-        ("prediction", "u1"),
-        ("time", "<i8"),  # nanoseconds since 1970
-        ("probabilities", "<f4", (10,)),
-        ("digit_likelihood", "<f4"),
-        ("image", "u1", (SIDE, SIDE)),
-        ("checksum", "<u4"),  # CRC-32 of all before it
-    ]
-)
-ANSWER_SIZE = _SLOT.itemsize  # bytes
-_CONTENT = struct.Struct("<64s16s48sBq40sf784s")  # the same without the checksum, faster to write
 _RETRY_SECONDS = 5.0  # between attempts to allocate a ring buffer on a full disk
 
 Answer = dict[str, Any]  # a response of /predict
@@ -55,34 +43,48 @@ Answer = dict[str, Any]  # a response of /predict
 class Seen(NamedTuple):
     """A model's input image, its prediction and its version."""
 
-    image: NDArray[np.uint8]  # (28, 28)
-    prediction: int
+    image: NDArray[np.uint8]
+    prediction: Label
     model_version: str
+    images: ImageFormat
 
 
 class Window(NamedTuple):
     """The latest n answers, the oldest first."""
 
-    images: NDArray[np.uint8]  # (n, 28, 28)
-    probabilities: NDArray[np.float32]  # (n, 10)
-    predictions: NDArray[np.uint8]
+    images: NDArray[np.uint8]  # (n, 28, 28), or of another size
+    probabilities: NDArray[np.float32]  # (n, classes)
+    predictions: NDArray[np.uint8]  # places in `labels`
     versions: NDArray[np.str_]
     times: NDArray[np.int64]  # nanoseconds since 1970
     likelihoods: NDArray[np.float32]  # NaN where the model gave none
+    labels: NDArray[np.str_] | None  # None for the digits, which are their own labels
 
     def npz(self) -> bytes:
         """Return the content of an `.npz` file with these arrays."""
         file = BytesIO()
-        np.savez(file, allow_pickle=False, **self._asdict())
+        arrays = {name: array for name, array in self._asdict().items() if array is not None}
+        np.savez(file, allow_pickle=False, **arrays)
         return file.getvalue()
 
 
 class RecentAnswers:
-    """The ring buffers in a folder; this process writes to one of them."""
+    """The ring buffers in a folder; this process writes to one of them.
 
-    def __init__(self, folder: Path, slots: int) -> None:
+    `slots`: how many answers are kept, fewer of large images. `answer_size`: bytes of each.
+    """
+
+    def __init__(self, folder: Path, slots: int, images: ImageFormat = DIGITS) -> None:
+        self._digits = images == DIGITS
+        if not self._digits:
+            folder /= images.digest
         folder.mkdir(parents=True, exist_ok=True)
-        self._folder, self._slots = folder, slots
+        self._images, self._slot, self._content = images, *_formats(images)
+        self.answer_size = self._slot.itemsize
+        self._places = {label: place for place, label in enumerate(images.labels)}
+        self._magic = _MAGIC if self._digits else _OTHER_MAGIC
+        most = slots if self._digits else max(1, _OTHER_BYTES // self.answer_size)
+        self._folder, self._slots = folder, min(slots, most)
         self._file = self._claim()
         self._ring: mmap.mmap | None = None
         self._written, self._retry_at = 0, 0.0
@@ -93,7 +95,7 @@ class RecentAnswers:
         """Map the ring buffer; on a full disk return None, and try again from time to time."""
         if time.monotonic() < self._retry_at:
             return None
-        size = _HEADER_SIZE + self._slots * ANSWER_SIZE
+        size = _HEADER_SIZE + self._slots * self.answer_size
         try:
             allocate(self._file, size)
         except OSError as error:
@@ -104,9 +106,9 @@ class RecentAnswers:
         os.truncate(self._file, size)
         self._ring = mmap.mmap(self._file, size)
         magic, kept, written = _HEADER.unpack_from(self._ring)
-        same = magic == _MAGIC and kept == self._slots
+        same = magic == self._magic and kept == self._slots
         self._written = written if same else 0
-        header = _HEADER.pack(_MAGIC, self._slots, self._written)
+        header = _HEADER.pack(self._magic, self._slots, self._written)
         self._ring[_NUMBERS] = header[_NUMBERS]  # before the magic, which makes them valid
         self._ring[:8] = header[:8]
         return self._ring
@@ -131,16 +133,16 @@ class RecentAnswers:
                 return file
 
     def add(self, answer: Answer, image: NDArray[np.uint8], owner: str) -> None:
-        """Store a (28, 28) image and its answer over the oldest; takes some microseconds.
+        """Store an image and its answer over the oldest; takes some microseconds.
 
         `owner`: see RequestContext. Where the full disk left no room for the ring buffer, nothing
         is stored.
         """
-        content = _CONTENT.pack(
+        content = self._content.pack(
             answer["request_id"].encode(),
             owner.encode(),
             answer["model_version"].encode(),
-            answer["prediction"],
+            self._places[answer["prediction"]],
             time.time_ns(),
             answer["probabilities"].tobytes(),
             answer["digit_likelihood"],
@@ -151,8 +153,8 @@ class RecentAnswers:
             ring = self._ring or self._open()
             if not ring:
                 return
-            start = _HEADER_SIZE + self._written % self._slots * ANSWER_SIZE
-            ring[start : start + ANSWER_SIZE] = slot
+            start = _HEADER_SIZE + self._written % self._slots * self.answer_size
+            ring[start : start + self.answer_size] = slot
             self._written += 1
             # At once: `pack_into` writes zeros first, which another worker may read.
             ring[_COUNT] = self._written.to_bytes(8, "little")
@@ -165,7 +167,8 @@ class RecentAnswers:
         if not len(found):
             return None
         latest = found[found["time"].argmax()]
-        return Seen(latest["image"], int(latest["prediction"]), latest["model_version"].decode())
+        label = self._images.labels[latest["prediction"]]
+        return Seen(latest["image"], label, latest["model_version"].decode(), self._images)
 
     def window(self, most: int) -> Window:
         """Return the latest `most` answers of all workers; no more than that is read per ring."""
@@ -178,26 +181,45 @@ class RecentAnswers:
             np.char.decode(slots["model_version"]),
             slots["time"],
             slots["digit_likelihood"],
+            None if self._digits else np.array(self._images.labels, np.str_),
         )
 
     def _latest(self, most: int | None) -> NDArray[np.void]:
         """Return the latest slots of each ring buffer in this code's format."""
-        return np.concatenate([_read(path, most) for path in self._folder.glob("*.ring")])
+        return np.concatenate([self._read(path, most) for path in self._folder.glob("*.ring")])
+
+    def _read(self, path: Path, most: int | None) -> NDArray[np.void]:
+        """Return the latest slots of a ring buffer, half-written ones too; none if unreadable."""
+        with path.open("rb") as file:
+            head = file.read(_HEADER.size).ljust(_HEADER.size, b"\0")
+        magic, kept, written = _HEADER.unpack(head)
+        if magic != self._magic:
+            return np.empty(0, self._slot)
+        wanted = min(kept, written, most or kept)
+        first = (written - wanted) % kept
+        before = min(wanted, kept - first)  # slots at the end are older than those at the start
+        starts = (first, before), (0, wanted - before)
+        places = [(_HEADER_SIZE + slot * self.answer_size, n) for slot, n in starts]
+        return np.concatenate([np.fromfile(path, self._slot, n, offset=at) for at, n in places])
 
 
-def _read(path: Path, most: int | None) -> NDArray[np.void]:
-    """Return the latest slots of a ring buffer, half-written ones too; none if unreadable."""
-    with path.open("rb") as file:
-        magic, kept, written = _HEADER.unpack(file.read(_HEADER.size).ljust(_HEADER.size, b"\0"))
-    if magic != _MAGIC:
-        return np.empty(0, _SLOT)
-    wanted = min(kept, written, most or kept)
-    first = (written - wanted) % kept
-    before = min(wanted, kept - first)  # slots at the ring's end are older than those at its start
-    parts = [(first, before), (0, wanted - before)]
-    return np.concatenate(
-        [np.fromfile(path, _SLOT, n, offset=_HEADER_SIZE + at * ANSWER_SIZE) for at, n in parts]
+def _formats(images: ImageFormat) -> tuple[np.dtype[np.void], struct.Struct]:
+    """Return a slot's fields, and the same without the checksum, which is faster to write."""
+    classes = len(images.labels)
+    slot = np.dtype(
+        [
+            ("request_id", "S64"),
+            ("owner", "S16"),
+            ("model_version", "S48"),
+            ("prediction", "u1"),
+            ("time", "<i8"),  # nanoseconds since 1970
+            ("probabilities", "<f4", (classes,)),
+            ("digit_likelihood", "<f4"),
+            ("image", "u1", images.sides),
+            ("checksum", "<u4"),  # CRC-32 of all before it
+        ]
     )
+    return slot, struct.Struct(f"<64s16s48sBq{4 * classes}sf{images.size}s")
 
 
 def _whole(slots: NDArray[np.void]) -> NDArray[np.void]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from functools import partial
@@ -17,20 +16,21 @@ from serve.decoding.decode import read_file
 from serve.decoding.headers import declared_pixels, is_small_png
 from serve.decoding.picture import Reading
 from serve.imaging.normalise import data_uri
-from serve.models.bundle_cache import open_cache
+from serve.models.image_format import DIGITS
 from serve.models.inference import CHUNK, Floats, Found, Inference, infer
-from serve.models.loaded import LoadedModels, Model
+from serve.models.loaded import Model, UnknownModelError
 from serve.prediction.explanation import explain, sides
-from serve.prediction.feedback_store import FeedbackStore
-from serve.prediction.recent_answers import ANSWER_SIZE, Answer, RecentAnswers, Seen
+from serve.prediction.recent_answers import Answer, Seen
+from serve.prediction.served import Served
+from serve.prediction.state import state
 from serve.prediction.work_queue import MAX_ITEMS, Check, WorkQueues
 from serve.settings import Settings
-from serve.telemetry.metrics import Metrics, State
+from serve.telemetry.metrics import Metrics
 from serve.telemetry.request_context import RequestContext
 from serve.telemetry.tracing import Tracing
 
 Result = TypeVar("Result")
-Image = NDArray[np.uint8]  # (28, 28)
+Image = NDArray[np.uint8]  # as the model reads it
 
 # Work is measured in pixels to decode. A work queue takes this many pictures of the largest size
 # (a few seconds' work); a batch has as many pixels as one of them.
@@ -45,9 +45,13 @@ EXPLANATION_PIXELS = 5_000_000  # an explanation takes as long as to decode so m
 SMALL_BODY_BYTES = 64 * 2**10
 SMALL_PNG_PIXELS = 4096
 
+MAX_WINDOW_BYTES = 32 * 2**20  # of recent answers that are handed out at once
+
 
 class Service:
-    """One worker's models, feedback, recent answers and work queues; the routes share it.
+    """One worker's models and work queues; the routes share it.
+
+    `served`: the models by name. `default`: that of requests that name none.
 
     What is asynchronous here raises BusyError if too much is waiting already.
     """
@@ -55,23 +59,19 @@ class Service:
     def __init__(self, settings: Settings, metrics: Metrics, tracing: Tracing) -> None:
         self.settings = settings
         self.metrics = metrics
-        self.models = LoadedModels(
-            open_cache(settings), metrics.expect, settings.check_seconds, settings.model_precision
-        )
-        self.feedback = FeedbackStore(
-            settings.state_dir / "feedback.db", settings.feedback_max_bytes
-        )
+        found = [Served(settings, source, metrics.expect) for source in settings.sources]
+        self.served, self.default = {one.name: one for one in found}, found[0]
         self.tracing = tracing
         self.stopping = False
         self._largest = settings.max_image_pixels
         self._read_file = partial(read_file, max_pixels=self._largest)
+        self._read_batch = partial(read_batch, max_pixels=self._largest)
         self._threshold = np.float32(settings.confidence_threshold)
-        metrics.describe_model(self._state)
+        metrics.describe_model(lambda: state(self.served.values(), settings, self.ready))
 
     def open(self) -> None:
         """Open threads and files; `close` is its counterpart."""
         settings = self.settings
-        self.recent = RecentAnswers(settings.state_dir / "recent", settings.recent_requests)
         most = MAX_WAITING_PICTURES * max(self._largest, EXPLANATION_PIXELS)
         self._queues = WorkQueues(max(most, MAX_ITEMS * MIN_PICTURE_PIXELS))
         self._inference = Inference(settings.inference_threads)
@@ -80,18 +80,34 @@ class Service:
         """Close threads and files."""
         self._queues.close()
         self._inference.close()
-        self.recent.close()
+        for served in self.served.values():
+            served.close()
         self.tracing.close()
 
     @property
     def ready(self) -> bool:
         """Readiness: True if a load balancer should send new requests here."""
-        return self.models.current is not None and not self.stopping
+        return self.can_predict(self.default)
 
-    @property
-    def degraded(self) -> bool:
-        """True if no model is in service, or perhaps not the newest one."""
-        return self.models.current is None or bool(self.models.failure)
+    def can_predict(self, served: Served) -> bool:
+        """Return whether this model answers now, and the service is not stopping."""
+        return served.models.current is not None and not self.stopping
+
+    def image_sizes(self) -> dict[str, int]:
+        """Return how many numbers an image of each model has; as a digit if none is loaded."""
+        return {
+            name: (served.models.current.images if served.models.current else DIGITS).size
+            for name, served in self.served.items()
+        }
+
+    def choose(self, name: str) -> Served:
+        """Return the model of that name, or the default for no name."""
+        if not name:
+            return self.default
+        if name not in self.served:
+            served = ", ".join(self.served)
+            raise UnknownModelError(f"model {name[:64]!r} is not served; served: {served}")
+        return self.served[name]
 
     async def parse(self, body: bytes, parse: Callable[[], Result], check: Check) -> Result:
         """Parse a body with `parse`; a large body in a work queue, beside the event loop."""
@@ -121,7 +137,7 @@ class Service:
         drift. Raises the ImageError of `read_file`.
         """
         started = perf_counter()
-        reading = await self._read(content, check)
+        reading = await self._read(content, model, check)
         return self._answer_one(reading, model, request, started, draft=draft, show=show)
 
     async def explain_file(
@@ -139,22 +155,23 @@ class Service:
 
         def work() -> Answer:
             with self.tracing.span("normalise", images=1, bytes=len(content)):
-                reading = self._read_file(content)
+                reading = self._read_file(content, preparation=model.predictor.preparation)
             answer = self._answer_one(reading, model, request, started, draft=draft, show=show)
             with self.tracing.span("explain", version=model.version):
-                return answer | explain(reading, model.predictor, answer["prediction"])
+                place = model.images.labels.index(answer["prediction"])
+                return answer | explain(reading, model.predictor, place)
 
         pixels = EXPLANATION_PIXELS + declared_pixels(content, self._largest)
         return await self._queues.run(self._queues.batches, work, len(content), pixels, check)
 
     async def recognise(self, content: bytes, model: Model) -> Seen:
         """Return the model's prediction for an image file, without counting or keeping it."""
-        image = (await self._read(content)).normalised.image
-        digit = int(model.predictor.probabilities(image[None])[0].argmax())
-        return Seen(image, digit, model.version)
+        image = (await self._read(content, model)).normalised.image
+        place = int(model.predictor.probabilities(image[None])[0].argmax())
+        return Seen(image, model.images.labels[place], model.version, model.images)
 
-    async def _read(self, content: bytes, check: Check | None = None) -> Reading:
-        work = partial(self._read_file, content)
+    async def _read(self, content: bytes, model: Model, check: Check | None = None) -> Reading:
+        work = partial(self._read_file, content, preparation=model.predictor.preparation)
         with self.tracing.span("normalise", images=1, bytes=len(content)):
             if is_small_png(content, SMALL_PNG_PIXELS):
                 return work()
@@ -176,7 +193,7 @@ class Service:
             (probabilities,), (likelihood,) = infer(model.predictor, image[None])
         answer = self._answer(probabilities, likelihood, model, request.id)
         if not draft:
-            self._keep(answer, image, perf_counter() - started, request.owner)
+            self._keep(answer, image, model, perf_counter() - started, request.owner)
         answer["box"] = sides(reading.box)
         if show:
             answer["image"] = data_uri(image)
@@ -201,7 +218,9 @@ class Service:
             begun: list[Future[Found]] = []
             with self.tracing.span("normalise", images=len(capped)):
                 for start in range(0, len(capped), CHUNK):
-                    found += read_batch(capped[start : start + CHUNK], max_pixels=self._largest)
+                    found += self._read_batch(
+                        capped[start : start + CHUNK], preparation=model.predictor.preparation
+                    )
                     images = [each[0] for each in found[start:] if not isinstance(each, Exception)]
                     begun += self._inference.begin(model.predictor, images)
             read = [each for each in found if not isinstance(each, Exception)]
@@ -218,7 +237,7 @@ class Service:
     def predict_images(
         self, images: Sequence[Image], model: Model, request: RequestContext, started: float
     ) -> list[Answer]:
-        """Return the predictions for (28, 28) uint8 images; the n-th has the id `request.id.n`.
+        """Return the predictions for prepared images; the n-th has the id `request.id.n`.
 
         `started`: the value of `perf_counter` when work on them began.
         """
@@ -245,7 +264,7 @@ class Service:
             zip(images, rows, likelihoods, strict=True)
         ):
             answer = self._answer(row, likelihood, model, f"{request.id}.{place}")
-            self._keep(answer, image, seconds, owner)
+            self._keep(answer, image, model, seconds, owner)
             answers.append(answer)
         return answers
 
@@ -253,10 +272,10 @@ class Service:
         self, probabilities: Floats, likelihood: np.float32, model: Model, request_id: str
     ) -> Answer:
         """Return the answer; `likelihood` is NaN (null in JSON) if the model has none."""
-        digit = int(probabilities.argmax())
-        confidence, detector = probabilities[digit], model.predictor.likelihood
+        place = int(probabilities.argmax())
+        confidence, detector = probabilities[place], model.predictor.likelihood
         return {
-            "prediction": digit,
+            "prediction": model.images.labels[place],
             "confidence": confidence,
             "probabilities": probabilities,
             "uncertain": bool(confidence < self._threshold),
@@ -266,31 +285,16 @@ class Service:
             "request_id": request_id,
         }
 
-    def _keep(self, answer: Answer, image: Image, seconds: float, owner: str) -> None:
+    def _keep(self, answer: Answer, image: Image, model: Model, seconds: float, owner: str) -> None:
         """Count the answer, which took `seconds`; keep it for feedback and the drift job."""
-        self.metrics.predicted(answer, seconds)
-        self.recent.add(answer, image, owner)
+        self.metrics.predicted(answer, model.series, seconds)
+        self.served[model.name].recent(model.images).add(answer, image, owner)
 
-    async def window(self, most: int) -> bytes:
+    async def window(self, served: Served, most: int) -> bytes:
         """Return the latest `most` answers of all workers, as a `Window` in an `.npz`."""
-        size = most * ANSWER_SIZE
+        recent = served.recent(served.models.choose(None).images)
+        most = min(most, max(1, MAX_WINDOW_BYTES // recent.answer_size))
+        size = most * recent.answer_size
         return await self._queues.run(
-            self._queues.bodies, lambda: self.recent.window(most).npz(), size, MIN_PICTURE_PIXELS
-        )
-
-    def _state(self) -> State:
-        """Return the state of the model in service, and of the disk, for `/metrics`."""
-        model, settings, labels = self.models.current, self.settings, None
-        if model:
-            labels = {"model_name": settings.model_name, "model_version": model.version}
-            labels |= {"precision": model.predictor.precision}
-            labels |= {name: str(model.description.get(name, "")) for name in ("run", "sha256")}
-        return State(
-            self.ready,
-            self.degraded,
-            labels,
-            created=model.created if model else 0,
-            checked=self.models.checked,
-            free=shutil.disk_usage(settings.state_dir).free,
-            commit=settings.commit,
+            self._queues.bodies, lambda: recent.window(most).npz(), size, MIN_PICTURE_PIXELS
         )

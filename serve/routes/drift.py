@@ -6,7 +6,7 @@ import asyncio
 import hashlib
 from typing import Annotated
 
-from fastapi import FastAPI, Query
+from fastapi import FastAPI, Query, Request
 from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
@@ -14,8 +14,10 @@ from starlette.types import Receive, Scope, Send
 from serve.http.direct_route import errors
 from serve.models.drift_reference import FILE
 from serve.models.loaded import NoReferenceError
+from serve.prediction.served import Served
 from serve.prediction.service import Service
 from serve.prediction.work_queue import BusyError
+from serve.routes.predict import MODEL, requested
 
 _NPZ = "application/x-npz"  # arrays of NumPy
 _DESCRIBED = {"content": {_NPZ: {"schema": {"type": "string", "format": "binary"}}}}
@@ -32,17 +34,19 @@ class _Window(Response):
     It is sent in chunks, because the server buffers what a client has not read yet.
     """
 
-    def __init__(self, service: Service, images: int, slots: asyncio.Semaphore) -> None:
+    def __init__(
+        self, service: Service, served: Served, images: int, slots: asyncio.Semaphore
+    ) -> None:
         super().__init__(None, headers=_NOT_KEPT, media_type=_NPZ)
         del self.headers["content-length"]
-        self._service, self._images, self._slots = service, images, slots
+        self._service, self._served, self._images, self._slots = service, served, images, slots
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Create the window and send it."""
         if self._slots.locked():
             raise BusyError
         async with self._slots:
-            content = await self._service.window(self._images)
+            content = await self._service.window(self._served, self._images)
             self.headers["content-length"] = str(len(content))
             head = {"status": self.status_code, "headers": self.raw_headers}
             try:
@@ -64,24 +68,27 @@ def install(app: FastAPI, service: Service) -> None:
     @app.get(
         "/api/window",
         response_class=Response,
-        responses={200: _DESCRIBED, **errors(401, 422, 429, 503)},
+        openapi_extra={"parameters": [MODEL]},
+        responses={200: _DESCRIBED, **errors(401, 404, 422, 429, 503)},
     )
     async def window(
+        request: Request,
         images: Annotated[
             int, Query(ge=1, le=MAX_IMAGES, description="Number of recent predictions.")
         ] = 1000,
     ) -> Response:
-        """Recent 28x28 images with their predictions, of all workers, as NumPy arrays."""
-        return _Window(service, images, slots)
+        """Recent images of a model with their predictions, of all workers, as NumPy arrays."""
+        return _Window(service, requested(service, request), images, slots)
 
     @app.get(
         "/api/reference",
         response_class=Response,
         responses={200: _DESCRIBED, **errors(401, 404, 429, 503)},
+        openapi_extra={"parameters": [MODEL]},
     )
-    async def reference() -> Response:
+    async def reference(request: Request) -> Response:
         """Reference images and predictions of the model in service, as NumPy arrays."""
-        model = service.models.choose(None)
+        model = requested(service, request).models.choose(None)
         path = model.folder / FILE
         try:
             content = await asyncio.to_thread(path.read_bytes)

@@ -9,9 +9,10 @@ from starlette.responses import JSONResponse, Response
 
 from serve.decoding.decode import FORMATS
 from serve.decoding.limits import format_limit
-from serve.http.schemas import Health, Info, Limits, ModelInfo, Probe
+from serve.http.schemas import Health, Info, InputInfo, Limits, ModelInfo, Probe
 from serve.models.loaded import Model
 from serve.prediction.service import Service
+from serve.prediction.state import reason
 from serve.settings import VERSION
 
 _UNREADY: dict[int | str, dict[str, Any]] = {
@@ -30,13 +31,13 @@ def install(app: FastAPI, service: Service) -> None:
     )
     async def health() -> Response:
         """Whether the service can predict, and with the newest model."""
-        current, failure = service.models.current, service.models.failure
+        current, why = service.default.models.current, reason(service.served.values())
         found = Health(
-            status="degraded" if service.degraded else "healthy",
+            status="degraded" if why else "healthy",
             model_loaded=bool(current),
-            model_name=settings.model_name,
+            model_name=service.default.name,
             model_version=current.version if current else None,
-            reason=failure or (None if current else "no model is loaded yet"),
+            reason=why or None,
         )
         return JSONResponse(found.model_dump(), 200 if current else 503)
 
@@ -66,8 +67,13 @@ def install(app: FastAPI, service: Service) -> None:
         return Info(
             service="digit-platform",
             version=VERSION,
-            model_name=settings.model_name,
-            models=[_model(model) for model in service.models.loaded],
+            model_name=service.default.name,
+            model_names=list(service.served),
+            models=[
+                _model(model)
+                for served in service.served.values()
+                for model in served.models.loaded
+            ],
             confidence_threshold=settings.confidence_threshold,
             image_formats=list(FORMATS),
             limits=Limits(
@@ -83,12 +89,15 @@ def install(app: FastAPI, service: Service) -> None:
 
 
 def _model(model: Model) -> ModelInfo:
-    about = model.description
+    about, preparation = model.description, model.predictor.preparation
     return ModelInfo(
+        model=model.name,
         version=model.version,
         name=about.get("name"),
         run=about.get("run"),
         sha256=about.get("sha256"),
+        labels=list(model.images.labels),
+        input=InputInfo(shape=list(preparation.shape), preparation=preparation.kind),
         precision=model.predictor.precision,
         metrics=about.get("metrics", {}),
         card=model.card,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, TypeVar
 
 from fastapi import FastAPI, Request
@@ -11,7 +11,9 @@ from starlette.responses import Response
 
 from serve.http import errors, request_body
 from serve.http.direct_route import Json, post
+from serve.http.request_body import InvalidError
 from serve.http.schemas import (
+    MAX_CLASSES,
     BatchPrediction,
     BatchRequest,
     Explanation,
@@ -23,6 +25,7 @@ from serve.http.schemas import (
 )
 from serve.models.loaded import Model
 from serve.prediction.recent_answers import Answer
+from serve.prediction.served import Served
 from serve.prediction.service import Service
 from serve.prediction.work_queue import Check
 from serve.telemetry.request_context import RequestContext
@@ -38,17 +41,24 @@ _PREDICT = {
 }
 _VERSION = {"type": "string", "maxLength": 64}
 _LOADED = "A loaded model version (see /api/info); default: the one in service."
-_SEEN = "True to return the 28x28 image that the model saw."
+_SERVED = "A served model (see /api/info); default: the first of MODELS."
+_SEEN = "True to return the image that the model saw."
+_BEST = "How many of the best classes to name in `top_k` of the answer."
 
 
 def _parameter(where: str, name: str, schema: dict[str, Any], description: str) -> dict[str, Any]:
     return {"name": name, "in": where, "schema": schema, "description": description}
 
 
+MODEL = _parameter("query", "model", _VERSION, _SERVED)
 _CHOICE = [
+    MODEL,
     _parameter("query", "version", _VERSION, _LOADED),
     _parameter("header", "X-Model-Version", _VERSION, "The same, as a header."),
 ]
+_TOP_K = _parameter(
+    "query", "top_k", {"type": "integer", "minimum": 1, "maximum": MAX_CLASSES}, _BEST
+)
 _SHOW = _parameter("query", "image", {"type": "boolean", "default": False}, _SEEN)
 
 
@@ -57,10 +67,30 @@ def wants_image(connection: HTTPConnection) -> bool:
     return _queried(connection, "image").lower() in ("true", "1")
 
 
-def requested_model(service: Service, request: Request) -> Model:
-    """Return the model version that the request asks for; errors as `LoadedModels.choose`."""
+def requested(service: Service, connection: HTTPConnection) -> Served:
+    """Return the model that the request names with `?model=`; errors as `Service.choose`."""
+    return service.choose(_queried(connection, "model"))
+
+
+def requested_version(served: Served, request: Request) -> Model:
+    """Return the version that the request asks for; errors as `LoadedModels.choose`."""
     header = RequestContext.of(request.scope).header(b"x-model-version")
-    return service.models.choose(_queried(request, "version") or header)
+    return served.models.choose(_queried(request, "version") or header)
+
+
+def requested_top_k(connection: HTTPConnection) -> int | None:
+    """Return how many of the best classes `?top_k=` asks for; None if it does not."""
+    text = _queried(connection, "top_k")
+    if text and not (text.isdecimal() and len(text) < 4 and 1 <= int(text) <= MAX_CLASSES):
+        raise InvalidError(f"top_k: must be a whole number from 1 to {MAX_CLASSES}")
+    return int(text) if text else None
+
+
+def add_best(answers: Sequence[Answer], model: Model, most: int | None) -> None:
+    """Add the best classes to the answers, if any are asked for."""
+    if most:
+        for answer in answers:
+            answer["top_k"] = model.best(answer["probabilities"], most)
 
 
 def _queried(connection: HTTPConnection, name: str) -> str:
@@ -88,43 +118,46 @@ async def _parse(
 
 def install(app: FastAPI, service: Service) -> None:
     """Add the routes to the application."""
-    most, max_bytes = service.settings.max_batch, service.settings.max_image_bytes
+    max_batch, max_bytes = service.settings.max_batch, service.settings.max_image_bytes
 
     async def answered(request: Request, answer: Callable[..., Awaitable[Answer]]) -> Response:
         """Answer a picture by the service's `predict_file` or `explain_file`."""
         context = RequestContext.of(request.scope)
-        model = requested_model(service, request)
+        model = requested_version(requested(service, request), request)
         kind, check = context.header(b"content-type"), still_there(request)
-        content, draft = await _parse(
+        most = requested_top_k(request)
+        content, draft, given = await _parse(
             service, request, lambda body: request_body.picture(body, kind, max_bytes), check
         )
         show = wants_image(request)
         found = await answer(content, model, context, draft=draft, show=show, check=check)
+        add_best([found], model, most or given)
         return Json(found, model.version)
 
-    @post(app, "/predict", _PREDICT, Prediction, [*_CHOICE, _SHOW])
+    @post(app, "/predict", _PREDICT, Prediction, [*_CHOICE, _TOP_K, _SHOW])
     async def predict(request: Request) -> Response:
         """Predict the digit in an image."""
         return await answered(request, service.predict_file)
 
-    @post(app, "/explain", _PREDICT, Explanation, [*_CHOICE, _SHOW])
+    @post(app, "/explain", _PREDICT, Explanation, [*_CHOICE, _TOP_K, _SHOW])
     async def explain(request: Request) -> Response:
         """Predict the digit in an image, and show which parts the answer rests on."""
         return await answered(request, service.explain_file)
 
     batch = {"application/json": reference(BatchRequest)}
 
-    @post(app, "/predict/batch", batch, BatchPrediction, _CHOICE)
+    @post(app, "/predict/batch", batch, BatchPrediction, [*_CHOICE, _TOP_K])
     async def predict_batch(request: Request) -> Response:
         """Predict the digits in a batch of images; a bad image has its error in its place."""
         context = RequestContext.of(request.scope)
         request_body.check_json(context.header(b"content-type"))
-        model = requested_model(service, request)
-        check = still_there(request)
-        contents = await _parse(
-            service, request, lambda body: request_body.images(body, most, max_bytes), check
+        model = requested_version(requested(service, request), request)
+        check, most = still_there(request), requested_top_k(request)
+        contents, given = await _parse(
+            service, request, lambda body: request_body.images(body, max_batch, max_bytes), check
         )
         answers = await service.predict_files(contents, model, context, check)
+        add_best([one for one in answers if isinstance(one, dict)], model, most or given)
         shaped = [
             errors.answer_in_place(answer, service.metrics)
             if isinstance(answer, Exception)

@@ -16,7 +16,7 @@ from serve.http.access_control import Access, RateLimitedError, UnauthorisedErro
 from serve.http.access_log import WEBSOCKET, RequestLog
 from serve.prediction.recent_answers import Answer
 from serve.prediction.service import Service
-from serve.routes.predict import wants_image
+from serve.routes.predict import add_best, requested, requested_top_k, wants_image
 from serve.telemetry.request_context import RequestContext
 
 _POLICY = 1008  # close code: not allowed
@@ -41,14 +41,14 @@ def install(app: FastAPI, service: Service, access: Access, requests: RequestLog
         await socket.accept()
         try:
             caller = await _caller(socket, access, requests, service.settings.head_seconds)
-            number, show = 0, wants_image(socket)
+            number = 0
             while (message := await socket.receive())["type"] != "websocket.disconnect":
                 number += 1
                 picture = context.of_picture(number)
                 with _counted(socket, picture, requests):
                     try:
                         await access.count(caller, picture)
-                        answer = await _answer(service, message, picture, show)
+                        answer = await _answer(service, socket, message, picture)
                         picture.status = 200
                     except Exception as error:
                         answer = errors.answer_on_socket(error, picture, service.metrics)
@@ -61,19 +61,22 @@ def install(app: FastAPI, service: Service, access: Access, requests: RequestLog
 
 
 async def _answer(
-    service: Service, message: Message, picture: RequestContext, show: bool
+    service: Service, socket: WebSocket, message: Message, picture: RequestContext
 ) -> Answer:
     """Return the prediction for the picture in a message."""
     if (text := message.get("text")) is None:
         body, kind = message["bytes"], "image/*"
     else:
         body, kind = text.encode("utf-8", "replace"), "application/json"
-    most = service.settings.max_image_bytes
-    content, draft = await service.parse(
-        body, lambda: request_body.picture(body, kind, most), _always
+    served, most = requested(service, socket), requested_top_k(socket)
+    limit = service.settings.max_image_bytes
+    content, draft, given = await service.parse(
+        body, lambda: request_body.picture(body, kind, limit), _always
     )
-    model = service.models.choose(None)
-    return await service.predict_file(content, model, picture, draft=draft, show=show)
+    model, show = served.models.choose(None), wants_image(socket)
+    answer = await service.predict_file(content, model, picture, draft=draft, show=show)
+    add_best([answer], model, most or given)
+    return answer
 
 
 async def _always() -> None:

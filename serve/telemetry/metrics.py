@@ -52,16 +52,15 @@ REASONS = (DEAD, HUNG)
 class State(NamedTuple):
     """The state of the process that answers a scrape.
 
-    `model`: the labels of `model_info`; None without a model. `created`: when the version, or the
-    bundle in a folder, was created, and `checked`: when the registry was last read; seconds since
+    `models`: the labels of `model_info` of each in service, and when the version, or the bundle in
+    a folder, was created. `checked`: when the registry was last read. Times are in seconds since
     1970. `checked` is 0 if it never was, or need not be. `free`: bytes on the disk of
     STATE_DIR. `commit`: of the code.
     """
 
     ready: bool
     degraded: bool
-    model: dict[str, str] | None
-    created: float
+    models: list[tuple[dict[str, str], float]]
     checked: float
     free: int
     commit: str
@@ -177,9 +176,12 @@ class Metrics:
             self._feedback(version, correct)
         self._no_digits(version)
 
-    def predicted(self, answer: Mapping[str, Any], seconds: float) -> None:
-        """Count an answer of `/predict`, its confidence and its doubts."""
-        version, digit = answer["model_version"], answer["prediction"]
+    def predicted(self, answer: Mapping[str, Any], version: str, seconds: float) -> None:
+        """Count an answer of `/predict`, its confidence and its doubts.
+
+        `version`: the model's series.
+        """
+        digit = answer["prediction"]
         confidence, likelihood = float(answer["confidence"]), float(answer["digit_likelihood"])
         self._predictions(version, digit).inc()
         self._scores(version, digit).observe(confidence)
@@ -291,8 +293,8 @@ class _StateGauges(Collector):
             "Creation time of the version in service, in seconds since 1970.",
             labels=("model_version",),
         )
-        if model := state.model:
+        for model, made in state.models:
             info.add_metric([model[label] for label in _MODEL_INFO], 1)
-            created.add_metric((model["model_version"],), state.created)
+            created.add_metric((model["model_version"],), made)
         yield info
         yield created

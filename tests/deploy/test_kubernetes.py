@@ -218,7 +218,7 @@ def test_the_service_accepts_its_variables(rendered):
     chosen = settings(rendered.variables())
     assert chosen.api_workers == 1
     assert str(chosen.api_host) == "0.0.0.0"  # noqa: S104 - in a pod of its own
-    assert chosen.registered
+    assert chosen.followed
 
 
 def test_probes_ask_the_service_where_it_answers(rendered):
@@ -765,4 +765,4 @@ def test_a_baked_model_asks_no_registry(with_component, overlay):
     variables = rendered.variables()
     assert variables["MODEL_URI"] == "/model"
     assert not variables["MLFLOW_TRACKING_URI"]
-    assert settings(variables).registered is None
+    assert not settings(variables).followed

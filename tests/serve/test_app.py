@@ -81,7 +81,7 @@ def test_a_fault_of_ours_says_nothing_of_our_insides(api, monkeypatch, caplog):
     def broken(version):
         raise KeyError("inside")
 
-    monkeypatch.setattr(api.app.service.models, "choose", broken)
+    monkeypatch.setattr(api.app.service.default.models, "choose", broken)
     failed = api.post("/predict", content=picture(), headers=PNG | {"x-request-id": "this"})
     assert failed.status_code == 500
     assert "inside" not in failed.text

@@ -14,6 +14,7 @@ from serve.decoding.decode import read_file
 from serve.decoding.digit_png import decode_digits
 from serve.imaging.errors import ImageError, TooManyPixelsError
 from serve.imaging.placement import centre_digit
+from serve.imaging.preparation import Preparation
 
 MAX = 16_000_000
 NOISE = np.random.default_rng(5).integers(0, 256, (28, 28), np.uint8)
@@ -48,11 +49,12 @@ def alone(content):
 def together(contents):
     return [
         (type(each), str(each)) if isinstance(each, Exception) else (each[0].tolist(), each[1])
-        for each in read_batch(contents, max_pixels=MAX)
+        for each in read_batch(contents, max_pixels=MAX, preparation=DIGITS)
     ]
 
 
 DIGIT = saved(digits(1)[0])
+DIGITS = Preparation("digit", 28, 28, 1)
 FILTERED = b"".join(bytes([row % 5]) + NOISE[row].tobytes() for row in range(28))
 FAULTY = {
     "of another filter": png(28, 28, data=b"\5" + FILTERED[1:]),
@@ -116,7 +118,7 @@ def test_all_other_pictures_and_errors_come_in_their_places():
 
 def test_the_limit_on_pixels_holds_for_small_pngs(monkeypatch):
     monkeypatch.setattr(digit_png, "decode_digits", None)
-    (found,) = read_batch([DIGIT], max_pixels=28 * 28 - 1)
+    (found,) = read_batch([DIGIT], max_pixels=28 * 28 - 1, preparation=DIGITS)
     assert isinstance(found, TooManyPixelsError)
 
 

@@ -71,11 +71,11 @@ def test_a_form_of_a_canvas_or_of_curl():
     for name in (b"image", b"file"):
         for sent, expected in ((uri, b"hello"), (b"aGVsbG8", b"hello"), (file, file)):
             found = request_body.picture(FORM % (name, b"", sent), FORM_TYPE, 10)
-            assert found == (expected, False)
+            assert found == (expected, False, None)
         for sent in (uri, b"data%3Aimage%2Fpng%3Bbase64%2CaGVsbG8%3D", b"aGVsbG8"):
             found = request_body.picture(b"a=1&" + name + b"=" + sent, URLENCODED, 10)
-            assert found == (b"hello", False)
-    assert request_body.picture(file, URLENCODED, 10) == (file, False)
+            assert found == (b"hello", False, None)
+    assert request_body.picture(file, URLENCODED, 10) == (file, False, None)
     assert request_body.picture(b'{"image": "aGVsbG8=", "draft": true}', URLENCODED, 10)[1]
 
 
@@ -153,7 +153,7 @@ def test_a_form_may_have_16_parts():
 
 def test_many_have_their_faults_in_their_places():
     body = f'{{"images": ["{text(b"a")}", "%", "{text(b"hello")}"]}}'.encode()
-    one, two, three = request_body.images(body, 3, 4)
+    (one, two, three), _ = request_body.images(body, 3, 4)
     assert one == b"a"
     assert isinstance(two, MalformedError)
     assert isinstance(three, ImageTooLargeError)

@@ -4,7 +4,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from support.bundles import bring, write_bundle
+from support.bundles import SOURCE, bring, write_bundle
 
 from serve.models import bundle_cache, registry_sync
 from serve.models.bundle_cache import BundleCache, Pointer
@@ -132,14 +132,14 @@ def test_all_is_on_the_disk_before_the_pointer_names_it(cache, made, monkeypatch
 
 def test_a_corrupt_copy_of_a_folder_is_brought_again(settings, made):
     given, outcomes = settings(model_uri=str(made[3])), []
-    registry_sync.sync_folder(given, outcomes.append)
-    cache = bundle_cache.open_cache(given)
+    registry_sync.sync_folder(given, *given.sources, outcomes.append)
+    cache = bundle_cache.open_cache(given, *given.sources)
     copy = cache.path(cache.pointer().current) / "model.tflite"
     copy.write_bytes(copy.read_bytes()[:1000])
-    models = LoadedModels(cache)
+    models = LoadedModels(cache, SOURCE)
     models.refresh()
     assert models.current is None
-    registry_sync.sync_folder(given, outcomes.append)
+    registry_sync.sync_folder(given, *given.sources, outcomes.append)
     models.refresh()
     assert models.current
     assert outcomes == ["success", "success"]
@@ -150,17 +150,17 @@ def test_a_folder_is_brought_once_and_its_last_good_bundle_stays(settings, made,
     given = settings(model_uri=str(tmp_path / "bundle"))
     outcomes = []
     for _ in range(2):
-        registry_sync.sync_folder(given, outcomes.append)
+        registry_sync.sync_folder(given, *given.sources, outcomes.append)
     assert outcomes == ["success"]
     (tmp_path / "bundle" / "model.tflite").write_bytes(b"corrupt")
     description = json.loads((tmp_path / "bundle" / "model.json").read_text())
     description["temperature"] = 2
     (tmp_path / "bundle" / "model.json").write_text(json.dumps(description))
-    registry_sync.sync_folder(given, outcomes.append)
+    registry_sync.sync_folder(given, *given.sources, outcomes.append)
     assert outcomes == ["success", "bundle_invalid"]
-    cache = bundle_cache.open_cache(given)
+    cache = bundle_cache.open_cache(given, *given.sources)
     assert cache.failure() == "the bundle in MODEL_URI cannot be served"
-    models = LoadedModels(cache)
+    models = LoadedModels(cache, SOURCE)
     models.refresh()
     assert models.choose(None).description["temperature"] == 1
 
@@ -175,11 +175,11 @@ def test_a_folder_with_the_same_weights_and_another_file_is_brought(
     (folder / "model_card.md").write_text("card")
     (folder / "reference.npz").write_bytes(b"old")
     given, outcomes = settings(model_uri=str(folder)), []
-    registry_sync.sync_folder(given, outcomes.append)
+    registry_sync.sync_folder(given, *given.sources, outcomes.append)
     with (folder / changed).open("ab") as file:
         file.write(b"\n")
-    registry_sync.sync_folder(given, outcomes.append)
-    cache = bundle_cache.open_cache(given)
+    registry_sync.sync_folder(given, *given.sources, outcomes.append)
+    cache = bundle_cache.open_cache(given, *given.sources)
     pointer = cache.pointer()
     for name in ("model.json", "model_card.md", "reference.npz"):
         brought = cache.path(pointer.current) / name

@@ -4,7 +4,7 @@ import asyncio
 from contextlib import asynccontextmanager
 
 import pytest
-from support.bundles import bring
+from support.bundles import SOURCE, bring
 
 from serve.models import loaded
 from serve.models.loaded import LoadedModels, NoModelError, UnknownVersionError
@@ -25,7 +25,7 @@ async def watching(models):
 
 
 def test_models_follow_the_pointer_and_keep_the_previous(cache, made):
-    models = LoadedModels(cache)
+    models = LoadedModels(cache, SOURCE)
     models.refresh()
     with pytest.raises(NoModelError):
         models.choose(None)
@@ -43,7 +43,7 @@ def test_models_follow_the_pointer_and_keep_the_previous(cache, made):
 
 
 def test_models_keep_what_they_have_if_the_next_is_corrupt_meanwhile(cache, made):
-    models = LoadedModels(cache)
+    models = LoadedModels(cache, SOURCE)
     bring(cache, made[3], "1")
     models.refresh()
     two = bring(cache, made[8], "2")
@@ -61,7 +61,7 @@ def test_models_do_without_a_previous_that_is_corrupt(cache, made):
     one = bring(cache, made[3], "1")
     bring(cache, made[8], "2")
     (cache.path(one) / "model.tflite").write_bytes(b"corrupt")
-    models = LoadedModels(cache)
+    models = LoadedModels(cache, SOURCE)
     models.refresh()
     assert [model.version for model in models.loaded] == ["2"]
 
@@ -70,7 +70,7 @@ def test_what_could_not_be_loaded_once_is_tried_again(cache, made, monkeypatch):
     monkeypatch.setattr(loaded, "_WATCH_SECONDS", 0.01)
     monkeypatch.setattr(loaded, "_RETRY_SECONDS", 0.01)
     bring(cache, made[3], "1")
-    models, load, left = LoadedModels(cache), loaded.Predictor, [1, 2, 3]
+    models, load, left = LoadedModels(cache, SOURCE), loaded.Predictor, [1, 2, 3]
 
     def busy(bundle, precision):
         if left:
@@ -90,7 +90,7 @@ def test_what_could_not_be_loaded_once_is_tried_again(cache, made, monkeypatch):
 def test_the_watch_goes_on_whatever_happens(cache, made, monkeypatch, caplog):
     monkeypatch.setattr(loaded, "_WATCH_SECONDS", 0.01)
     bring(cache, made[3], "1")
-    models = LoadedModels(cache)
+    models = LoadedModels(cache, SOURCE)
     models.refresh()
 
     def broken(bundle, precision):

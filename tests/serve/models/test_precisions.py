@@ -6,7 +6,7 @@ import logging
 
 import numpy as np
 import pytest
-from support.bundles import PNG, bring, picture, write_bundle
+from support.bundles import PNG, SOURCE, bring, picture, write_bundle
 
 from serve.models import bundle_cache, bundle_digest
 from serve.models.loaded import LoadedModels
@@ -98,7 +98,7 @@ def test_its_digest_is_of_both_files(bundle):
 
 
 def test_a_version_without_int8_answers_in_float32_and_says_so_once(cache, bundle, caplog):
-    models = LoadedModels(cache, precision="int8")
+    models = LoadedModels(cache, SOURCE, precision="int8")
     bring(cache, bundle(int8=False), "1")
     with caplog.at_level(logging.WARNING):
         models.refresh()

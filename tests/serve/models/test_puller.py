@@ -30,7 +30,12 @@ def followed(settings, made, monkeypatch):
 
     def follow(looks, uri=URI, spoil=None, **changed):
         given = settings(model_uri=uri, **changed)
-        cache, asked, found, left = bundle_cache.open_cache(given), [], [], iter(looks)
+        cache, asked, found, left = (
+            bundle_cache.open_cache(given, *given.sources),
+            [],
+            [],
+            iter(looks),
+        )
         monkeypatch.setattr(puller, "look", lambda *_: next(left))
 
         def brought():

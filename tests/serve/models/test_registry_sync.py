@@ -46,7 +46,11 @@ def pulling(registry, settings):
     def make(uri="models:/mnist-classifier@champion", **changed):
         given = settings(model_uri=uri, mlflow_tracking_uri=registry.uri, **changed)
         outcomes = []
-        return RegistrySync(given, outcomes.append), outcomes, bundle_cache.open_cache(given)
+        return (
+            RegistrySync(given, *given.sources, outcomes.append),
+            outcomes,
+            bundle_cache.open_cache(given, *given.sources),
+        )
 
     return make
 
@@ -75,7 +79,7 @@ def test_it_follows_the_alias_and_keeps_the_previous(registry, pulling, made):
 def test_a_fixed_version_is_brought(registry, pulling, made):
     version = registry.register(made[8])
     pull, outcomes, cache = pulling("models:/mnist-classifier/1")
-    pull.bring(wait=lambda seconds: pytest.fail("must not wait"))
+    assert pull.pull()
     assert cache.pointer().current.version == version == "1"
     assert outcomes == ["success"]
 
@@ -191,9 +195,9 @@ def reason(settings):
             model_uri="models:/mnist-classifier@champion", mlflow_tracking_uri=tracking_uri
         )
         outcomes = []
-        assert not RegistrySync(given, outcomes.append).pull()
+        assert not RegistrySync(given, *given.sources, outcomes.append).pull()
         assert outcomes == ["registry_unavailable"]
-        return bundle_cache.open_cache(given).failure()
+        return bundle_cache.open_cache(given, *given.sources).failure()
 
     return pull
 
@@ -292,8 +296,12 @@ def test_on_a_full_disk_the_version_in_service_stays_and_is_called_old(
     assert (cache.pointer().current.version, cache.failure()) == (str(two), "")
 
 
-def test_retries_come_later_and_later_until_it_is_there(registry, pulling, made):
-    pull, _, _ = pulling(model_poll_seconds=30)
+def test_retries_come_later_and_later_until_it_is_there(registry, settings, made):
+    given = settings(
+        model_uri="models:/mnist-classifier@champion",
+        mlflow_tracking_uri=registry.uri,
+        model_poll_seconds=30,
+    )
     pauses = []
 
     def wait(seconds):
@@ -301,7 +309,7 @@ def test_retries_come_later_and_later_until_it_is_there(registry, pulling, made)
         if len(pauses) == 7:
             registry.promote(registry.register(made[3]))
 
-    pull.bring(wait)
+    registry_sync.bring(given, lambda outcome: None, wait)
     for pause, expected in zip(pauses, [2, 4, 8, 16, 30, 30, 30], strict=True):
         assert 0.9 * expected <= pause <= 1.1 * expected
 
@@ -494,4 +502,5 @@ def test_a_registry_that_trickles_is_given_up(start):
     ],
 )
 def test_what_is_polled_must_be_checked_within_three_polls(settings, uri, seconds, expected):
-    assert settings(model_uri=uri, model_poll_seconds=seconds).check_seconds == expected
+    given = settings(model_uri=uri, model_poll_seconds=seconds)
+    assert given.check_seconds(*given.sources) == expected

@@ -9,6 +9,7 @@ from PIL import Image
 
 from serve.decoding.picture import Reading
 from serve.imaging.normalise import Normalised
+from serve.imaging.preparation import Preparation
 from serve.prediction.explanation import explain, small_picture
 
 ORANGE, BLUE = (255, 90, 0), (40, 130, 255)
@@ -16,6 +17,8 @@ ORANGE, BLUE = (255, 90, 0), (40, 130, 255)
 
 class Pixel:
     """Says 7 the surer the brighter the pixel (14, 14) if `weight` is above 0, else the darker."""
+
+    preparation = Preparation("digit", 28, 28, 1)
 
     def __init__(self, weight):
         self.weight = weight

@@ -5,6 +5,7 @@ import io
 import socket
 import threading
 import time
+from types import SimpleNamespace
 
 import httpx2
 import pytest
@@ -12,10 +13,14 @@ from PIL import Image
 from support.bundles import PNG, picture
 
 from serve.imaging.errors import NotAnImageError
+from serve.imaging.preparation import Preparation
 from serve.prediction.service import Service
 from serve.prediction.work_queue import BusyError, WorkQueue, WorkQueues
 from serve.telemetry.metrics import Metrics
 from serve.telemetry.tracing import Tracing
+
+# As much of a model as reading a picture for it takes.
+DIGITS = SimpleNamespace(predictor=SimpleNamespace(preparation=Preparation("digit", 28, 28, 1)))
 
 
 def waiting(queue, count, pixels, body=None):
@@ -118,7 +123,7 @@ def test_four_explanations_may_wait_whatever_a_picture_may_have(settings, larges
     async def asked(taken):
         work = asyncio.ensure_future(queue.run(done.wait, queue._max_pixels - taken, None))
         options = {"draft": True, "show": False, "check": None}
-        one = asyncio.ensure_future(service.explain_file(b"none", None, None, **options))
+        one = asyncio.ensure_future(service.explain_file(b"none", DIGITS, None, **options))
         await asyncio.wait([one], timeout=0.05)
         done.set()
         await work

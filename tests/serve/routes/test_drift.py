@@ -148,7 +148,7 @@ def test_a_reference_that_is_not_the_one_described_is_not_given_away(client, des
     path.write_text(json.dumps(about))
     api = client(model_uri=str(bundle))
     assert api.get("/api/reference").status_code == 200
-    folder = api.app.service.models.current.folder
+    folder = api.app.service.default.models.current.folder
     (folder / drift_reference.FILE).write_bytes(b"another")
     response = api.get("/api/reference")
     assert response.status_code == 404

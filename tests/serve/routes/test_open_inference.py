@@ -11,7 +11,7 @@ from support.bundles import text
 from tritonclient.utils import InferenceServerException
 
 from serve.http.request_body import InvalidError
-from serve.routes import open_inference
+from serve.http.tensors import _numbers
 
 NAME = "mnist-classifier"
 PATH = f"/v2/models/{NAME}"
@@ -234,7 +234,7 @@ def test_each_output_says_whether_it_is_binary(api):
 
 
 def test_a_loaded_version_has_paths_of_its_own(api):
-    models = api.app.service.models
+    models = api.app.service.default.models
     models.previous = models.current._replace(version="older")
     for model in models.loaded:
         path = f"{PATH}/versions/{model.version}"
@@ -328,7 +328,7 @@ def test_words_cost_no_more_than_their_bytes():
     data = ["x" * 150_000] + ["a"] * 783
     tracemalloc.start()
     with pytest.raises(InvalidError, match=r"inputs\.0\.data"):
-        open_inference._numbers(data, [1, 784], "FP32")
+        _numbers(data, [1, 784], "FP32")
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 10**6
@@ -339,7 +339,7 @@ def test_many_numbers_are_read_at_once():
     nested = np.array(flat).reshape(256, 28, 28, 1).tolist()
     for data in (flat, nested):
         started = time.thread_time()
-        found = open_inference._numbers(data, [256, 28, 28, 1], "UINT8")
+        found = _numbers(data, [256, 28, 28, 1], "UINT8")
         np.testing.assert_array_equal(found, flat)
         assert time.thread_time() - started < 0.2
 

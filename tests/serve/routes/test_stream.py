@@ -130,10 +130,10 @@ def test_a_picture_is_in_flight_until_it_is_answered(client):
 def test_a_fault_of_ours_is_answered_counted_and_logged(client, capfd, caplog):
     api = client(log_format="json")
     with api.websocket_connect("/predict/stream") as socket:
-        api.app.service.models.choose = None
+        api.app.service.default.models.choose = None
         socket.send_bytes(picture())
         assert socket.receive_json()["status"] == 500
-        del api.app.service.models.choose
+        del api.app.service.default.models.choose
         socket.send_bytes(picture())
         assert socket.receive_json()["prediction"] == 3
     assert counted(api, "api_requests_total") == {"200": 1, "500": 1}

@@ -29,8 +29,8 @@ def count(folder, process):
     """What a process counts: a prediction, and a request that is still in flight."""
     metrics.share(folder, process)
     found = Metrics(folder)
-    answer = {"model_version": "7", "prediction": 3, "confidence": 0.9, "digit_likelihood": 0.4}
-    found.predicted(answer | {"uncertain": True, "not_digit": False}, 0.002)
+    answer = {"prediction": 3, "confidence": 0.9, "digit_likelihood": 0.4}
+    found.predicted(answer | {"uncertain": True, "not_digit": False}, "7", 0.002)
     found.began()
     return found
 
