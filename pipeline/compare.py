@@ -24,6 +24,7 @@ METRICS = (
 _DETAILS = ("name", "test_images", "errors", "wilson", "recall", "precision")
 _TEST_METRICS = ("test_accuracy", "test_loss", "ece", "min_recall", "nondigit_auroc")
 _FEEDBACK_METRICS = ("feedback_accuracy", "feedback_images")  # where feedback is part of the data
+_OF_THE_SCORE = ("score", "sha256", "threshold", "offset", "scale")
 _PARAMS = ("seed", "threads", "data")  # columns of `dvc exp show` already, from params.yaml
 
 
@@ -45,7 +46,7 @@ def main(cfg: Config) -> None:
     for name in ("confusion.csv", "likelihood.png", "mistakes.png", "reliability.png"):
         copy(paths.evaluation(best_run) / name, paths.PLOTS / f"best_{name}", evaluate)
     write_bundle(paths.CHAMPION, best, cfg.data.name)
-    write_page(paths.PAGE, candidates)
+    write_page(paths.PAGE, candidates, registered=bool(cfg.data.registered_model))
     drawn = sorted(candidates, key=lambda candidate: candidate.place)
     theme.save(plots.learning_curves(drawn, "accuracy", "loss"), paths.PLOTS / "curves.png")
     theme.save(plots.accuracy_intervals(drawn), paths.PLOTS / "accuracy.png")
@@ -123,18 +124,21 @@ def copy(source: Path, target: Path, command: str) -> None:
 def write_bundle(folder: Path, best: Result, data: str) -> None:
     """Write what is registered and served: model, description with test metrics, model card.
 
-    With the out-of-distribution network, which is one for all runs, and the drift reference.
+    With the out-of-distribution network, if the data set has one for all runs, and the drift
+    reference.
     """
     run = best.model["run"]
     train, evaluate = (c.format(run=run, data=data) for c in (results.TRAIN, results.EVALUATE))
     reference = paths.evaluation(run) / "reference.npz"
     precisions = best.model.get("precisions", {})
     models = dict.fromkeys(["model.tflite", *(each["file"] for each in precisions.values())])
-    for source, command in (
-        *((paths.model(run) / file, train) for file in models),
-        (paths.LIKELIHOOD / "likelihood.tflite", f"python -m pipeline.likelihood data={data}"),
-        (reference, evaluate),
-    ):
+    sources = [*((paths.model(run) / file, train) for file in models), (reference, evaluate)]
+    score = best.metrics["likelihood"]
+    (folder / paths.NETWORK.name).unlink(missing_ok=True)  # of another data set
+    if "sha256" in score:
+        likelihood = f"python -m pipeline.likelihood data={data}"
+        sources.append((paths.NETWORK, likelihood))
+    for source, command in sources:
         copy(source, folder / source.name, command)
     tested = selected(best.metrics, _TEST_METRICS)
     description = best.model | {
@@ -144,7 +148,7 @@ def write_bundle(folder: Path, best: Result, data: str) -> None:
             | {"metrics": about["metrics"] | best.metrics.get("by_precision", {}).get(name, {})}
             for name, about in precisions.items()
         },
-        "likelihood": {key: best.metrics["likelihood"][key] for key in ("sha256", "threshold")},
+        "likelihood": {name: score[name] for name in _OF_THE_SCORE if name in score},
         "reference": {"sha256": sha256(reference)},
     }
     write_json(folder / "model.json", description)
@@ -160,17 +164,19 @@ def model_card(description: dict[str, Any], best: Result) -> str:
         "figures": best.metrics,
         "corruptions": best.corruptions,
         "intervals": [
-            significance.wilson(row[digit], sum(row)) if sum(row) else (0, 1)
-            for digit, row in enumerate(confusion)
+            significance.wilson(row[place], sum(row)) if sum(row) else (0, 1)
+            for place, row in enumerate(confusion)
         ],
         "splits": read_json(paths.DATA_REPORT / "statistics.json"),
+        "noun": theme.noun(best.model["classes"]),
     }
     return html.fill("card.md.j2", content)
 
 
-def write_page(path: Path, candidates: Sequence[Candidate]) -> None:
+def write_page(path: Path, candidates: Sequence[Candidate], *, registered: bool) -> None:
     """Write the page, with what `preprocess` reported about the data, if it did."""
     extras: dict[str, Any] = {
+        "registered": registered,
         "ood": (paths.PLOTS / "best_likelihood.png").read_bytes(),
         "statistics": read_json(paths.DATA_REPORT / "statistics.json"),
     }

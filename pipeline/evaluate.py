@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.config import Config, PipelineError, paths, stage
-from pipeline.data import as_served, dataset
+from pipeline.data import dataset
 from pipeline.data.dataset import Split
 from pipeline.evaluation import label_errors, latency, metrics, significance
 from pipeline.evaluation.metrics import Probabilities
@@ -30,21 +30,25 @@ def main(cfg: Config) -> None:
     data = paths.processed(cfg.data.name)
     predictors = opened(bundle, cfg)
     predictor = predictors[0]
+    validation, test = dataset.load(data, "validation"), dataset.load(data, "test")
     likelihood, described, examples = evaluation.load(cfg.data.name)
-    validation, test = as_served.load(data, "validation"), as_served.load(data, "test")
+    score: evaluation.Score | None = likelihood
+    if not score:
+        score, described = evaluation.energy_of(predictor, validation.images)
 
     expected = predictor.probabilities(validation.images)
     answers = {each.precision: each.probabilities(test.images) for each in predictors}
     probabilities = answers[predictor.precision]
-    corrupted = measures.measure(predictor.probabilities, test, measures.IMAGES)
-    ood_scores = evaluation.scores(likelihood, test.images, examples)
+    # The corruptions are MNIST-C's, of digits bright on black.
+    corrupted = corruptions(predictor, test) if cfg.data.digits else None
+    ood_scores = evaluation.scores(score, test.images, examples)
     found = (
         identity(predictor.description, bundle)
         | metrics.validation_metrics(expected, validation.labels)
         | test_metrics(probabilities, test)
         | label_errors.metrics(probabilities, test)
         | feedback_metrics(predictor, dataset.load_feedback(data))
-        | {f"corrupted_{name}": value for name, value in corrupted["mean"].items()}
+        | {f"corrupted_{name}": v for name, v in (corrupted or {"mean": {}})["mean"].items()}
         | evaluation.metrics(ood_scores, described)
         | {"by_precision": by_precision(bundle, answers, test)}
     )
@@ -56,13 +60,20 @@ def main(cfg: Config) -> None:
     write_arrays(folder / drift_reference.FILE, **reference._asdict())
     pairs = zip(test.labels, probabilities.argmax(axis=1), strict=True)
     write_csv(folder / "confusion.csv", ("actual", "predicted"), pairs)
-    draw(folder, cfg.run, probabilities, test, worst)
+    draw(folder, cfg.run, probabilities, test, worst, cfg.data.classes)
     theme.save(evaluation.plot(ood_scores, described["threshold"]), folder / "likelihood.png")
-    write_json(folder / "corruptions.json", corrupted)
+    (folder / "corruptions.json").unlink(missing_ok=True)  # of another data set
+    if corrupted:
+        write_json(folder / "corruptions.json", corrupted)
     write_json(folder / "metrics.json", found)
     measure(cfg.run, predictors, test)
     misread = f"{found['errors']:,} of {len(test):,} test images"
     logger.info("run %d (%s) misreads %s", cfg.run, cfg.name, misread)
+
+
+def corruptions(predictor: Predictor, test: Split) -> dict[str, Any]:
+    """Return how well the model reads corrupted digits."""
+    return measures.measure(predictor.probabilities, test, measures.IMAGES)
 
 
 def opened(bundle: Path, cfg: Config) -> list[Predictor]:
@@ -91,7 +102,8 @@ def identity(description: dict[str, Any], bundle: Path) -> dict[str, Any]:
 
 def test_metrics(probabilities: Probabilities, split: Split) -> dict[str, Any]:
     """Return the metrics for the report and the promotion gates; model selection ignores them."""
-    confusion = metrics.confusion_matrix(split.labels, probabilities.argmax(axis=1))
+    classes = probabilities.shape[1]
+    confusion = metrics.confusion_matrix(split.labels, probabilities.argmax(axis=1), classes)
     right, recall = int(confusion.trace()), metrics.recall(confusion)
     return {
         "test_accuracy": right / len(split),
@@ -157,13 +169,15 @@ def draw(
     probabilities: Probabilities,
     test: Split,
     worst: dict[str, NDArray[Any]],
+    classes: list[str],
 ) -> None:
     """Draw confusion matrix, reliability diagram and worst mistakes."""
-    confusion = metrics.confusion_matrix(test.labels, probabilities.argmax(axis=1))
-    matrix = plots.confusion_matrix(confusion)
+    predicted = probabilities.argmax(axis=1)
+    confusion = metrics.confusion_matrix(test.labels, predicted, len(classes))
+    matrix = plots.confusion_matrix(confusion, classes)
     reliability = plots.reliability_diagram(metrics.reliability(probabilities, test.labels), run)
     pairs = zip(worst["actual"], worst["predicted"], worst["confidence"], strict=True)
-    captions = [f"{a} → {p}  {confidence:.1%}" for a, p, confidence in pairs]
+    captions = [f"{classes[a]} → {classes[p]}  {confidence:.1%}" for a, p, confidence in pairs]
     theme.save(matrix, folder / "confusion.png", folder / "confusion.svg")
     theme.save(reliability, folder / "reliability.png")
     theme.save(plots.mistakes(worst["images"], captions), folder / "mistakes.png")

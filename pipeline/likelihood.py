@@ -6,26 +6,47 @@ Runs after `pipeline.preprocess`; the bundles of all runs share the result.
 from __future__ import annotations
 
 import logging
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import Any
 
 from pipeline.config import Config, paths, stage
-from pipeline.data import as_served, dataset
-from pipeline.ood import examples
+from pipeline.data import dataset
+from pipeline.data.dataset import Images
+from pipeline.data.preparation import preparation
+from pipeline.ood import examples, foreign
+from pipeline.ood.threshold import BELOW_THRESHOLD, threshold_of
 from pipeline.storage import files
 from pipeline.training import determinism
-from serve.models.predictor import Likelihood
+from serve.models.predictor import ENERGY, Likelihood
 
 logger = logging.getLogger(__name__)
 
-BELOW_THRESHOLD = 0.01  # share of the validation digits
+Fitted = tuple[dict[str, Any], dict[str, Images]]
 
 
 def main(cfg: Config) -> None:
-    """Fit the score on the training split and find its threshold on the validation split."""
-    source, folder = paths.processed(cfg.data.name), paths.LIKELIHOOD
-    validation = as_served.load(source, "validation")
+    """Fit the score on the training split and find its threshold on the validation split.
+
+    What else than digits a data set shows is scored by each classifier's energy, which `evaluate`
+    fits.
+    """
+    described, examples_of_none = fit_network(cfg) if cfg.data.digits else energy_of_each(cfg)
+    files.write_json(paths.LIKELIHOOD / "likelihood.json", {"data": cfg.data.name, **described})
+    files.write_arrays(paths.ood_examples(cfg.data.name), **examples_of_none)
+
+
+def energy_of_each(cfg: Config) -> Fitted:
+    """Return that no network is fitted, and the examples to evaluate on."""
+    (paths.NETWORK).unlink(missing_ok=True)  # of another data set
+    validation = dataset.load(paths.processed(cfg.data.name), "validation")
+    prepared = preparation(cfg.data)
+    logger.info("pictures of none of the classes are told by each model's energy")
+    return {"score": ENERGY}, foreign.for_evaluation(validation.images, prepared, cfg.seed)
+
+
+def fit_network(cfg: Config) -> Fitted:
+    """Write the network that scores digits, and return what it is, and the examples."""
+    source = paths.processed(cfg.data.name)
+    validation = dataset.load(source, "validation")
     reported = dataset.load_nondigits(source)
     training = examples.for_training(dataset.load(source, "train"), reported, cfg.seed)
     evaluation = examples.for_evaluation(validation, cfg.seed)
@@ -36,22 +57,11 @@ def main(cfg: Config) -> None:
 
     content = litert_export.to_litert(score_network.fit(training))
     threshold = threshold_of(Likelihood(content, 0)(validation.images))
-
-    with files.replacing(folder / "likelihood.tflite") as temporary:
+    with files.replacing(paths.NETWORK) as temporary:
         temporary.write_bytes(content)
-    digest = files.sha256(folder / "likelihood.tflite")
-    description = {"data": cfg.data.name, "sha256": digest, "threshold": threshold}
-    files.write_json(folder / "likelihood.json", description)
-    files.write_arrays(paths.ood_examples(cfg.data.name), **evaluation)
+    digest = files.sha256(paths.NETWORK)
     logger.info("%.0f %% of the validation digits are below %.3f", 100 * BELOW_THRESHOLD, threshold)
-
-
-def threshold_of(scores: NDArray[np.float32]) -> float:
-    """Return the score that all but BELOW_THRESHOLD of the digits reach, at most one half.
-
-    What is more surely a digit than none is not flagged, however alike few validation digits are.
-    """
-    return round(min(float(np.quantile(scores, BELOW_THRESHOLD)), 0.5), 6)
+    return {"sha256": digest, "threshold": threshold}, evaluation
 
 
 if __name__ == "__main__":

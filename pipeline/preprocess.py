@@ -11,6 +11,7 @@ from pipeline.config import Config, PipelineError, paths, stage
 from pipeline.config.schema import Data, Format
 from pipeline.data import dataset
 from pipeline.data.dataset import NAMES, Images, Labels, Split, Splits
+from pipeline.data.preparation import preparation
 from pipeline.reading import arrays
 from pipeline.reading import folder as pictures
 from pipeline.reading.prepared import prepared
@@ -48,12 +49,12 @@ def read(folder: Path, data: Data) -> Published:
     if missing := [name for name in data.files if not (folder / name).exists()]:
         fix = f"python -m pipeline.fetch data={data.name}"
         raise PipelineError(f"{folder / missing[0]} is missing: {fix}")
-    preparation = dataset.preparation(data)
+    prepare = preparation(data)
     if data.format is Format.folder:
-        published = pictures.read(folder, data, preparation)
+        published = pictures.read(folder, data, prepare)
     else:
         pixels, labels, own_test = arrays.read(folder, data)
-        published = Published(prepared(pixels, preparation, folder), labels, own_test)
+        published = Published(prepared(pixels, prepare, folder), labels, own_test)
     require_classes(published, data, folder)
     return published
 

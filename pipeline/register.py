@@ -13,9 +13,10 @@ from typing import Any
 
 from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
+from omegaconf import OmegaConf
 
-from pipeline.config import PipelineError, cli, paths
-from pipeline.data import as_served, dataset
+from pipeline.config import CONF, PARAMS, PipelineError, cli, paths
+from pipeline.data import dataset
 from pipeline.data.dataset import Split
 from pipeline.evaluation import latency
 from pipeline.registry import gates, mlflow_runs, model_runs, versions
@@ -34,16 +35,17 @@ LOCK = Path("dvc.lock")
 def main(arguments: list[str]) -> None:
     """Register `models/champion` and promote it if it may be; with `--rollback` go back."""
     options = _options(arguments)
-    rules = gates.rules()
     if options.rollback or options.history:
-        _roll_back(rules.model) if options.rollback else _show_history(rules.model)
+        model = _registered(options.data or str(OmegaConf.load(CONF.parent / PARAMS).data))
+        _roll_back(model) if options.rollback else _show_history(model)
         return
     comparison, champion = _built()
     tables.show(comparison)
     tables.show_precisions(comparison, latency.recorded())
     data = champion["data"]["name"]
-    if data not in rules.data:
-        logger.info("\nModels of data=%s are not registered (conf/register.yaml).", data)
+    rules = gates.rules(data)
+    if not rules.model:
+        logger.info("\nModels of data=%s are not registered (conf/data/%s.yaml).", data, data)
         return
     client = mlflow_runs.connect()
     # A stage that DVC restored from its cache did not run, so MLflow may lack what is on disk.
@@ -54,6 +56,13 @@ def main(arguments: list[str]) -> None:
         )
         logger.info("\n%s", _decide(client, rules, version, again=options.promote))
     _say_next(client, version)
+
+
+def _registered(data: str) -> str:
+    """Return the name under which models of this data set are registered."""
+    if model := gates.rules(data).model:
+        return model
+    raise PipelineError(f"models of data={data} are not registered (conf/data/{data}.yaml)")
 
 
 def _say_next(client: MlflowClient, version: ModelVersion) -> None:
@@ -77,6 +86,8 @@ def _options(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--rollback", action="store_true", help="go back to the champion before")
     moves = "list when which version became the champion"
     parser.add_argument("--history", action="store_true", help=moves)
+    other = "of which --rollback and --history speak (default: that of params.yaml)"
+    parser.add_argument("--data", metavar="NAME", help=f"the data set {other}")
     again = "promote a model that was rolled back too, if it passes the gates"
     parser.add_argument("--promote", action="store_true", help=again)
     return parser.parse_args(arguments)
@@ -174,14 +185,14 @@ def _measured(
 ) -> tuple[list[gates.Check], str]:
     """Download the version, return the gates' checks and a sentence on held-out feedback."""
     data = paths.processed(version.tags["data"])
-    test, held_out = as_served.load(data, "test"), dataset.load_feedback(data)
+    test, held_out = dataset.load(data, "test"), dataset.load_feedback(data)
     # A champion whose files are lost cannot be served, so there is nothing to compare with.
     comparable = present if present and versions.readable(present) else None
     opened = versions.downloaded(comparable) if comparable else nullcontext()
     with versions.downloaded(version) as candidate, opened as champion:
         checks = list(gates.check(rules.gates, candidate, champion, test))
         asked = rules.field_sets
-        if found := field.read(Path(asked.folder), asked.pictures, candidate):
+        if asked and (found := field.read(Path(asked.folder), asked.pictures, candidate)):
             checks.append(gates.check_field(rules.gates, *found))
         return checks, _on_feedback(candidate, champion, held_out) if held_out else ""
 

@@ -40,13 +40,13 @@ def main(arguments: list[str]) -> None:
     options = _options(arguments)
     files = list(existing(options.feedback))
     entries = databases.read(files)
-    champion = None
-    if mlflow_runs.store_exists():
-        client, model = mlflow_runs.connect(), gates.rules().model
-        champion = versions.aliased(client, model, CHAMPION)
     with_feedback = enough(entries)
     params = environment.root() / PARAMS
     data = export_file.DATA if with_feedback else str(OmegaConf.load(params).data)
+    champion, model = None, gates.rules(data).model
+    if model and mlflow_runs.store_exists():
+        client = mlflow_runs.connect()
+        champion = versions.aliased(client, model, CHAMPION)
     findings = list(_findings(champion, entries, data, options))
     for finding in findings:
         logger.info("  %s  %s", "due" if finding.due else "ok ", finding.text)

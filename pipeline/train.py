@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from pipeline.config import Config, paths, settings, stage
 from pipeline.data import dataset, pen_strokes
 from pipeline.data.dataset import Split
+from pipeline.data.preparation import preparation
 from pipeline.evaluation import latency
 from pipeline.storage.files import sha256, write_json
 from pipeline.training import determinism, precisions
@@ -78,7 +79,7 @@ def export(
     """Write the model in the folder `target`; `digest` is that of its data."""
     from pipeline.training import litert_export, networks
 
-    prepared, labels = dataset.preparation(cfg.data), cfg.data.labels
+    prepared, labels = preparation(cfg.data), cfg.data.labels
     model = networks.for_inference(trained, cfg.model, prepared, len(labels))
     images = litert_export.range_images(train.images, cfg.seed)
     models = {FLOAT32: litert_export.to_litert(model), INT8: litert_export.to_litert(model, images)}

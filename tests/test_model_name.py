@@ -19,7 +19,7 @@ DEPLOYED = [
 
 
 def test_python_names_it_alike():
-    names = gates.rules().model, pipeline_exporter.MODEL, mlflow_registry.NAME
+    names = gates.rules("mnist").model, pipeline_exporter.MODEL, mlflow_registry.NAME
     assert set(names) == {MODEL_NAME}
 
 

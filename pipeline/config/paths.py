@@ -7,6 +7,7 @@ EVALUATIONS = Path("reports/evaluate")
 CURVES = Path("reports/train")
 CHAMPION = Path("models/champion")
 LIKELIHOOD = Path("models/likelihood")
+NETWORK = LIKELIHOOD / "likelihood.tflite"
 DATA_REPORT = Path("reports/data")
 
 # The exported feedback of users; DVC tracks it, no stage makes it.

@@ -10,6 +10,8 @@ from pipeline.config.schema import T, checked
 def load(file: str, schema: type[T]) -> T:
     """Return `conf/<file>` as a dataclass `schema`; PipelineError names a wrong key or type."""
     try:
+        if not (CONF / file).exists():
+            raise PipelineError(f"conf/{file} is missing")
         merged = OmegaConf.merge(OmegaConf.structured(schema), OmegaConf.load(CONF / file))
         assert isinstance(merged, DictConfig)
         return checked(merged, schema, f"conf/{file}")

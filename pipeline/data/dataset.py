@@ -10,19 +10,12 @@ from numpy.lib.npyio import NpzFile
 from numpy.typing import NDArray
 
 from pipeline.config import PipelineError
-from pipeline.config.schema import Data
 from pipeline.storage.files import write_arrays
-from serve.imaging.preparation import Preparation
 
 CLASSES, SIDE = 10, 28  # of the digits, for what knows them alone
 
 Images = NDArray[np.uint8]
 Labels = NDArray[np.uint8]
-
-
-def preparation(data: Data) -> Preparation:
-    """Return how pictures of the data set become images, as the service does it."""
-    return Preparation(data.preparation.value, *data.shape)
 
 
 def with_channels(images: Images) -> Images:

@@ -1,6 +1,6 @@
 """Metrics of a classifier: accuracy, loss, calibration, confusion, AUROC; and the ranking by them.
 
-`probabilities` are (n, classes) with rows that sum to 1, `labels` (n,) digits.
+`probabilities` are (n, classes) with rows that sum to 1, `labels` (n,) places of classes.
 """
 
 from collections.abc import Mapping
@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.data.dataset import CLASSES, Labels
+from pipeline.data.dataset import Labels
 
 Probabilities = NDArray[np.float32]
 Floats = NDArray[np.float64]
@@ -61,7 +61,7 @@ def calibration_error(bins: Bins) -> float:
     return float((bins.images * gaps).sum() / max(bins.images.sum(), 1))
 
 
-def confusion_matrix(labels: Labels, predicted: Labels, classes: int = CLASSES) -> Counts:
+def confusion_matrix(labels: Labels, predicted: Labels, classes: int) -> Counts:
     """Return (classes, classes) image counts: the true class down, the predicted one across."""
     pairs = labels.astype(np.int64) * classes + predicted
     return np.bincount(pairs, minlength=classes**2).reshape(classes, classes)

@@ -1,18 +1,21 @@
 """Promotion gates between the best model and production: limits and measurements."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 from numpy.typing import NDArray
-from omegaconf import MISSING
+from omegaconf import MISSING, OmegaConf
 
 from pipeline.config import PipelineError
 from pipeline.config import rules as config_rules
+from pipeline.config.schema import Data
+from pipeline.config.suggestions import did_you_mean
 from pipeline.data.dataset import Split
 from pipeline.evaluation import latency
 from pipeline.evaluation.metrics import confusion_matrix, recall
 from pipeline.evaluation.significance import mcnemar
+from pipeline.reports import theme
 from serve.models.predictor import Predictor
 
 
@@ -24,7 +27,7 @@ class Gates:
     recall: float = MISSING
     field_accuracy: float = MISSING
     latency_ms_p99: float = MISSING
-    bundle_bytes: int = MISSING
+    bundle_bytes: float = MISSING
     mcnemar_p: float = MISSING
 
 
@@ -37,13 +40,23 @@ class FieldSets:
 
 
 @dataclass
-class Rules:
-    """`conf/register.yaml`: what is registered, under which name, behind which gates."""
+class Defaults:
+    """`conf/register.yaml`: the gates of all data sets, and the field sets of the digits."""
 
-    model: str = MISSING
-    data: list[str] = MISSING
     field_sets: FieldSets = MISSING
     gates: Gates = MISSING
+
+
+@dataclass(frozen=True)
+class Rules:
+    """Under which name a data set's models are registered, and behind which gates.
+
+    `model`: None if they are not. `field_sets`: None where those are not of its classes.
+    """
+
+    model: str | None
+    field_sets: FieldSets | None
+    gates: Gates
 
 
 @dataclass(frozen=True)
@@ -55,12 +68,24 @@ class Check:
     finding: str
 
 
-def rules() -> Rules:
-    """Return the rules of `conf/register.yaml`; PipelineError names a wrong key, type or value."""
-    found = config_rules.load("register.yaml", Rules)
+def rules(data: str) -> Rules:
+    """Return the rules of a data set: `conf/register.yaml`, and what its own file says instead.
+
+    PipelineError names a wrong key, type or value.
+    """
+    found = config_rules.load("register.yaml", Defaults)
     if found.field_sets.pictures < 1:
         raise PipelineError("conf/register.yaml: field_sets.pictures must be at least 1")
-    return found
+    of_data = config_rules.load(f"data/{data}.yaml", Data)
+    names = {each.name for each in fields(Gates)}
+    for name in of_data.gates:
+        if name not in names:
+            close = did_you_mean(name, names)
+            raise PipelineError(f"conf/data/{data}.yaml: there is no gate {name}{close}")
+    merged = OmegaConf.merge(OmegaConf.structured(found.gates), of_data.gates)
+    limits = OmegaConf.to_object(merged)
+    assert isinstance(limits, Gates)
+    return Rules(of_data.registered_model, found.field_sets if of_data.digits else None, limits)
 
 
 def check(
@@ -75,10 +100,13 @@ def check(
     accuracy = float(right.mean())
     text = f"test accuracy {accuracy:.4f}, at least {limits.test_accuracy} wanted"
     yield Check("test_accuracy", accuracy >= limits.test_accuracy, text)
-    recalls = recall(confusion_matrix(test.labels, predicted.astype(np.uint8)))
-    digit = int(recalls.argmin())
-    text = f"lowest recall {recalls[digit]:.4f} (digit {digit}), at least {limits.recall} wanted"
-    yield Check("recall", recalls[digit] >= limits.recall, text)
+    classes = candidate.classes
+    confusion = confusion_matrix(test.labels, predicted.astype(np.uint8), len(classes))
+    recalls = recall(confusion)
+    worst = int(recalls.argmin())
+    name = f"{theme.noun(classes)} {classes[worst]}"
+    text = f"lowest recall {recalls[worst]:.4f} ({name}), at least {limits.recall} wanted"
+    yield Check("recall", recalls[worst] >= limits.recall, text)
     _, p99 = latency.latency(candidate.probabilities, test.images)
     text = f"p99 latency of one image {p99:.2f} ms, below {limits.latency_ms_p99:g} wanted"
     yield Check("latency_ms_p99", p99 < limits.latency_ms_p99, text)

@@ -27,8 +27,8 @@ def fill(name: str, content: Mapping[str, Any], *folders: Path) -> str:
         percent=lambda share: f"{tables.hundredths(share)}\N{NO-BREAK SPACE}%",
         svg=lambda plot: _uri("image/svg+xml", plot.encode()),
         png=lambda content: _uri("image/png", content),
-        digit=lambda pixels: _uri("image/png", digit_png(pixels)),
-        grey=lambda pixels: _uri("image/png", digit_png(255 - pixels)),
+        image=lambda pixels, noun: _uri("image/png", image_png(pixels, inverted=noun == "digit")),
+        grey=lambda pixels: _uri("image/png", image_png(pixels, inverted=False)),
         confused=confused,
         disputed=lambda candidate, other: pairwise.disputed(candidate, other).tolist(),
         css=lambda candidate: theme.css_colour(candidate.colour),
@@ -58,7 +58,8 @@ def models_page(
     """Return the page that shows models side by side.
 
     `kind` is what a candidate is called, `command` makes the page. `extras` may hold, of runs:
-    `statistics` and the PNG `samples` of the data set, and the PNG `ood` of non-digits.
+    `statistics` and the PNG `samples` of the data set, the PNG `ood` of what it does not show, and
+    whether its models are `registered`.
     """
     extras = extras or {}
     everyone = sorted((c for group in groups for c in group), key=lambda c: c.place)
@@ -66,6 +67,7 @@ def models_page(
     p_values = {test.other.label: tables.p_value(test.p) for test in tests}
     content = {
         "kind": kind,
+        "noun": theme.noun(everyone[0].result.model["classes"]),
         "groups": labelled,
         "everyone": everyone,
         "columns": [item for item in tables.COLUMNS.items() if item[0] not in ("run", "name")],
@@ -89,6 +91,7 @@ def models_page(
         "counts": class_counts(extras.get("statistics", {})),
         "ood": extras.get("ood"),
         "corrupted": [c for c in everyone if c.result.corruptions],
+        "registered": extras.get("registered"),
         "command": command,
     }
     return fill("models.html.j2", content)
@@ -112,7 +115,7 @@ def settings(of_models: Mapping[Any, dict[str, Any]]) -> dict[bool, dict[str, li
 
 
 def confused(confusion: list[list[int]], most: int = 3) -> list[tuple[int, int, int]]:
-    """Return the commonest mistakes: true digit, predicted digit, how often."""
+    """Return the commonest mistakes: place of the true class, of the predicted, how often."""
     wrong: Counts = np.array(confusion)
     np.fill_diagonal(wrong, 0)
     order = np.argsort(-wrong, axis=None, kind="stable")[:most]
@@ -123,13 +126,13 @@ def confused(confusion: list[list[int]], most: int = 3) -> list[tuple[int, int, 
 
 
 def class_counts(statistics: dict[str, Any]) -> dict[str, list[int]]:
-    """Return the images per digit of each split that the statistics hold."""
-    splits = {name: statistics.get(name, {}).get("digits") for name in NAMES}
-    return {name: list(digits.values()) for name, digits in splits.items() if digits}
+    """Return the images per class of each split that the statistics hold."""
+    of_splits = {name: statistics.get(name, {}).get("classes") for name in NAMES}
+    return {name: list(counts.values()) for name, counts in of_splits.items() if counts}
 
 
-def digit_png(pixels: NDArray[np.uint8]) -> bytes:
-    """Return the image as PNG, dark on bright as on paper."""
+def image_png(pixels: NDArray[np.uint8], *, inverted: bool) -> bytes:
+    """Return the image as PNG; digits are inverted, dark on bright as on paper."""
     file = BytesIO()
-    Image.fromarray(255 - pixels).save(file, "PNG")
+    Image.fromarray(255 - pixels if inverted else pixels).save(file, "PNG")
     return file.getvalue()

@@ -22,9 +22,10 @@ FEW = 3  # candidates whose curves stay apart also with twice as many lines
 
 
 @matplotlib.rc_context(theme.STYLE)
-def confusion_matrix(confusion: Counts) -> Figure:
+def confusion_matrix(confusion: Counts, classes: Sequence[str]) -> Figure:
     """Draw the confusion matrix; mistakes are shaded by their number, right answers are plain."""
-    figure, axes = _figure(_WIDTH, _WIDTH)
+    side = max(_WIDTH, _WIDTH * len(classes) / 12)  # numbers stay readable
+    figure, axes = _figure(side, side)
     most = max(1, int((confusion - np.diag(confusion.diagonal())).max()))
     for (actual, predicted), count in np.ndenumerate(confusion):
         right = actual == predicted
@@ -36,9 +37,11 @@ def confusion_matrix(confusion: Counts) -> Figure:
             weight = "bold" if heavy else "normal"
             place = (predicted, actual)
             axes.text(*place, f"{count}", size=8, weight=weight, ha="center", va="center")
-    digits = range(len(confusion))
+    places, what = range(len(confusion)), theme.noun(classes)
     axes.set(xlim=(-0.5, len(confusion) - 0.5), ylim=(len(confusion) - 0.5, -0.5), aspect="equal")
-    axes.set(xticks=digits, yticks=digits, xlabel="predicted digit", ylabel="true digit")
+    axes.set(xlabel=f"predicted {what}", ylabel=f"true {what}")
+    axes.set_xticks(places, classes, rotation=90 if max(map(len, classes)) > 2 else 0)
+    axes.set_yticks(places, classes)
     axes.grid(visible=False)
     axes.spines[:].set_visible(False)
     return figure
@@ -75,7 +78,7 @@ def reliability_diagram(bins: Bins, number: int) -> Figure:
 
 @matplotlib.rc_context(theme.STYLE)
 def mistakes(images: Images, captions: Sequence[str]) -> Figure:
-    """Draw images with a caption under each, eight in a row; (k, side, side) uint8."""
+    """Draw images with a caption under each, eight in a row; (k, h, w) or (k, h, w, 3) uint8."""
     rows = max(1, -(-len(images) // _COLUMNS))
     figure, axes = _figure(_COLUMNS * 0.95, rows * 1.2)
     for place, (image, caption) in enumerate(zip(images, captions, strict=True)):

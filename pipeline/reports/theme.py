@@ -4,6 +4,7 @@ Plots are drawn in the light colours. A PNG keeps them, an SVG follows the reade
 """
 
 import re
+from collections.abc import Sequence
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -83,6 +84,11 @@ def _is_pale(number: int) -> bool:
 def line_style(number: int) -> dict[str, Any]:
     """Return how matplotlib draws run `number`: six colours, then the same six pale."""
     return {"color": colour(number), "alpha": 0.5 if _is_pale(number) else 1.0}
+
+
+def noun(classes: Sequence[str | int]) -> str:
+    """Return what a class is called."""
+    return "digit" if [str(name) for name in classes] == list("0123456789") else "class"
 
 
 def css_colour(number: int) -> str:

@@ -11,7 +11,8 @@ from dvclive.live import Live
 
 from pipeline.config import Config, paths
 from pipeline.config.terminal import Bar
-from pipeline.data.dataset import Split, preparation, with_channels
+from pipeline.data.dataset import Split, with_channels
+from pipeline.data.preparation import preparation
 from pipeline.training import augmentation, checkpoints, networks
 from pipeline.training.checkpoints import History
 from pipeline.training.learning_rate_schedule import learning_rate_schedule

@@ -12,7 +12,7 @@ import hashlib
 import json
 import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -167,6 +167,11 @@ class Energy:
         self._offset, self._scale = np.float32(offset), np.float32(scale)
         self.threshold = np.float32(threshold)
 
+    @classmethod
+    def of(cls, described: Mapping[str, Any]) -> Energy:
+        """The score that `likelihood` of `model.json` describes."""
+        return cls(*(float(described[name]) for name in ("offset", "scale", "threshold")))
+
     def __call__(self, logits: NDArray[np.float32]) -> NDArray[np.float32]:
         """(n,) float32 from 0 to 1, of (n, classes) logits."""
         above = (energy(logits) - self._offset) / self._scale
@@ -262,7 +267,7 @@ def _likelihood(bundle: Path, given: dict[str, Any] | None) -> Likelihood | Ener
     if not given:
         return None
     if given.get("score") == ENERGY:
-        return Energy(*(float(given[name]) for name in ("offset", "scale", "threshold")))
+        return Energy.of(given)
     build = partial(Likelihood, threshold=float(given["threshold"]))
     return _built(bundle / "likelihood.tflite", given["sha256"], build)
 

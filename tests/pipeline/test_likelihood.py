@@ -79,7 +79,7 @@ def test_figures_say_what_is_refused_of_each_kind(trained):
     """The test digits of `trained` are as bright as 0.09 of what `brightness` takes for certain."""
     served, about, fresh = evaluation.load("mnist")
     found = evaluation.scores(served, trained.test.images, fresh)
-    threshold = float(found.digits.min())  # is reached, by all of them
+    threshold = float(found.test.min())  # is reached, by all of them
     figures = evaluation.metrics(found, about | {"threshold": threshold})["likelihood"]
     assert figures["refused_digits"] == dict.fromkeys(("test", *examples.DIGITS), 0)
     for kind, each in figures["nondigits"].items():

@@ -28,8 +28,9 @@ FIELD = gates.FieldSets("field", pictures=300)  # which are not there, unless a 
 
 
 def use(limits, monkeypatch):
-    rules = gates.Rules(MODEL, ["mnist"], FIELD, limits)
-    monkeypatch.setattr(gates, "rules", lambda: rules)
+    rules = gates.Rules(MODEL, FIELD, limits)
+    of = {"mnist": rules, "digits": gates.Rules(None, None, limits)}
+    monkeypatch.setattr(gates, "rules", of.__getitem__)
 
 
 @pytest.fixture

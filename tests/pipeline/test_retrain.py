@@ -31,7 +31,7 @@ def steps(workspace, monkeypatch):
 def champion(steps, workspace, empty_store):
     """Version 1, new."""
     shutil.copy(empty_store, workspace)
-    client, model = mlflow_runs.connect(), gates.rules().model
+    client, model = mlflow_runs.connect(), gates.rules("mnist").model
     client.create_registered_model(model)
     client.create_model_version(model, (workspace / "bundle").as_uri())
     client.set_registered_model_alias(model, CHAMPION, "1")
@@ -151,7 +151,9 @@ def test_a_step_that_fails_ends_it_with_its_name(workspace):
 def test_a_champion_that_learnt_from_feedback_is_not_replaced_without(
     champion, steps, workspace, caplog
 ):
-    mlflow_runs.connect().set_model_version_tag(gates.rules().model, "1", "data", "mnist_feedback")
+    mlflow_runs.connect().set_model_version_tag(
+        gates.rules("mnist").model, "1", "data", "mnist_feedback"
+    )
     drifted(workspace)
     assert "no model is trained without" in said(caplog, "--drift", "drift.json")
     assert steps == []

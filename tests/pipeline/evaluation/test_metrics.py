@@ -28,7 +28,7 @@ def test_accuracy_and_loss_are_those_of_scikit_learn(answers):
 def test_confusion_recall_and_precision_are_those_of_scikit_learn(answers):
     probabilities, labels = answers
     predicted = probabilities.argmax(axis=1)
-    confusion = metrics.confusion_matrix(labels, predicted)
+    confusion = metrics.confusion_matrix(labels, predicted, 10)
     np.testing.assert_array_equal(confusion, sklearn.metrics.confusion_matrix(labels, predicted))
     np.testing.assert_allclose(
         metrics.recall(confusion), sklearn.metrics.recall_score(labels, predicted, average=None)
@@ -40,7 +40,7 @@ def test_confusion_recall_and_precision_are_those_of_scikit_learn(answers):
 
 
 def test_a_class_that_is_absent_or_never_predicted_counts_as_zero():
-    confusion = metrics.confusion_matrix(np.array([0, 1], np.uint8), np.array([0, 2], np.uint8))
+    confusion = metrics.confusion_matrix(np.array([0, 1], np.uint8), np.array([0, 2], np.uint8), 10)
     assert confusion.shape == (10, 10)
     assert metrics.recall(confusion).tolist() == [1, *[0] * 9]
     assert metrics.precision(confusion).tolist() == [1, *[0] * 9]

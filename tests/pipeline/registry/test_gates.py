@@ -1,11 +1,13 @@
 """The promotion gates, each at its limit."""
 
+import shutil
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
-from pipeline.config import PipelineError
+from pipeline.config import CONF, PipelineError
 from pipeline.data.dataset import Split
 from pipeline.evaluation.significance import mcnemar
 from pipeline.registry import gates
@@ -28,7 +30,9 @@ def predictor(*wrong, size=1_000):
     """Answers each test image right but those at `wrong`."""
     answers = LABELS.copy()
     answers[list(wrong)] = (answers[list(wrong)] + 1) % 10
-    return SimpleNamespace(size=size, probabilities=lambda images: np.eye(10)[answers])
+    return SimpleNamespace(
+        size=size, classes=list(range(10)), probabilities=lambda images: np.eye(10)[answers]
+    )
 
 
 @pytest.fixture(autouse=True)
@@ -104,13 +108,47 @@ def test_an_equal_or_better_candidate_passes():
 
 
 def test_field_sets_that_ask_nothing_are_refused(monkeypatch):
-    wrong = gates.Rules("m", ["mnist"], gates.FieldSets("field", pictures=0), EASY)
+    wrong = gates.Defaults(gates.FieldSets("field", pictures=0), EASY)
     monkeypatch.setattr(gates.config_rules, "load", lambda *_: wrong)
     with pytest.raises(PipelineError, match=r"field_sets\.pictures"):
-        gates.rules()
+        gates.rules("mnist")
 
 
 def test_the_rules_in_force_are_complete():
-    rules = gates.rules()
-    assert rules.data
+    rules = gates.rules("mnist")
+    assert rules.model
+    assert rules.field_sets
     assert all(limit > 0 for limit in vars(rules.gates).values())
+
+
+@pytest.fixture
+def conf(tmp_path, monkeypatch):
+    """A copy of `conf/` whose data set `few` is that of MNIST but for some lines."""
+    copy = tmp_path / "conf"
+    shutil.copytree(CONF, copy)
+    monkeypatch.setattr(gates.config_rules, "CONF", copy)
+    plain = (copy / "data/mnist.yaml").read_text()
+
+    def write(**lines):
+        text = plain + "".join(f"{key}: {value}\n" for key, value in lines.items())
+        (copy / "data/few.yaml").write_text(text.replace("preparation: digit", "preparation: fit"))
+
+    return write
+
+
+def test_a_data_set_has_limits_of_its_own(conf):
+    conf(gates="{test_accuracy: 0.8, bundle_bytes: 20000}")
+    own, general = gates.rules("few"), gates.rules("mnist")
+    assert own.gates == replace(general.gates, test_accuracy=0.8, bundle_bytes=20000)
+    assert own.field_sets is None  # those are of digits
+
+
+def test_a_gate_that_is_none_is_refused_by_name(conf):
+    conf(gates="{test_acuracy: 0.8}")
+    with pytest.raises(PipelineError, match="no gate test_acuracy; did you mean test_accuracy"):
+        gates.rules("few")
+
+
+def test_a_data_set_that_is_none_is_refused():
+    with pytest.raises(PipelineError, match=r"conf/data/none\.yaml is missing"):
+        gates.rules("none")

@@ -15,7 +15,7 @@ from pipeline.reports.pairwise import Candidate
 from pipeline.robustness import measures
 
 EXTRAS = {
-    "statistics": {"train": {"digits": {str(d): 5400 + d for d in range(10)}}, "seed": 42},
+    "statistics": {"train": {"classes": {str(d): 5400 + d for d in range(10)}}, "seed": 42},
     "samples": b"\x89PNG",
     "ood": b"\x89PNG",
 }

@@ -12,7 +12,7 @@ from pipeline.reports import plots, theme
 def confusion():
     matrix = np.diag(np.full(10, 1000))
     matrix[4, 9] = 12
-    return plots.confusion_matrix(matrix)
+    return plots.confusion_matrix(matrix, list("0123456789"))
 
 
 def reliability():
