@@ -63,7 +63,8 @@ class Precision(Enum):
 def _rules() -> dict[str, tuple[str, Callable[[float], bool]]]:
     """Return for each key of a number what it must be, in words and as a test."""
     positive = "threads batch_size epochs model.contrast model.filters model.kernel model.pool "
-    positive += "optimizer.learning_rate data.feedback.least trials processes"
+    positive += "optimizer.learning_rate data.feedback.least trials processes "
+    positive += "data.augmentation.repeat"
     not_negative = "model.dense optimizer.warmup_epochs early_stopping.patience "
     not_negative += "augmentation.rotation augmentation.shift augmentation.shear "
     not_negative += "augmentation.elastic pruner.startup_trials pruner.warmup_epochs"
@@ -163,16 +164,18 @@ class Folder:
 
 @dataclass
 class Changes(Section):
-    """Random changes of training images that do not keep the class in every data set.
+    """Random changes of training images that depend on the data set.
 
     The share of the images that are mirrored; the largest change of brightness, contrast and
-    saturation.
+    saturation, as a share. `repeat`: how often an epoch shows each image, changed anew each time;
+    a data set of few images needs as many steps as one of many.
     """
 
     prefix = "data.augmentation."
 
     flip: float | None = None
     colour: float | None = None
+    repeat: int | None = None
 
 
 @dataclass

@@ -49,7 +49,7 @@ def batches(
     which the data set allows. `black`: what is outside of an image; else it is as its edges.
     """
     images, labels = tf.constant(with_channels(split.images)), tf.constant(split.labels)
-    count = len(split)
+    count, shown = len(split), len(split) * ((changes and changes.repeat) or 1)
 
     def batch(
         start: tf.Tensor, step: tf.Tensor, taken: tuple[tf.Tensor, tf.Tensor]
@@ -65,15 +65,15 @@ def batches(
 
     def epoch_batches(epoch: int) -> tf.data.Dataset:
         order = tf.random.experimental.stateless_shuffle(
-            tf.range(count), seed=[seed, epoch * 2 + _SHUFFLE]
+            tf.range(shown) % count, seed=[seed, epoch * 2 + _SHUFFLE]
         )
         shares = tf.random.stateless_uniform(
-            [count, 6], seed=[seed, epoch * 2 + _TRANSFORM], minval=-1.0, maxval=1.0
+            [shown, 6], seed=[seed, epoch * 2 + _TRANSFORM], minval=-1.0, maxval=1.0
         )
         start = tf.constant([seed, epoch * 2 + _DISTORT])
         return (
             tf.data.Dataset.from_tensor_slices((order, shares))
-            .batch(min(batch_size, count), drop_remainder=True)
+            .batch(min(batch_size, shown), drop_remainder=True)
             .enumerate()
             .map(partial(traced, start))
             .prefetch(8)

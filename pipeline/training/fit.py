@@ -41,7 +41,8 @@ def fit(
     Writes the curves after each epoch, also to `live`. A resumed training ends with the same
     weights as one that was never interrupted.
     """
-    steps = augmentation.steps_per_epoch(len(train), cfg.batch_size)
+    shown = len(train) * (cfg.data.augmentation.repeat or 1)
+    steps = augmentation.steps_per_epoch(shown, cfg.batch_size)
     model = compiled(cfg, steps)
     epoch_batches = augmentation.batches(
         train,

@@ -197,7 +197,11 @@ def test_what_is_null_is_not_recorded(configured):
 def test_every_rule_is_for_a_number_of_the_configuration(configured):
     numbers = config.flat(OmegaConf.to_container(OmegaConf.structured(configured(1, FEEDBACK))))
     known = {key for key, n in numbers.items() if isinstance(n, int | float)}
-    known |= {"data.augmentation.flip", "data.augmentation.colour"}  # null in conf/
+    known |= {
+        "data.augmentation.flip",
+        "data.augmentation.colour",
+        "data.augmentation.repeat",
+    }  # null in conf/
     known |= {"trials", "processes", "pruner.startup_trials", "pruner.warmup_epochs"}
     assert set(schema._RULES) <= known
 

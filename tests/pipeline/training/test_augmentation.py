@@ -164,3 +164,9 @@ def test_colour_pictures_have_no_pen(augmentation, configured):
     without = augmentation.limits_of(colour)
     assert (without.stroke_width, without.disturbed) == (0, 0)
     assert without.elastic == grey.augmentation.elastic
+
+
+def test_an_epoch_shows_each_image_as_often_as_the_data_set_says(augmentation, split):
+    _, labels = content(augmentation.batches(split, 50, STILL, 1, Changes(repeat=3))(0))
+    assert len(labels) == 3 * len(split)
+    np.testing.assert_array_equal(np.bincount(labels), 3 * np.bincount(split.labels))
