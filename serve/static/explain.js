@@ -10,6 +10,7 @@ const at = (id) => document.getElementById(id);
 export class Explanation {
   constructor(reader) {
     this.reader = reader;
+    this.kind = null; // what is said of the model's classes, see classes.js
     this.blob = null; // the picture that is shown
     this.explained = null; // the one that the explanation is of
     this.asked = null; // the one that is being explained
@@ -77,13 +78,13 @@ export class Explanation {
 
   #show({ prediction, confidence, probabilities, digit_likelihood, occlusion, steps }) {
     at("map").src = occlusion.image;
-    at("map").alt = `The ${prediction} as the model saw it, what it rests on in orange`;
+    at("map").alt = `${this.kind.digits ? `The ${prediction}` : "The picture"} as the model saw it, what it rests on in orange`;
     at("map-words").textContent = because(prediction, confidence, occlusion.falls.flat());
     for (const [id, uri] of Object.entries(steps)) at(`step-${id}`).src = uri;
     const best = [...probabilities.keys()].sort((one, other) => probabilities[other] - probabilities[one]);
-    const likely = best.filter((digit, place) => !place || probabilities[digit] > LITTLE);
-    const scores = likely.map((digit) => `${percent(probabilities[digit])} for ${a(digit)}`);
-    if (digit_likelihood !== null) scores.push(`${digit_likelihood.toFixed(2)} of 1 for looking like a digit`);
+    const likely = best.filter((place, rank) => !rank || probabilities[place] > LITTLE);
+    const scores = likely.map((place) => `${percent(probabilities[place])} for ${a(this.kind.labels[place])}`);
+    if (digit_likelihood !== null) scores.push(`${digit_likelihood.toFixed(2)} of 1 for looking like ${this.kind.like}`);
     at("step-scores").textContent = scores.join(", ");
   }
 }

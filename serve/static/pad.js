@@ -1,7 +1,7 @@
 // The drawing area: strokes or a picture, with undo, by pointer or by keys.
 
 const SIDE = 280; // units along a side, whatever its size on the screen
-const PEN = SIDE / 14;
+const PEN = SIDE / 14; // as wide as in digits; other characters have finer lines
 const MARGIN = 20; // around what is sent, so that no stroke runs into the edge
 const STEP = 10; // of the pen that the arrow keys move
 const MOVES = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
@@ -10,6 +10,8 @@ const MOVES = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowD
 export class Pad {
   constructor(canvas, onchange) {
     this.canvas = canvas;
+    this.drawn = true; // whether lines may be drawn; pictures may always be shown
+    this.pen = PEN;
     this.onchange = onchange;
     this.strokes = []; // each a list of [x, y]
     this.picture = null; // {blob, bitmap, name, width of what the blob shows, box: of the digit in it}
@@ -28,6 +30,13 @@ export class Pad {
   get begun() {
     const line = this.strokes.at(-1);
     return this.strokes.length === 1 && line.every(([x, y]) => Math.hypot(x - line[0][0], y - line[0][1]) < PEN);
+  }
+
+  /** Starts anew, with or without lines, of digits or of finer ones. */
+  reset(drawn, digits) {
+    Object.assign(this, { strokes: [], picture: null, past: [], cursor: null, drawn, pen: digits ? PEN : PEN / 2 });
+    this.#lift();
+    this.#changed();
   }
 
   undo() {
@@ -96,7 +105,7 @@ export class Pad {
   #listen() {
     const { canvas } = this;
     canvas.addEventListener("pointerdown", (event) => {
-      if (this.pointer !== null || event.button !== 0) return;
+      if (!this.drawn || this.pointer !== null || event.button !== 0) return;
       canvas.blur(); // the ring around it is for those who came by keys
       canvas.setPointerCapture(event.pointerId);
       this.pointer = event.pointerId;
@@ -134,7 +143,7 @@ export class Pad {
   }
 
   #key(event) {
-    if (event.ctrlKey || event.metaKey || event.altKey) return;
+    if (!this.drawn || event.ctrlKey || event.metaKey || event.altKey) return;
     const move = MOVES[event.key];
     if (!move && event.key !== " ") return;
     event.preventDefault();
@@ -175,7 +184,7 @@ export class Pad {
   /** The strokes, through the middles between their points: smooth, whatever the pointer's rate. */
   #write(pen, ink) {
     pen.strokeStyle = pen.fillStyle = ink;
-    pen.lineWidth = PEN;
+    pen.lineWidth = this.pen;
     pen.lineCap = pen.lineJoin = "round";
     for (const line of this.strokes) {
       pen.beginPath();

@@ -1,12 +1,13 @@
 // The page: what is drawn or opened goes to the reader, what it answers is shown in words and bars.
 
 import { elements } from "./card.js";
+import { describe } from "./classes.js";
 import { Explanation } from "./explain.js";
 import { Pad } from "./pad.js";
 import { Reader, dataUri } from "./reader.js";
 import { a, percent } from "./words.js";
 
-const DIGITS = [...Array(10).keys()];
+const ROWS = 10; // bars at most: of more classes, the likeliest
 const LONGEST = 1600; // pixels along a side of a picture that is sent
 const HEAVY = 2 ** 20; // bytes from which a picture is made smaller
 const READ = /^image\/(png|jpeg|webp|gif|bmp|tiff)$/; // other kinds are converted, if the browser can
@@ -21,7 +22,7 @@ const reader = new Reader({
 });
 const pad = new Pad(at("canvas"), changed);
 const explanation = new Explanation(reader);
-const [bars, buttons] = [buildBars(), buildDigits()];
+let kind, bars, buttons; // of the model that is asked
 let limited = false; // whether requests are counted, so that only finished lines are read
 let answer = null; // the one that is shown
 let shown = null; // the picture that it is of
@@ -76,7 +77,8 @@ async function lighter(file, bitmap) {
 function blank() {
   reader.forget();
   at("how").textContent = "";
-  put("empty", "?", "Nothing drawn yet", "The answer appears here while you draw.");
+  if (kind.drawn) put("empty", "?", "Nothing drawn yet", "The answer appears here while you draw.");
+  else put("empty", "?", "Nothing shown yet", "The answer appears here.");
   clearTimeout(put.timer);
   at("spoken").textContent = "Cleared";
   fill(null);
@@ -97,22 +99,28 @@ function heard(answers) {
 
 function show(given, milliseconds, blob) {
   shown = blob;
-  pad.mark(blob, given.box);
+  if (!kind.whole) pad.mark(blob, given.box);
   heard(true);
   const { prediction, confidence, probabilities, uncertain, not_digit } = given;
-  const [, second] = DIGITS.toSorted((a, b) => probabilities[b] - probabilities[a]);
+  const [, place] = likeliest(probabilities);
+  const second = kind.labels[place];
   const note = not_digit
-    ? `It looks little like the digits that the model knows; of those, ${a(prediction)} comes closest.`
+    ? kind.oddNote(a(prediction))
     : uncertain
       ? `It could also be ${a(second)}. A clearer one may help.`
-      : probabilities[second] < 0.01
-        ? "No other digit comes close."
-        : `Next likely is ${a(second)}, with ${percent(probabilities[second])}.`;
-  const sure = not_digit ? "This may not be a digit" : uncertain ? `Unsure, ${percent(confidence)}` : `${percent(confidence)} sure`;
+      : probabilities[place] < 0.01
+        ? kind.alone
+        : `Next likely is ${a(second)}, with ${percent(probabilities[place])}.`;
+  const sure = not_digit ? kind.odd : uncertain ? `Unsure, ${percent(confidence)}` : `${percent(confidence)} sure`;
   put(uncertain || not_digit ? "unsure" : "sure", prediction, sure, note);
   fill(given);
   at("how").textContent = `Answered by version ${given.model_version} in ${Math.round(milliseconds)} ms.`;
   if (model && model.version !== given.model_version) introduce();
+}
+
+/** The places of the classes, the likeliest first. */
+function likeliest(probabilities) {
+  return [...probabilities.keys()].sort((one, other) => probabilities[other] - probabilities[one]);
 }
 
 const TROUBLE = {
@@ -139,25 +147,31 @@ function fail(fault) {
 
 const WRONG_KEY = ["This key is not right", "Enter another API key above."];
 
-function put(state, digit, sure, note) {
+function put(state, label, sure, note) {
   at("answer").dataset.state = state;
-  at("digit").textContent = digit;
+  at("digit").textContent = label;
+  at("digit").classList.toggle("word", String(label).length > 2);
   at("sure").textContent = sure;
   at("note").textContent = note;
   clearTimeout(put.timer); // read out once it has settled
-  const spoken = state === "sure" || state === "unsure" ? `${digit}, ${sure}. ${note}` : `${sure}. ${note}`;
+  const spoken = state === "sure" || state === "unsure" ? `${label}, ${sure}. ${note}` : `${sure}. ${note}`;
   put.timer = setTimeout(() => (at("spoken").textContent = spoken), 700);
 }
 
 function fill(given) {
   answer = given;
-  for (const digit of DIGITS) {
-    const share = given?.probabilities[digit] ?? 0;
-    bars[digit].row.classList.toggle("best", digit === given?.prediction);
-    bars[digit].track.style.setProperty("--share", share);
-    bars[digit].value.textContent = given ? percent(share) : "";
-    buttons[digit].disabled = !given || digit === given.prediction;
-    buttons[digit].removeAttribute("aria-pressed");
+  const places = kind.labels.length > ROWS ? given && likeliest(given.probabilities) : [...kind.labels.keys()];
+  for (const [rank, { row, name, track, value }] of bars.entries()) {
+    const place = places?.[rank];
+    const share = given?.probabilities[place] ?? 0;
+    name.textContent = name.title = kind.labels[place] ?? "";
+    row.classList.toggle("best", Boolean(given) && kind.labels[place] === given.prediction);
+    track.style.setProperty("--share", share);
+    value.textContent = given ? percent(share) : "";
+  }
+  for (const [place, label] of kind.labels.entries()) {
+    buttons[place].disabled = !given || label === given.prediction;
+    buttons[place].removeAttribute("aria-pressed");
   }
   for (const [id, likely] of [["confirm", !given?.not_digit], ["none", given?.not_digit]]) {
     at(id).disabled = !given;
@@ -172,7 +186,7 @@ function fill(given) {
 
 async function see(uri) {
   const canvas = at("seen");
-  const label = uri ? "What the model saw: 28 by 28 pixels, the digit bright on black" : "What the model saw: nothing yet";
+  const label = uri ? `What the model saw: ${kind.seen}` : "What the model saw: nothing yet";
   canvas.setAttribute("aria-label", label);
   const pen = canvas.getContext("2d");
   if (!uri) return pen.clearRect(0, 0, canvas.width, canvas.height);
@@ -194,14 +208,14 @@ async function tell(label) {
       if (fault.status !== 404) throw fault; // else it is forgotten there: send it along
       await reader.feedback({ ...body, image: await dataUri(shown) });
     });
-    thanks = right ? "Thank you." : `Thank you: kept as ${label === null ? "no digit" : a(label)}.`;
+    thanks = right ? "Thank you." : `Thank you: kept as ${label === null ? kind.none : a(label)}.`;
   } catch (fault) {
     thanks = `Not kept: ${fault.message}.`;
   }
   if (told !== answer) return;
   at("confirm").setAttribute("aria-pressed", right);
   at("none").setAttribute("aria-pressed", label === null);
-  for (const digit of DIGITS) buttons[digit].setAttribute("aria-pressed", !right && digit === label);
+  for (const [place, each] of kind.labels.entries()) buttons[place].setAttribute("aria-pressed", !right && each === label);
   at("thanks").textContent = thanks;
 }
 
@@ -210,13 +224,16 @@ async function tell(label) {
 async function introduce() {
   try {
     const info = await reader.info();
-    model = info.models[0] ?? null;
+    const name = chosen(info.model_names);
+    model = info.models.find((each) => each.model === name) ?? null;
     limited = Boolean(info.limits.rate_limit);
     reader.largest = info.limits.max_image_bytes;
     reader.keyed = info.limits.api_key_required;
     if (reader.keyed && !reader.key) askForKey();
+    adapt(describe(model));
+    reader.choose(name === info.model_name ? "" : name);
     reader.connect();
-    at("model-name").textContent = model ? `${info.model_name}, version ${model.version}` : "No model is loaded yet";
+    at("model-name").textContent = model ? `${name}, version ${model.version}` : "No model is loaded yet";
     at("model-detail").textContent = model ? accuracy(model) : "";
     at("about").hidden = !model?.card;
     at("card").replaceChildren(...elements(model?.card ?? ""));
@@ -226,6 +243,15 @@ async function introduce() {
   }
   light();
   if (!model) setTimeout(introduce, 3000);
+}
+
+/** The model of the address of the page, or the default; the chooser offers all. */
+function chosen(names) {
+  const wanted = new URLSearchParams(location.search).get("model");
+  const name = names.includes(wanted) ? wanted : names[0];
+  at("models").replaceChildren(...names.map((each) => new Option(each, each, false, each === name)));
+  at("chooser").hidden = names.length < 2;
+  return name;
 }
 
 function accuracy({ metrics }) {
@@ -251,27 +277,52 @@ function askForKey() {
 
 // What is built and heard
 
+/** Makes the page one for the model's classes; what is drawn stays if they are the same. */
+function adapt(found) {
+  if (JSON.stringify(found) === JSON.stringify(kind)) return;
+  const first = !kind;
+  kind = explanation.kind = found;
+  document.title = at("title").textContent = kind.title;
+  at("intro").textContent = kind.intro;
+  at("here").textContent = kind.drawn ? "Draw here" : "Drop a picture here";
+  for (const one of document.querySelectorAll(".one")) one.textContent = kind.one;
+  for (const one of document.querySelectorAll(".of-digits")) one.hidden = !kind.digits;
+  for (const one of document.querySelectorAll(".drawing")) one.hidden = !kind.drawn;
+  at("board").classList.toggle("still", !kind.drawn);
+  at("examples").hidden = !kind.digits;
+  at("photograph").hidden = kind.drawn;
+  at("undo").hidden = !kind.drawn;
+  at("step-size").textContent = kind.size.join("×");
+  [at("seen").width, at("seen").height] = kind.size;
+  const words = kind.labels.some((label) => String(label).length > 2);
+  for (const list of [at("bars"), at("digits")]) list.classList.toggle("words", words);
+  [bars, buttons] = [buildBars(), buildLabels()];
+  if (first) fill(null);
+  else pad.reset(kind.drawn, kind.digits);
+}
+
 function buildBars() {
-  return DIGITS.map((digit) => {
+  at("bars").replaceChildren();
+  return kind.labels.slice(0, ROWS).map(() => {
     const [row, name, track, value] = ["li", "span", "span", "span"].map((kind) => document.createElement(kind));
     name.className = "name";
-    name.textContent = digit;
     track.className = "track";
     value.className = "value";
     row.append(name, track, value);
     at("bars").append(row);
-    return { row, track, value };
+    return { row, name, track, value };
   });
 }
 
-function buildDigits() {
-  return DIGITS.map((digit) => {
+function buildLabels() {
+  at("digits").replaceChildren();
+  return kind.labels.map((label) => {
     const button = document.createElement("button");
     button.type = "button";
-    button.textContent = digit;
+    button.textContent = label;
     button.disabled = true;
-    button.setAttribute("aria-label", `No, it is ${a(digit)}`);
-    button.addEventListener("click", () => tell(digit));
+    button.setAttribute("aria-label", `No, it is ${a(label)}`);
+    button.addEventListener("click", () => tell(label));
     at("digits").append(button);
     return button;
   });
@@ -281,10 +332,17 @@ at("undo").addEventListener("click", () => pad.undo());
 at("clear").addEventListener("click", () => pad.clear());
 at("confirm").addEventListener("click", () => tell(answer.prediction));
 at("none").addEventListener("click", () => tell(null));
-at("open").addEventListener("click", () => at("file").click());
-at("file").addEventListener("change", ({ target }) => {
-  open(target.files[0]);
-  target.value = ""; // the same file may be opened again
+for (const [button, input] of [["open", "file"], ["photograph", "camera"]]) {
+  at(button).addEventListener("click", () => at(input).click());
+  at(input).addEventListener("change", ({ target }) => {
+    open(target.files[0]);
+    target.value = ""; // the same file may be opened again
+  });
+}
+at("models").addEventListener("change", ({ target }) => {
+  history.replaceState(null, "", `?model=${encodeURIComponent(target.value)}`);
+  pad.reset(kind.drawn, kind.digits);
+  introduce();
 });
 for (const button of at("examples").querySelectorAll("button")) {
   const { src, alt } = button.firstElementChild;
@@ -301,7 +359,7 @@ at("key").addEventListener("submit", (event) => {
 });
 
 document.addEventListener("keydown", (event) => {
-  if (event.target.closest("input")) return;
+  if (event.target.closest("input, select")) return;
   const command = event.ctrlKey || event.metaKey;
   if (command && event.key.toLowerCase() === "z" && !event.shiftKey) pad.undo();
   else if (event.key === "Escape") pad.clear();
@@ -342,5 +400,5 @@ document.addEventListener("drop", (event) => {
 if (/Mac|iP/.test(navigator.platform)) {
   for (const key of document.querySelectorAll(".command")) key.textContent = "⌘";
 }
-fill(null);
+adapt(describe(null));
 introduce();

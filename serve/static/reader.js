@@ -19,6 +19,7 @@ export class Reader {
   constructor({ onanswer, onfault, onlive, onbusy, onslow }) {
     Object.assign(this, { onanswer, onfault, onlive, onbusy, onslow });
     this.timers = []; // run while somebody waits for an answer
+    this.model = ""; // the one that is asked; none is the default
     this.keyed = false; // whether the service asks for a key
     this.socket = null;
     this.waiting = null; // makes the newest picture, of which nothing is asked yet
@@ -38,14 +39,31 @@ export class Reader {
 
   set key(value) {
     sessionStorage.setItem(KEY, value);
+    this.#reconnect();
+  }
+
+  /** Asks another model from now on. */
+  choose(model) {
+    if (model === this.model) return;
+    this.forget();
+    this.model = model;
+    this.#reconnect();
+  }
+
+  #reconnect() {
     this.socket?.close();
     this.socket = null;
     this.connect();
   }
 
+  #path(path) {
+    if (!this.model) return path;
+    return `${path}${path.includes("?") ? "&" : "?"}model=${encodeURIComponent(this.model)}`;
+  }
+
   connect() {
     if (this.socket?.readyState < WebSocket.CLOSING || (this.keyed && !this.key)) return;
-    const address = new URL("predict/stream?image=true", location.href);
+    const address = new URL(this.#path("predict/stream?image=true"), location.href);
     address.protocol = address.protocol.replace("http", "ws");
     const socket = (this.socket = new WebSocket(address));
     socket.addEventListener("open", () => {
@@ -82,12 +100,12 @@ export class Reader {
   }
 
   async feedback(body) {
-    return this.#json("feedback", JSON.stringify(body), "application/json");
+    return this.#json(this.#path("feedback"), JSON.stringify(body), "application/json");
   }
 
   /** Why a picture is read as it is; it was counted when it was read. */
   async explain(blob) {
-    return this.#json("explain", await drafted(blob), "application/json");
+    return this.#json(this.#path("explain"), await drafted(blob), "application/json");
   }
 
   async info() {
@@ -145,7 +163,7 @@ export class Reader {
       if (answer?.status) throw fault(answer.status, answer.detail);
       if (answer) return answer;
     }
-    return this.#json("predict?image=true", body, body === blob ? blob.type || "application/octet-stream" : "application/json");
+    return this.#json(this.#path("predict?image=true"), body, body === blob ? blob.type || "application/octet-stream" : "application/json");
   }
 
   /** The answer; nothing if the socket has none to give. */

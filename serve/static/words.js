@@ -1,7 +1,9 @@
-// How digits and probabilities are said.
+// How labels and probabilities are said.
 
-export function a(digit) {
-  return `${digit === 8 ? "an" : "a"} ${digit}`;
+/** A digit with its article; other labels stand alone. */
+export function a(label) {
+  if (typeof label !== "number") return label;
+  return `${label === 8 ? "an" : "a"} ${label}`;
 }
 
 export function percent(share) {
