@@ -3,11 +3,13 @@ import dataclasses
 import json
 import logging
 import os
+import shutil
 import subprocess
 import sys
 
 import numpy as np
 import pytest
+from support.clones import shared_once
 
 from pipeline import evaluate
 from pipeline.config import CONF, PipelineError, paths
@@ -27,12 +29,24 @@ def cfg(configured):
 FOLDER = paths.evaluation(3)
 
 
+@pytest.fixture
+def once(cfg, trained, tmp_path_factory):
+    """`trained` with what `evaluate` leaves of it, copied from the one time that it ran."""
+
+    def make(folder):
+        evaluate.main(cfg)
+        FOLDER.rename(folder)
+
+    folder, _ = shared_once(tmp_path_factory, "evaluated", make)
+    shutil.copytree(folder, FOLDER)
+    return trained
+
+
 def read_figures():
     return json.loads((FOLDER / "metrics.json").read_text())
 
 
-def test_figures_are_those_of_the_model_that_is_served(cfg, trained):
-    evaluate.main(cfg)
+def test_figures_are_those_of_the_model_that_is_served(once):
     figures = read_figures()
     assert list(figures)[:5] == ["run", "name", "sha256", "parameters", "size_bytes"]
     assert figures["run"] == 3
@@ -56,34 +70,31 @@ def test_figures_are_those_of_the_model_that_is_served(cfg, trained):
     assert figures["confusion"][8][0] == figures["confusion"][9][1] == 1
 
 
-def test_confidences_are_calibrated_by_the_temperature_of_the_model(cfg, trained):
-    evaluate.main(cfg)
+def test_confidences_are_calibrated_by_the_temperature_of_the_model(once):
     with np.load(FOLDER / "predictions.npz") as arrays:
         assert arrays["probabilities"].dtype == np.float32
-        np.testing.assert_array_equal(arrays["labels"], trained.test.labels)
+        np.testing.assert_array_equal(arrays["labels"], once.test.labels)
         # Two lines of 20 pixels of 160, weighted 1 / 2000; the others' logits are 0.
         odds = np.exp(2 * 20 * 160 / 2000 / 1.25)
         assert arrays["probabilities"][0, 0] == pytest.approx(odds / (odds + 9), rel=1e-4)
 
 
-def test_corrupted_images_are_a_file_and_their_means_are_metrics(cfg, trained):
-    evaluate.main(cfg)
+def test_corrupted_images_are_a_file_and_their_means_are_metrics(once):
     corrupted, figures = json.loads((FOLDER / "corruptions.json").read_text()), read_figures()
     assert len(corrupted["kinds"]) == 15
     assert figures["corrupted_accuracy"] == corrupted["mean"]["accuracy"] < 0.98
     assert figures["corrupted_served_ece"] == corrupted["mean"]["served_ece"]
 
 
-def test_feedback_is_judged_apart_and_as_the_model_saw_it(cfg, trained):
-    evaluate.main(cfg)
+def test_feedback_is_judged_apart_and_as_the_model_saw_it(cfg, once):
     plain = read_figures()
     assert "feedback" not in str(plain.keys())
-    moved = np.roll(trained.test.images, 3, axis=1)  # placed anew they would be other digits
+    moved = np.roll(once.test.images, 3, axis=1)  # placed anew they would be other digits
     labels = Predictor(paths.model(3)).probabilities(moved).argmax(axis=1).astype(np.uint8)
     assert (labels != np.arange(100) % 10).mean() > 0.8
     labels[:9] = (labels[:9] + 1) % 10
     told = Split(moved, labels, np.arange(100, 200, dtype=np.int32))
-    dataset.save(dataclasses.replace(trained, feedback=told), paths.processed("mnist"))
+    dataset.save(dataclasses.replace(once, feedback=told), paths.processed("mnist"))
     evaluate.main(cfg)
     figures = read_figures()
     added = {
@@ -94,14 +105,13 @@ def test_feedback_is_judged_apart_and_as_the_model_saw_it(cfg, trained):
     assert figures == plain | added
 
 
-def test_the_surest_mistake_comes_first(cfg, trained):
-    evaluate.main(cfg)
+def test_the_surest_mistake_comes_first(once):
     with np.load(FOLDER / "mistakes.npz") as worst:
         assert worst["actual"].tolist() == [8, 9]
         assert worst["predicted"].tolist() == [0, 1]
         assert worst["index"].tolist() == [40, 61]
         assert worst["confidence"][0] > worst["confidence"][1]
-        np.testing.assert_array_equal(worst["images"], trained.test.images[[40, 61]])
+        np.testing.assert_array_equal(worst["images"], once.test.images[[40, 61]])
 
 
 def test_no_more_than_a_sheet_of_mistakes_is_kept():
@@ -122,19 +132,17 @@ def test_a_faultless_model_is_evaluated_too(cfg, trained):
     assert (FOLDER / "mistakes.png").exists()
 
 
-def test_each_test_image_is_in_the_table_for_dvc(cfg, trained):
-    evaluate.main(cfg)
+def test_each_test_image_is_in_the_table_for_dvc(once):
     with (FOLDER / "confusion.csv").open() as file:
         rows = list(csv.DictReader(file))
-    assert [int(row["actual"]) for row in rows] == trained.test.labels.tolist()
+    assert [int(row["actual"]) for row in rows] == once.test.labels.tolist()
     assert [row for row in rows if row["actual"] != row["predicted"]] == [
         {"actual": "8", "predicted": "0"},
         {"actual": "9", "predicted": "1"},
     ]
 
 
-def test_what_drift_is_measured_against_is_of_the_validation_images(cfg, trained):
-    evaluate.main(cfg)
+def test_what_drift_is_measured_against_is_of_the_validation_images(once):
     found = drift_reference.read((FOLDER / drift_reference.FILE).read_bytes())
     validation = as_served.load(paths.processed("mnist"), "validation")
     expected = Predictor(paths.model(3)).probabilities(validation.images)
@@ -142,13 +150,14 @@ def test_what_drift_is_measured_against_is_of_the_validation_images(cfg, trained
     np.testing.assert_array_equal(found.features, drift_reference.features(validation.images))
 
 
-def test_it_writes_the_same_bytes_each_time(cfg, trained):
+def test_it_writes_the_same_bytes_each_time(cfg, once):
     def digests():
-        evaluate.main(cfg)
         return {path.name: sha256(path) for path in sorted(FOLDER.iterdir())}
 
     first = digests()
     assert {"confusion.png", "reliability.png", "mistakes.png", "metrics.json"} < first.keys()
+    shutil.rmtree(FOLDER)
+    evaluate.main(cfg)
     assert digests() == first
 
 
