@@ -61,6 +61,7 @@ review: setup  ## What this tree changes against BASE=origin/main, in build/revi
 
 # In parallel, each file in one process: most tests wait for processes. Then the tests that need the machine alone.
 TOGETHER = python -m pytest --numprocesses auto --dist loadfile --no-loadscope-reorder
+BY_DAY = $(if $(filter no,$(NIGHTLY)), and not nightly)
 
 test: setup  ## All tests except slow ones
 	$(TOGETHER) -m "not slow and not alone"
@@ -78,10 +79,12 @@ build/npm/installed: requirements/package-lock.json
 	  npm ci --ignore-scripts --no-audit --no-fund --prefix $(@D) && touch $@; }
 
 test-slow: setup  ## The slow tests (NIGHTLY=no: without those that take minutes each)
-	$(TOGETHER) -m "slow and not alone$(if $(filter no,$(NIGHTLY)), and not nightly)"
-	python -m pytest -m "slow and alone$(if $(filter no,$(NIGHTLY)), and not nightly)"
+	$(TOGETHER) -m "slow and not alone$(BY_DAY)"
+	python -m pytest -m "slow and alone$(BY_DAY)"
 
-test-all: setup .venv-policy/installed .venv-kserve/installed build/npm/installed test test-slow  ## All tests
+test-all: setup .venv-policy/installed .venv-kserve/installed build/npm/installed  ## All tests (NIGHTLY=no: as above)
+	$(TOGETHER) -m "not alone$(BY_DAY)"
+	python -m pytest -m "alone$(BY_DAY)"
 
 lint: setup  ## Format, lint and types
 	ruff format --check . && ruff check .
