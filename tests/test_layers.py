@@ -14,7 +14,7 @@ COMMANDS = ["register", "adopt", "compare_experiments", "exps", "feedback", "ret
 # Top to bottom; names in one layer do not import each other.
 PIPELINE = [
     Layer(*STAGES, *COMMANDS),
-    Layer("sweep", "search"),
+    Layer("sweep", "search", "new_data"),
     Layer("jobs"),
     Layer("registry", "ood", "scoring"),
     Layer("reports"),

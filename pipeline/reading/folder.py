@@ -42,7 +42,8 @@ def read(folder: Path, data: Data, preparation: Preparation) -> Published:
     own_test = 0
     for file in sorted(data.files, key=is_test):
         with sources.opened(folder / file, MOST_BYTES) as (there, content):
-            found = labelled(there, content, data, folder / file)
+            where = data.folder or Folder()
+            found = labelled(there, content, where, data.split.group, folder / file)
             labels += [_place(each, data, folder / file) for each in found]
             images.append(
                 _images([each.name for each in found], content, preparation, folder / file)
@@ -54,10 +55,10 @@ def read(folder: Path, data: Data, preparation: Preparation) -> Published:
     return Published(joined, np.array(labels, np.uint8), own_test, names, groups)
 
 
-def labelled(names: list[str], content: Read, data: Data, file: Path) -> list[Labelled]:
+def labelled(
+    names: list[str], content: Read, where: Folder, group: str | None, file: Path
+) -> list[Labelled]:
     """Return the pictures of an archive, sorted; PipelineError if one has no label or group."""
-    where = data.folder or Folder()
-    group = data.split.group
     if where.index:
         return _indexed(_index(content, where, file), set(map(_plain, names)), group, where, file)
     group_of = _pattern(group) if group else lambda name: ""

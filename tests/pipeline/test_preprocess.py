@@ -26,6 +26,7 @@ from pipeline.user_feedback.export_file import Export
 
 ROOT = Path(__file__).parents[2]
 MNIST = ROOT.parent / "shared/mnist"
+LETTERS = ROOT.parent / "shared/omniglot"
 DIGITS = range(10)
 CLASSES = [str(digit) for digit in DIGITS]
 
@@ -192,6 +193,20 @@ def test_digits_become_1257_180_and_360_images_that_look_like_mnist(configured):
     assert max(np.ptp(np.nonzero(image)[0]) + 1 for image in images) == 20
     mass = images.astype(float).sum((0, 1))
     assert float(mass @ np.arange(28) / mass.sum()) == pytest.approx(14, abs=0.2)
+
+
+@pytest.mark.skipif(not LETTERS.is_dir(), reason=f"no Omniglot in {LETTERS}")
+def test_letters_of_a_writer_are_in_one_split(configured):
+    config = configured(1, "data=letters")
+    fetch.main(config)
+    preprocess.main(config)
+    splits = loaded("letters")
+    assert [len(part) for part in parts(splits)] == [14 * 26, 3 * 26, 3 * 26]
+    writers = [{int(place) % 20 for place in part.index} for part in parts(splits)]
+    assert [len(each) for each in writers] == [14, 3, 3], "20 files of each letter, by writer"
+    for part in parts(splits):
+        assert (np.bincount(part.labels) == len(part) / 26).all()
+    assert report()["test"]["classes"]["z"] == 3
 
 
 @pytest.mark.slow

@@ -1,0 +1,1 @@
+"""`python -m pipeline.new_data`: from labelled pictures to the definition of a data set."""
