@@ -32,7 +32,10 @@ def test_every_run_has_the_same_keys_in_the_same_order(run):
     assert keys(CONF / "run" / f"{run}.yaml") == keys(CONF / "run" / "1.yaml")
 
 
-@pytest.mark.parametrize("data", ["mnist", "digits", "mnist_feedback", "letters", "fashion_mnist"])
+DATA = ["mnist", "digits", "mnist_feedback", "letters", "shapes", "fashion_mnist"]
+
+
+@pytest.mark.parametrize("data", DATA)
 def test_every_data_set_is_complete(configured, data):
     assert configured(1, f"data={data}").data.name == data
 
