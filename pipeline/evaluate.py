@@ -180,7 +180,7 @@ def draw(
     captions = [f"{classes[a]} → {classes[p]}  {confidence:.1%}" for a, p, confidence in pairs]
     theme.save(matrix, folder / "confusion.png", folder / "confusion.svg")
     theme.save(reliability, folder / "reliability.png")
-    theme.save(plots.mistakes(worst["images"], captions), folder / "mistakes.png")
+    theme.save(plots.mistakes(worst["images"], captions, classes), folder / "mistakes.png")
 
 
 def measure(run: int, predictors: list[Predictor], test: Split) -> None:

@@ -109,6 +109,7 @@ def metrics(found: Scores, description: dict[str, Any]) -> dict[str, Any]:
 def plot(found: Scores, threshold: float) -> Figure:
     """Draw a row per kind, test images first: sample images, and a histogram of all scores."""
     digits = examples.DIGITS[0] in found.kinds
+    ink = theme.greys("digit" if digits else "class")
     rows = {"test digits" if digits else "test images": found.test, **found.kinds}
     figure = Figure((_WIDTH, 0.55 * len(rows) + 0.4))
     panels = figure.subplots(len(rows), 2, sharex="col", width_ratios=(5, 4))
@@ -117,7 +118,7 @@ def plot(found: Scores, threshold: float) -> Figure:
         left, right = panels[row]
         left.axis("off")
         left.set_title(kind, size=8, pad=2)
-        left.imshow(np.hstack(list(found.samples[row])), "gray_r", vmin=0, vmax=255)
+        left.imshow(np.hstack(list(found.samples[row])), ink, vmin=0, vmax=255)
         known = kind.startswith("test ") or kind in examples.DIGITS
         color = theme.MUTED if known else theme.WRONG
         share = np.full(len(likelihoods), 1 / len(likelihoods))
@@ -126,6 +127,6 @@ def plot(found: Scores, threshold: float) -> Figure:
         right.set(ylim=(0, 1), yticks=[], xlim=(0, 1))
         below = (likelihoods < threshold).mean()
         right.text(0.5, 0.5, f"{below:.1%} below", size=8, ha="center")
-    what = "a digit" if digits else "one of the classes"
-    panels[-1, 1].set_xlabel(f"likelihood of {what} (OOD score); the line is the threshold")
+    what = "likelihood of a digit" if digits else "likelihood"
+    panels[-1, 1].set_xlabel(f"{what} (OOD score); the line is the threshold")
     return figure

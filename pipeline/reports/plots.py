@@ -24,7 +24,7 @@ FEW = 3  # candidates whose curves stay apart also with twice as many lines
 @matplotlib.rc_context(theme.STYLE)
 def confusion_matrix(confusion: Counts, classes: Sequence[str]) -> Figure:
     """Draw the confusion matrix; mistakes are shaded by their number, right answers are plain."""
-    side = max(_WIDTH, _WIDTH * len(classes) / 12)  # numbers stay readable
+    side = max(_WIDTH, _WIDTH * len(classes) / 15)  # numbers stay apart
     figure, axes = _figure(side, side)
     most = max(1, int((confusion - np.diag(confusion.diagonal())).max()))
     for (actual, predicted), count in np.ndenumerate(confusion):
@@ -77,14 +77,15 @@ def reliability_diagram(bins: Bins, number: int) -> Figure:
 
 
 @matplotlib.rc_context(theme.STYLE)
-def mistakes(images: Images, captions: Sequence[str]) -> Figure:
+def mistakes(images: Images, captions: Sequence[str], classes: Sequence[str]) -> Figure:
     """Draw images with a caption under each, eight in a row; (k, h, w) or (k, h, w, 3) uint8."""
+    ink = theme.greys(theme.noun(classes))
     rows = max(1, -(-len(images) // _COLUMNS))
     figure, axes = _figure(_COLUMNS * 0.95, rows * 1.2)
     for place, (image, caption) in enumerate(zip(images, captions, strict=True)):
         row, column = divmod(place, _COLUMNS)
         where = (column, column + 0.9, row * 1.27 + 0.9, row * 1.27)
-        axes.imshow(image, "gray_r", extent=where, vmin=0, vmax=255)
+        axes.imshow(image, ink, extent=where, vmin=0, vmax=255)
         axes.text(column + 0.45, row * 1.27 + 1.05, caption, size=8, ha="center", va="center")
     if not len(images):
         axes.text(_COLUMNS / 2, 0.5, "no mistakes", ha="center", size=12)

@@ -19,7 +19,7 @@ COLUMNS = {
     "test % (95 %)": "test accuracy % (95 % interval)",
     "loss": "test loss",
     "ECE %": "calibration error %",
-    "min\nrecall %": "lowest recall of a digit %",
+    "min\nrecall %": "lowest recall %",
     "params": "parameters",
     "size": "size",
     P: "p against the best (Holm)",

@@ -91,6 +91,11 @@ def noun(classes: Sequence[str | int]) -> str:
     return "digit" if [str(name) for name in classes] == list("0123456789") else "class"
 
 
+def greys(noun: str) -> str:
+    """Return the colour map of grey images: digits are bright on dark, shown dark as on paper."""
+    return "gray_r" if noun == "digit" else "gray"
+
+
 def css_colour(number: int) -> str:
     """Return the same colour in CSS."""
     full = f"var(--{_name(number)})"

@@ -24,7 +24,7 @@ def reliability():
 
 def mistakes(count=11):
     images = np.full((count, 28, 28), 128, np.uint8)
-    return plots.mistakes(images, [f"{n} → 0" for n in range(count)])
+    return plots.mistakes(images, [f"{n} → 0" for n in range(count)], list("0123456789"))
 
 
 def curves():
