@@ -17,7 +17,7 @@ def arguments() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m serve.client",
         allow_abbrev=False,
-        description="Asks a running service what digits pictures show.",
+        description="Asks a running service what digits, or other classes, pictures show.",
         epilog="Ends with 1 if any picture could not be read.",
     )
     parser.add_argument(
@@ -28,6 +28,7 @@ def arguments() -> argparse.ArgumentParser:
         " picture from standard input",
     )
     parser.add_argument("--url", default="http://127.0.0.1:8000", help="default: %(default)s")
+    parser.add_argument("--model", default="", help="a served model; default: the service's")
     parser.add_argument("--api-key", default="", help="if the service asks for one")
     parser.add_argument(
         "--parallel", type=int, default=4, help="requests at once (default: %(default)s)"
@@ -61,11 +62,13 @@ def _run(given: argparse.Namespace) -> int:
     if given.parallel < 1:
         raise ClientError("--parallel must be at least 1")
     names = list(pictures.files(given.pictures))
-    with Service(given.url, given.api_key) as service:
-        limits = service.limits()
+    with Service(given.url, given.api_key, given.model) as service:
+        limits, labels = service.limits(), service.labels()
         width = max(map(len, ("picture", *map(pictures.shown, names))))
         found: results.Results = (
-            results.to_file(given.out) if given.out else results.Terminal(width, as_json=given.json)
+            results.to_file(given.out, labels)
+            if given.out
+            else results.Terminal(width, labels, as_json=given.json)
         )
         left = [name for name in names if pictures.shown(name) not in found.done]
         console = Console(stderr=True)

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 from serve.client.service import Answer, ClientError
@@ -18,11 +19,13 @@ COLUMNS = {
 class Terminal:
     """A line for each picture on standard output: of a table, or JSON."""
 
-    def __init__(self, width: int, *, as_json: bool) -> None:
+    def __init__(self, width: int, labels: Sequence[int | str], *, as_json: bool) -> None:
         self.done: set[str] = set()  # names that have their answer from before
         self._width, self._json = width, as_json
+        self._title = "digit" if list(labels) == list(range(10)) else "class"
+        self._label = max(len(self._title), *(len(str(label)) for label in labels))
         if not as_json:
-            print(f"{'picture':<{width}}  digit  confidence")
+            print(f"{'picture':<{width}}  {self._title:>{self._label}}  confidence")
 
     def add(self, name: str, answer: Answer) -> None:
         """Print the line."""
@@ -34,13 +37,14 @@ class Terminal:
 
     def _row(self, name: str, answer: Answer) -> str:
         if "prediction" not in answer:
-            return f"{name:<{self._width}}      -  {answer['detail']}"
+            return f"{name:<{self._width}}  {'-':>{self._label}}  {answer['detail']}"
         # A service of an earlier version returns no digit likelihood (out-of-distribution score).
-        doubts = {"unsure": answer["uncertain"], "not a digit?": answer.get("not_digit")}
+        odd = "not a digit?" if self._title == "digit" else "none of them?"
+        doubts = {"unsure": answer["uncertain"], odd: answer.get("not_digit")}
         said = "".join(f"  {doubt}" for doubt, there in doubts.items() if there)
         sure = answer["confidence"]
         shown = "> 99.9%" if sure > 0.999 else f"{sure:.1%}"
-        return f"{name:<{self._width}}  {answer['prediction']:>5}  {shown:>10}{said}"
+        return f"{name:<{self._width}}  {answer['prediction']:>{self._label}}  {shown:>10}{said}"
 
 
 class Lines:
@@ -91,7 +95,9 @@ class Lines:
 class Parquet:
     """A Parquet file, written when all is there; until then, JSON lines lie beside it."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, labels: Sequence[int | str]) -> None:
+        text = any(isinstance(label, str) for label in labels)
+        self._columns = COLUMNS | ({"prediction": "string"} if text else {})
         self._path, self._partial = path, path.with_name(f"{path.name}.jsonl")
         import pyarrow.parquet  # 0.3 s
 
@@ -113,7 +119,7 @@ class Parquet:
     def close(self) -> None:
         """Write the Parquet file from all lines."""
         self._lines.close()
-        schema = self._arrow.schema(list(COLUMNS.items()))
+        schema = self._arrow.schema(list(self._columns.items()))
         rows = self._rows + list(map(json.loads, self._partial.read_text().splitlines()))
         aside = self._path.with_name(f"{self._path.name}.aside")
         with aside.open("wb") as file:
@@ -125,13 +131,16 @@ class Parquet:
 Results = Terminal | Lines | Parquet
 
 
-def to_file(path: Path) -> Results:
-    """Return the results that go to a file, by its suffix; may raise ClientError."""
+def to_file(path: Path, labels: Sequence[int | str]) -> Results:
+    """Return the results that go to a file, by its suffix; may raise ClientError.
+
+    `labels`: what a prediction may be.
+    """
     try:
         if path.suffix in (".csv", ".jsonl"):
             return Lines(path)
         if path.suffix == ".parquet":
-            return Parquet(path)
+            return Parquet(path, labels)
     except OSError as error:
         raise ClientError(f"{path}: {error.strerror}") from error
     raise ClientError(f"{path}: the name must end in .csv, .jsonl or .parquet")

@@ -32,8 +32,10 @@ class Service:
     Each method raises ClientError if it cannot be used.
     """
 
-    def __init__(self, url: str, api_key: str = "") -> None:
-        self._url = url.rstrip("/")
+    def __init__(self, url: str, api_key: str = "", model: str = "") -> None:
+        """`model`: the name of a served model; if empty, the service's default."""
+        self._url, self._model = url.rstrip("/"), model
+        self._query = {"model": model} if model else {}
         try:
             address = httpx2.URL(self._url)
         except httpx2.InvalidURL:
@@ -60,15 +62,22 @@ class Service:
         except (KeyError, TypeError) as error:
             raise self._stranger() from error
 
+    def labels(self) -> list[int | str]:
+        """Return the labels of the model; those of digits if none is loaded."""
+        info = self._json("GET", "/api/info")
+        wanted = self._model or info.get("model_name")
+        models = info.get("models", ())  # of an earlier version without names
+        found = (each["labels"] for each in models if each.get("model") == wanted)
+        return next(found, list(range(10)))
+
     def predict(self, contents: Sequence[bytes]) -> list[Answer]:
         """Return an answer for each image file.
 
         Those that are together too large for one request are sent alone.
         """
         images = [base64.b64encode(content).decode() for content in contents]
-        answers: list[Answer] = self._json("POST", "/predict/batch", json={"images": images})[
-            "predictions"
-        ]
+        asked = self._json("POST", "/predict/batch", json={"images": images}, params=self._query)
+        answers: list[Answer] = asked["predictions"]
         for place, answer in enumerate(answers):
             if answer.get("status") == 413:
                 answers[place] = self._predict_alone(contents[place])
@@ -77,7 +86,12 @@ class Service:
     def _predict_alone(self, content: bytes) -> Answer:
         kind = {"Content-Type": "application/octet-stream"}
         answer: Answer = self._json(
-            "POST", "/predict", refusals=_OF_THE_PICTURE, content=content, headers=kind
+            "POST",
+            "/predict",
+            refusals=_OF_THE_PICTURE,
+            content=content,
+            headers=kind,
+            params=self._query,
         )
         return answer
 

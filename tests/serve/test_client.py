@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pyarrow.parquet
 import pytest
-from support.bundles import picture
+from support.bundles import COLOURS, colour_picture, picture
 from support.processes import python
 from support.service_process import ROOT, Process, until
 from support.web_server import Handler, serving
@@ -52,6 +52,33 @@ def files(tmp_path):
     (tmp_path / "scans" / "notes.txt").write_text("no picture")
     (tmp_path / "empty").mkdir()
     return tmp_path
+
+
+@pytest.fixture
+def colour_service(made, colours, tmp_path):
+    models = f"mnist-classifier={made[3]},colours={colours}"
+    running = Process(tmp_path, MODELS=models, API_WORKERS=1)
+    running.ready()
+    yield running
+    running.stop()
+
+
+def test_another_model_has_its_own_labels(colour_service, ask, tmp_path):
+    for name in ("red", "white"):
+        (tmp_path / f"{name}.png").write_bytes(colour_picture(COLOURS[name]))
+    chosen = {"url": colour_service.url, "key": None}
+    ran = ask("red.png", "white.png", "--model", "colours", **chosen)
+    assert [line.split()[:2] for line in ran.stdout.decode().splitlines()] == [
+        ["picture", "class"],
+        ["red.png", "red"],
+        ["white.png", "white"],
+    ]
+    for name in ("found.parquet", "found.csv"):
+        ask("red.png", "white.png", "--model", "colours", "--out", name, **chosen)
+        assert [row["prediction"] for row in rows(tmp_path / name)] == ["red", "white"]
+    refused = ask("red.png", "--model", "birds", **chosen)
+    assert refused.returncode == 1
+    assert b"'birds' is not served" in refused.stderr
 
 
 def test_it_prints_a_table(ask, files):
@@ -108,7 +135,7 @@ def test_a_folder_may_have_a_pictures_name(ask, files):
 
 def test_what_is_nearly_certain_is_not_called_certain(capsys):
     sure = {"prediction": 3, "confidence": 0.99957, "uncertain": False}
-    Terminal(5, as_json=False).add("a.png", sure)
+    Terminal(5, range(10), as_json=False).add("a.png", sure)
     assert "> 99.9%" in capsys.readouterr().out
 
 
@@ -168,7 +195,7 @@ def test_another_file_is_not_written_over(tmp_path, suffix, content):
     file = tmp_path / f"mine{suffix}"
     file.write_bytes(content)
     with pytest.raises(ClientError, match="name another"):
-        to_file(file)
+        to_file(file, range(10))
     assert file.read_bytes() == content
 
 
@@ -178,7 +205,7 @@ def test_another_file_is_not_written_over(tmp_path, suffix, content):
 def test_a_file_that_cannot_be_written(tmp_path, name, fault):
     (tmp_path / "b.csv").mkdir()
     with pytest.raises(ClientError, match=fault):
-        to_file(tmp_path / name)
+        to_file(tmp_path / name, range(10))
 
 
 MANY = 1200
