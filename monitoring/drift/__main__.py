@@ -60,13 +60,14 @@ def _check(options: argparse.Namespace, gauges: Gauges | None) -> Findings | Non
     key = os.environ.get("API_KEYS", "").split(",")[0].strip()
     since = time.time_ns() - int(options.hours * _HOUR)
     try:
-        response = fetch(options.url or ["http://127.0.0.1:8000"], key, LATEST, since)
+        urls = options.url or ["http://127.0.0.1:8000"]
+        response = fetch(urls, key, LATEST, since, options.model)
     except ReplicasError as error:
         logger.error("no replica could be asked: %s", error)
         return None
     predictions = response.predictions
     window = Reference(predictions.probabilities, features(predictions.images))
-    findings = check(window, response.reference)
+    findings = check(window, response.reference, response.labels)
     if gauges:
         gauges.show(findings)
     report.write(options.out, response, window, findings)
@@ -96,6 +97,7 @@ def parse_options(arguments: list[str] | None) -> argparse.Namespace:
         help="address of a service (http://127.0.0.1:8000); may be repeated; all replicas behind a"
         " name are asked; the API key is the first of API_KEYS in the environment",
     )
+    option("--model", default="", help="name of a served model (the service's default)")
     out = Path("build/drift")
     option("--out", type=Path, default=out, help="folder for the report (build/drift)")
     option("--hours", type=_positive, default=24, help="maximum age of the predictions (24)")

@@ -4,10 +4,11 @@ Two-sample Kolmogorov-Smirnov tests on the softmax outputs, after Rabanser et al
 An Empirical Study of Methods for Detecting Dataset Shift", NeurIPS 2019. Their p-values are
 corrected after Holm, which finds drift in any output exactly when Bonferroni's correction, as
 there, does. The population stability index (PSI) of the image features, the confidence and the
-predicted digit says how large a change is. docs/MONITORING.md has the measurements behind the
-limits and sizes.
+predicted class (named `digit`) says how large a change is. docs/MONITORING.md has the measurements
+behind the limits and sizes.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -25,6 +26,7 @@ _CHANCE_OF_LIMIT = 0.0001  # probability that chance alone exceeds a PSI limit
 _BINS = 10  # deciles of the reference, as is usual for PSI
 _SMOOTHING = 0.5  # added to each bin's count, so that no bin is empty: Jeffreys' prior
 
+DIGITS = tuple("0123456789")
 Counts = NDArray[np.int64]
 
 
@@ -56,21 +58,27 @@ class Findings:
         return [name for name, result in (self.p_values | self.psi).items() if result.drift]
 
 
-def check(window: Reference, reference: Reference) -> Findings:
-    """Test a window of predictions for data drift against the reference."""
+def check(window: Reference, reference: Reference, labels: Sequence[str] = DIGITS) -> Findings:
+    """Test a window of predictions for data drift against the reference.
+
+    `labels`: of the classes, in the order of the outputs.
+    """
     n = len(window.probabilities)
     if n < NEEDED:
         return Findings(n, {}, {})
-    return Findings(n, kolmogorov_smirnov(window, reference), stability(window, reference))
+    p_values = kolmogorov_smirnov(window, reference, labels)
+    return Findings(n, p_values, stability(window, reference))
 
 
-def kolmogorov_smirnov(window: Reference, reference: Reference) -> dict[str, Result]:
+def kolmogorov_smirnov(
+    window: Reference, reference: Reference, labels: Sequence[str] = DIGITS
+) -> dict[str, Result]:
     """Return the corrected p-value of a Kolmogorov-Smirnov test for each softmax output."""
     outputs = zip(window.probabilities.T, reference.probabilities.T, strict=True)
     found = [float(ks_2samp(*samples, method="asymp").pvalue) for samples in outputs]
     return {
-        f"softmax_{digit}": Result(p, FALSE_ALARMS, p < FALSE_ALARMS)
-        for digit, p in enumerate(holm(found))
+        f"softmax_{label}": Result(p, FALSE_ALARMS, p < FALSE_ALARMS)
+        for label, p in zip(labels, holm(found), strict=True)
     }
 
 
@@ -78,14 +86,19 @@ def stability(window: Reference, reference: Reference) -> dict[str, Result]:
     """Return the PSI of each image feature, of the confidence and of the predicted digit."""
     counts = {
         name: decile_counts(feature(window, name), feature(reference, name))
-        for name in (*FEATURES, "confidence")
+        for name in (*features(reference), "confidence")
     }
-    counts["digit"] = digit_counts(window), digit_counts(reference)
+    counts["digit"] = class_counts(window), class_counts(reference)
     results = {}
     for name, pair in counts.items():
         value, limit = psi(*pair), psi_limit(*pair)
         results[name] = Result(value, limit, value > limit)
     return results
+
+
+def features(sample: Reference) -> tuple[str, ...]:
+    """Return the names of the image features that the sample has."""
+    return FEATURES[: sample.features.shape[1]]
 
 
 def feature(sample: Reference, name: str) -> NDArray[np.float32]:
@@ -96,8 +109,8 @@ def feature(sample: Reference, name: str) -> NDArray[np.float32]:
     return sample.features[:, FEATURES.index(name)]
 
 
-def digit_counts(sample: Reference) -> Counts:
-    """Count how often each digit was predicted."""
+def class_counts(sample: Reference) -> Counts:
+    """Count how often each class was predicted."""
     outputs = sample.probabilities.shape[1]
     return np.bincount(sample.probabilities.argmax(axis=1), minlength=outputs)
 

@@ -1,5 +1,6 @@
 """Report of a drift check: `index.html`, one self-contained file, and `drift.json`."""
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from monitoring.drift.drift_tests import NEEDED, Findings, digit_counts, feature
+from monitoring.drift.drift_tests import NEEDED, Findings, class_counts, feature, features
 from monitoring.drift.service_client import Predictions, Response
 from pipeline.reports import theme
 from pipeline.storage.files import replacing, write_json
@@ -18,6 +19,7 @@ from serve.imaging.normalise import data_uri
 from serve.models.drift_reference import Reference
 
 _EXAMPLES = 24  # images in each row
+_NAMES, _LETTERS = 40, 30  # most names of classes below an axis; letters of all in a line
 _SMALLEST_P = 1e-30  # smaller p-values are plotted here
 _TITLES = {
     "ink": "Ink: mean of the pixels",
@@ -45,32 +47,45 @@ def write(folder: Path, response: Response, window: Reference, findings: Finding
     write_json(folder / "drift.json", summary)
     plots = {}
     if findings.images:
-        plots["features"] = theme.svg(_feature_plot(window, response.reference))
+        plots["features"] = theme.svg(_feature_plot(window, response.reference, response.labels))
     if findings.enough:
-        plots["tests"] = theme.svg(_p_value_plot(findings))
+        plots["tests"] = theme.svg(_p_value_plot(findings, response.labels))
     template = theme.templates(Path(__file__).parent).get_template("report.html.j2")
-    images = _examples(response.predictions)
+    images = _examples(response.predictions, response.labels)
     html = template.render(summary, colours=theme.css(), plots=plots, examples=images)
     with replacing(folder / "index.html") as temporary:
         temporary.write_text(html, encoding="utf-8")
 
 
 @matplotlib.rc_context(theme.STYLE)
-def _feature_plot(window: Reference, reference: Reference) -> Figure:
+def _feature_plot(window: Reference, reference: Reference, labels: Sequence[str]) -> Figure:
     """Plot histograms of the features: the window over the reference."""
     figure = Figure((8.4, 5.2))
     places = figure.subplots(2, 3).ravel()
-    for axes, (name, title) in zip(places, _TITLES.items(), strict=False):
+    shown = (*features(reference), "confidence")
+    for axes, name in zip(places, shown, strict=False):
         now, then = feature(window, name), feature(reference, name)
         low, high = np.quantile(np.concatenate([now, then]), [0.002, 0.998])
         edges = np.linspace(low, max(high, low + 1e-3), 25)
         counts = (np.histogram(np.clip(each, low, high), edges)[0] for each in (now, then))
         _histograms(axes, edges, *counts)
-        axes.set(title=title)
-    _histograms(places[-1], np.arange(11) - 0.5, digit_counts(window), digit_counts(reference))
-    places[-1].set(title="Predicted digit", xticks=range(10))
+        axes.set(title=_TITLES[name])
+    classes, edges = places[len(shown)], np.arange(len(labels) + 1) - 0.5
+    _histograms(classes, edges, class_counts(window), class_counts(reference))
+    classes.set(title="Predicted class")
+    _name_classes(classes, labels)
+    for empty in places[len(shown) + 1 :]:
+        empty.remove()
     places[0].legend(loc="upper right")
     return figure
+
+
+def _name_classes(axes: Axes, labels: Sequence[str]) -> None:
+    """Name the classes below an axis, of many or long ones only some, and upright."""
+    upright = sum(map(len, labels)) > _LETTERS
+    step = -(-len(labels) // _NAMES)
+    places = range(0, len(labels), step)
+    axes.set_xticks(places, [labels[place] for place in places], rotation=90 if upright else 0)
 
 
 def _histograms(
@@ -84,21 +99,22 @@ def _histograms(
 
 
 @matplotlib.rc_context(theme.STYLE)
-def _p_value_plot(findings: Findings) -> Figure:
+def _p_value_plot(findings: Findings, labels: Sequence[str]) -> Figure:
     """Plot the corrected p-value of each softmax output; below the dashed line is drift."""
     figure = Figure((8.4, 2.6))
     axes = figure.subplots()
     values = [max(result.value, _SMALLEST_P) for result in findings.p_values.values()]
-    for digit, result in enumerate(findings.p_values.values()):
+    for place, result in enumerate(findings.p_values.values()):
         color = theme.WRONG if result.drift else theme.colour(3)
-        axes.semilogy(digit, values[digit], "o", color=color, ms=7)
+        axes.semilogy(place, values[place], "o", color=color, ms=7)
         axes.axhline(result.limit, color=theme.WRONG, lw=1, ls="--")
-    axes.set(xticks=range(len(values)), xlabel="softmax output", ylabel="p-value (Holm)")
+    axes.set(xlabel="softmax output", ylabel="p-value (Holm)")
+    _name_classes(axes, labels)
     axes.set(ylim=(min(min(values) / 10, 1e-6), 3), title="Kolmogorov-Smirnov test, p-values")
     return figure
 
 
-def _examples(predictions: Predictions) -> dict[str, list[dict[str, Any]]]:
+def _examples(predictions: Predictions, labels: Sequence[str]) -> dict[str, list[dict[str, Any]]]:
     """Return images to look at: the latest, and those with the lowest confidence."""
     confidence = predictions.probabilities.max(axis=1)
     latest = np.arange(len(confidence))[::-1][:_EXAMPLES]
@@ -107,7 +123,7 @@ def _examples(predictions: Predictions) -> dict[str, list[dict[str, Any]]]:
         title: [
             {
                 "uri": data_uri(predictions.images[place]),
-                "digit": int(predictions.probabilities[place].argmax()),
+                "label": labels[predictions.probabilities[place].argmax()],
                 "confidence": float(confidence[place]),
             }
             for place in places

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from io import BytesIO
 from typing import Any, NamedTuple
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import urlencode, urlsplit, urlunsplit
 from zipfile import ZipFile
 
 import numpy as np
@@ -39,25 +39,32 @@ class Replica(NamedTuple):
 class Predictions(NamedTuple):
     """n predictions, the oldest first."""
 
-    images: NDArray[np.uint8]  # (n, 28, 28)
-    probabilities: NDArray[np.float32]  # (n, 10)
+    images: NDArray[np.uint8]  # (n, h, w), or (n, h, w, 3) in colour
+    probabilities: NDArray[np.float32]  # (n, classes)
     versions: NDArray[np.str_]
     times: NDArray[np.int64]  # nanoseconds since 1970
 
 
 class Response(NamedTuple):
-    """A model version, its reference, and its latest predictions."""
+    """A model version, its reference, its latest predictions, and its labels."""
 
     version: str
     reference: Reference
     predictions: Predictions
+    labels: tuple[str, ...]
+
+    @property
+    def sizes(self) -> tuple[object, ...]:
+        """What predictions that can be put together have in common."""
+        return self.labels, self.predictions.images.shape[1:]
 
 
-def fetch(urls: Iterable[str], key: str, latest: int, since: int) -> Response:
+def fetch(urls: Iterable[str], key: str, latest: int, since: int, model: str = "") -> Response:
     """Fetch the latest predictions of all replicas, for the version that most of them serve.
 
-    `latest`: how many predictions at most; `since`: none before this time, in nanoseconds since
-    1970. A replica that fails is left out with a warning; if all fail, ReplicasError names them.
+    `model`: the name of the model, if it is not the service's default. `latest`: how many
+    predictions at most; `since`: none before this time, in nanoseconds since 1970. A replica that
+    fails is left out with a warning; if all fail, ReplicasError names them.
     """
     responses, failures = [], []
     for url in urls:
@@ -68,7 +75,7 @@ def fetch(urls: Iterable[str], key: str, latest: int, since: int) -> Response:
             continue
         for replica in found:
             try:
-                responses.append(_fetch_one(replica, key, latest))
+                responses.append(_fetch_one(replica, key, latest, model))
             except Exception as error:  # whatever NumPy, zipfile and requests say of a bad response
                 failures.append(f"{replica.url}: {error or type(error).__name__}")
     if not responses:
@@ -76,13 +83,14 @@ def fetch(urls: Iterable[str], key: str, latest: int, since: int) -> Response:
     for failure in failures:
         logger.warning("replica left out: %s", failure)
     version, _ = Counter(each.version for each in responses).most_common(1)[0]
-    reference = next(each.reference for each in responses if each.version == version)
-    parts = zip(*(each.predictions for each in responses), strict=True)
+    first = next(each for each in responses if each.version == version)
+    alike = (each.predictions for each in responses if each.sizes == first.sizes)
+    parts = zip(*alike, strict=True)
     merged = Predictions(*map(np.concatenate, parts))
     order = np.argsort(merged.times, kind="stable")
     wanted = (merged.versions == version) & (merged.times >= since)
     order = order[wanted[order]][-latest:]
-    return Response(version, reference, Predictions(*(part[order] for part in merged)))
+    return first._replace(predictions=Predictions(*(part[order] for part in merged)))
 
 
 def replicas(url: str) -> Iterator[Replica]:
@@ -106,20 +114,28 @@ def replicas(url: str) -> Iterator[Replica]:
         yield Replica(urlunsplit(("http", f"{host}{port}", path, "", "")), parts.netloc)
 
 
-def _fetch_one(replica: Replica, key: str, latest: int) -> Response:
+def _fetch_one(replica: Replica, key: str, latest: int, model: str) -> Response:
     with requests.Session() as session:
         session.trust_env = False  # no proxy between the job and a replica
         session.headers.update({"Host": replica.host, "Accept-Encoding": "identity"})
         session.headers.update({"X-API-Key": key} if key else {})
-        archive, version = _download(session, f"{replica.url}/api/reference")
-        window, _ = _download(session, f"{replica.url}/api/window?images={latest}")
+        chosen = urlencode({"model": model}) if model else ""
+        archive, version = _download(session, f"{replica.url}/api/reference?{chosen}".rstrip("?"))
+        window, _ = _download(
+            session, f"{replica.url}/api/window?images={latest}&{chosen}".rstrip("&")
+        )
     if version is None:
         raise ReplicasError("the reference has no X-Model-Version")
     reference = drift_reference.read(archive)
     with np.load(BytesIO(window), allow_pickle=False) as arrays:
         predictions = Predictions(*(arrays[name] for name in Predictions._fields))
-    _check_arrays(predictions)
-    return Response(version, reference, predictions)
+        classes = reference.probabilities.shape[1]
+        # Digits are their own labels.
+        labels = arrays["labels"] if "labels" in arrays else np.arange(classes)
+    _check_arrays(predictions, classes)
+    if labels.shape != (classes,):
+        raise ReplicasError(f"labels: {labels.shape}, not of {classes} classes")
+    return Response(version, reference, predictions, tuple(map(str, labels)))
 
 
 def _download(session: requests.Session, url: str) -> tuple[bytes, str | None]:
@@ -142,11 +158,14 @@ def _download(session: requests.Session, url: str) -> tuple[bytes, str | None]:
     return bytes(content), response.headers.get("X-Model-Version")
 
 
-def _check_arrays(predictions: Predictions) -> None:
+def _check_arrays(predictions: Predictions, classes: int) -> None:
     """Raise ReplicasError unless shapes and types are those of n predictions."""
     n = len(predictions.times)
     arrays: tuple[NDArray[Any], ...] = predictions
-    shapes = (n, 28, 28), (n, 10), (n,), (n,)
+    sides = predictions.images.shape[1:]
+    if len(sides) not in (2, 3) or sides[2:] not in ((), (3,)):
+        raise ReplicasError(f"images: of {predictions.images.shape}, which is no size of images")
+    shapes = (n, *sides), (n, classes), (n,), (n,)
     dtypes = np.uint8, np.float32, np.str_, np.int64
     for name, array, shape, dtype in zip(Predictions._fields, arrays, shapes, dtypes, strict=True):
         if array.shape != shape or not np.issubdtype(array.dtype, dtype):
