@@ -38,9 +38,6 @@ def as_experiments(*runs):
     return html.models_page("experiment", groups, pairwise.compare_pairs(groups), "")
 
 
-BOTH = pytest.mark.parametrize("page", [rendered, as_experiments])
-
-
 @pytest.fixture
 def three(evaluated):
     evaluated(1, wrong=range(0, 40), val_accuracy=0.8, name="<baseline>")
@@ -48,8 +45,32 @@ def three(evaluated):
     evaluated(3, wrong=range(0, 20, 2), val_accuracy=0.96)
 
 
-@BOTH
-def test_it_is_whole_without_a_network(three, page):
+@pytest.fixture(scope="module")
+def drawn():
+    """Pages of `three`, by the function that drew them and their runs."""
+    return {}
+
+
+@pytest.fixture(params=[rendered, as_experiments])
+def page(request, three, drawn):
+    """A page of some of `three`, which takes a second to draw and is drawn once."""
+
+    def find(*runs):
+        key = request.param, runs
+        if key not in drawn:
+            drawn[key] = request.param(*runs)
+        return drawn[key]
+
+    return find
+
+
+@pytest.fixture
+def of_runs(request, page):
+    """Whether the page is that of the runs."""
+    return request.node.callspec.params["page"] is rendered
+
+
+def test_it_is_whole_without_a_network(page):
     content = page(1, 2, 3)
     assert "http://" not in content
     assert "https://" not in content
@@ -63,8 +84,7 @@ def test_it_is_whole_without_a_network(three, page):
     assert len(content) < 3_000_000
 
 
-@BOTH
-def test_it_says_what_plots_show_to_those_who_do_not_see_them(three, page):
+def test_it_says_what_plots_show_to_those_who_do_not_see_them(page):
     reader = Reader(page(1, 2, 3))
     alts = [image["alt"] for image in reader.all("img")]
     assert any(" 95.00" in alt for alt in alts)
@@ -75,18 +95,16 @@ def test_it_says_what_plots_show_to_those_who_do_not_see_them(three, page):
     assert all(after - before <= 1 for before, after in itertools.pairwise(levels))
 
 
-@BOTH
-def test_every_model_has_its_section_and_every_link_a_goal(three, page):
+def test_every_model_has_its_section_and_every_link_a_goal(page, of_runs):
     reader = Reader(page(1, 2, 3))
     sections = [attributes["id"] for attributes in reader.all("section")]
     best_first = ["model-3", "model-2", "model-1"]
     of_models = [s for s in sections if s.startswith("model-")]
-    assert of_models == (best_first if page is rendered else best_first[::-1])
+    assert of_models == (best_first if of_runs else best_first[::-1])
     assert {link["href"].removeprefix("#") for link in reader.all("a")} == set(sections)
 
 
-@BOTH
-def test_no_table_has_an_empty_head(three, page):
+def test_no_table_has_an_empty_head(page):
     for content in (page(1, 2, 3), page(1)):
         heads = Reader(content).heads
         assert len(heads) > 20
@@ -100,8 +118,7 @@ SECTION = re.compile(
 )
 
 
-@BOTH
-def test_runs_are_folded_under_their_heading_and_figure_but_the_best(three, page):
+def test_runs_are_folded_under_their_heading_and_figure_but_the_best(page):
     opened, _, summaries, _ = zip(*SECTION.findall(page(1, 2, 3)), strict=True)
     assert opened == (" open", "", "")
     text = [" ".join(Reader(summary).text.split()) for summary in summaries]
@@ -112,8 +129,7 @@ def test_runs_are_folded_under_their_heading_and_figure_but_the_best(three, page
         assert f"{misread} of 200 misread" in line
 
 
-@BOTH
-def test_a_run_has_its_colour_on_every_page_and_in_its_plots(three, page):
+def test_a_run_has_its_colour_on_every_page_and_in_its_plots(page):
     _, colours, _, diagrams = zip(*SECTION.findall(page(1, 2, 3)), strict=True)
     assert colours == ("run-3", "run-2", "run-1")
     drawings = [b64decode(diagram).decode() for diagram in diagrams]
