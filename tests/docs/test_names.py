@@ -18,7 +18,13 @@ MADE = {
     *(".venv", ".checkpoints", ".demo", ".env", ".state", "build", "data/raw", "mlartifacts"),
     *("data/feedback.npz", "data/feedback.npz.dvc", "logs/search", "logs/sweeps"),
     *("reports/experiments.html", "reports/score", "reports/search", "reports/timings.json"),
-    *("conf/run/5.yaml", "conf/data/few.yaml", ".dvc/config.local"),
+    *(
+        "conf/run/5.yaml",
+        "conf/data/few.yaml",
+        "conf/data/forms.yaml",
+        "data/shapes",
+        ".dvc/config.local",
+    ),
 }
 # Names of other programs, of the rules, and one that the exporter puts together.
 THEIRS = {"GITHUB_TOKEN", "ON_ERROR_STOP", "RAY_ADDRESS", "n_jobs", "parentbased_traceidratio"}
