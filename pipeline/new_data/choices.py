@@ -10,6 +10,7 @@ from pipeline.config import PipelineError
 from pipeline.new_data.survey import Seen, Survey
 
 SIDES = (28, 32, 48, 64, 96)
+SHOWN = 20_000  # pictures in an epoch, if there are fewer; the runs are made for 54,000
 HELD_OUT = 0.15  # of the pictures, for validation and once more for the test
 LEAST_ACCURACY = 0.8
 LEAST_RECALL, LEAST_PICTURES = 0.5, 10  # a gate; on fewer test pictures of a class it says little
@@ -53,6 +54,12 @@ def group(pictures: Sequence[Seen]) -> str | None:
 def held_out(survey: Survey) -> int:
     """Return how many pictures to hold out for validation, and as many for the test."""
     return max(len(survey.counts), round(HELD_OUT * len(survey.pictures)))
+
+
+def repeat(survey: Survey) -> int:
+    """Return how often an epoch shows each training picture: few of them need as many steps."""
+    training = len(survey.pictures) - 2 * held_out(survey)
+    return max(1, round(SHOWN / max(1, training)))
 
 
 def recall_gate(survey: Survey) -> float:

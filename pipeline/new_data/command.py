@@ -17,7 +17,7 @@ from omegaconf import OmegaConf
 
 from pipeline.archives import packing, sources
 from pipeline.config import PARAMS, PipelineError, environment
-from pipeline.config.schema import Data, Folder, Format, Input, Preparation, Split
+from pipeline.config.schema import Changes, Data, Folder, Format, Input, Preparation, Split
 from pipeline.data.dataset import Splits
 from pipeline.new_data import choices, definition, report
 from pipeline.new_data.survey import Survey, class_folder, located, survey
@@ -111,6 +111,7 @@ def _decided(given: argparse.Namespace, found: Survey, folder: Folder, source: P
         feedback=None,
         registered_model=given.name,
         folder=folder,
+        augmentation=Changes(repeat=choices.repeat(found)),
     )
 
 

@@ -79,6 +79,7 @@ def test_a_folder_is_described_fetched_split_and_prepared(root, caplog, configur
     assert data.classes == ["a", "b", "c"]
     assert data.shape == (32, 32, 1)
     assert (data.split.validation, data.split.test, data.split.group) == (9, 9, None)
+    assert data.augmentation.repeat == round(20_000 / (60 - 18))  # of the training pictures
     assert (data.registered_model, data.mirrors) == ("mine", ["in"])
     assert "60 pictures of 3 classes" in told
     assert "20 of each: a, b, c" in told
