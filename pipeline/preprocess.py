@@ -82,14 +82,16 @@ def statistics(split: Split, classes: list[str]) -> dict[str, object]:
         shades += np.bincount(image.ravel(), minlength=256)
     share, pixel = shades / shades.sum(), np.arange(256) / 255
     mean = share @ pixel
-    content = b"".join(array.tobytes() for array in (split.images, split.labels, split.index))
+    digest = hashlib.sha256()
+    for part in (*split.images, split.labels, split.index):
+        digest.update(part.tobytes())
     return {
         "count": len(split),
         "classes": _counts(split.labels, classes),
         "mean": round(float(mean), 6),
         "std": round(float(np.sqrt(share @ (pixel - mean) ** 2)), 6),
         "ink": round(float(1 - share[0]), 6),
-        "sha256": hashlib.sha256(content).hexdigest(),
+        "sha256": digest.hexdigest(),
     }
 
 

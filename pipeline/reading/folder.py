@@ -11,9 +11,10 @@ import numpy as np
 
 from pipeline.archives import sources
 from pipeline.archives.sources import Read, parts, shown
-from pipeline.config import PipelineError
+from pipeline.config import PipelineError, paths
 from pipeline.config.schema import Data, Folder
 from pipeline.data.dataset import Images
+from pipeline.reading.mapped import mapped
 from pipeline.reading.prepared import image_shape
 from pipeline.reading.published import Published, is_test
 from serve.decoding.decode import decode
@@ -35,24 +36,26 @@ class Labelled(NamedTuple):
 
 def read(folder: Path, data: Data, preparation: Preparation) -> Published:
     """Read and prepare all pictures; a PipelineError names what is wrong with the archives."""
-    names: list[str] = []
-    groups: list[str] = []
+    where, group = data.folder or Folder(), data.split.group
+    pictures: list[Labelled] = []
     labels: list[int] = []
-    images: list[Images] = []
     own_test = 0
-    for file in sorted(data.files, key=is_test):
-        with sources.opened(folder / file, MOST_BYTES) as (there, content):
-            where = data.folder or Folder()
-            found = labelled(there, content, where, data.split.group, folder / file)
-            labels += [_place(each, data, folder / file) for each in found]
-            images.append(
-                _images([each.name for each in found], content, preparation, folder / file)
-            )
-        names += [each.name for each in found]
-        groups += [each.group for each in found if data.split.group]
-        own_test += len(found) * is_test(file)
-    joined = np.concatenate([np.empty((0, *image_shape(preparation)), np.uint8), *images])
-    return Published(joined, np.array(labels, np.uint8), own_test, names, groups)
+
+    def images() -> Iterator[Images]:
+        nonlocal own_test
+        for file in sorted(data.files, key=is_test):
+            with sources.opened(folder / file, MOST_BYTES) as (there, content):
+                found = labelled(there, content, where, group, folder / file)
+                labels.extend(_place(each, data, folder / file) for each in found)
+                names = [each.name for each in found]
+                yield from _images(names, content, preparation, folder / file)
+            pictures.extend(found)
+            own_test += len(found) * is_test(file)
+
+    stored = mapped(images(), image_shape(preparation), paths.processed(data.name).parent)
+    groups = [each.group for each in pictures if group]
+    names = [each.name for each in pictures]
+    return Published(stored, np.array(labels, np.uint8), own_test, names, groups)
 
 
 def labelled(
@@ -148,18 +151,19 @@ def _place(picture: Labelled, data: Data, file: Path) -> int:
     return data.classes.index(name)
 
 
-def _images(names: list[str], content: Read, preparation: Preparation, file: Path) -> Images:
-    images = np.empty((len(names), *image_shape(preparation)), np.uint8)
+def _images(
+    names: list[str], content: Read, preparation: Preparation, file: Path
+) -> Iterator[Images]:
+    """Yield the images; in the end a PipelineError names the pictures that cannot be read."""
     bad = []
-    for place, made in enumerate(_made(names, content, preparation)):
+    for name, made in zip(names, _made(names, content, preparation), strict=True):
         if isinstance(made, str):
-            bad.append(f"{shown(names[place])} ({made})")
+            bad.append(f"{shown(name)} ({made})")
         else:
-            images[place] = made
+            yield made
     if bad:
         count = f"{len(bad)} pictures" if len(bad) > 1 else "a picture"
         raise PipelineError(f"{file}: {count} cannot be read: {_some(bad)}: repair or remove them")
-    return images
 
 
 def _made(names: list[str], content: Read, preparation: Preparation) -> Iterator[Images | str]:

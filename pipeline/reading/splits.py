@@ -1,13 +1,15 @@
 """How a data set is split in three: stratified, seeded, groups kept together, no copies across."""
 
+import hashlib
 import logging
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.config import PipelineError
+from pipeline.config import PipelineError, paths
 from pipeline.config.schema import Data
-from pipeline.data.dataset import NAMES, Labels, Split, Splits
+from pipeline.data.dataset import NAMES, Images, Labels, Split, Splits
+from pipeline.reading.mapped import taken
 from pipeline.reading.published import Published
 
 log = logging.getLogger(__name__)
@@ -38,8 +40,10 @@ def split(published: Published, data: Data, seed: int) -> Splits:
         rest, published, sizes.validation, seed, "data.split.validation", data
     )
     train, validated = _without_copies(train, validated, tested, published, data)
+    room = paths.processed(data.name).parent
     splits = [
-        Split(published.images[i], published.labels[i], i) for i in (train, validated, tested)
+        Split(taken(published.images, index, room), published.labels[index], index)
+        for index in (train, validated, tested)
     ]
     _require_all_classes(splits, data)
     return Splits(*splits)
@@ -134,14 +138,18 @@ def _without_copies(
 
     They would make the test easier than it is.
     """
-    known = {published.images[place].tobytes(): int(place) for place in tested}
+    known = {_digest(published.images[place]): int(place) for place in tested}
     validated = _new(validated, known, published, data)
-    known |= {published.images[place].tobytes(): int(place) for place in validated}
+    known |= {_digest(published.images[place]): int(place) for place in validated}
     return _new(train, known, published, data), validated
 
 
+def _digest(image: Images) -> bytes:
+    return hashlib.sha256(image.tobytes()).digest()
+
+
 def _new(index: Index, known: dict[bytes, int], published: Published, data: Data) -> Index:
-    same = [known.get(published.images[place].tobytes()) for place in index]
+    same = [known.get(_digest(published.images[place])) for place in index]
     copies = [
         (int(place), other) for place, other in zip(index, same, strict=True) if other is not None
     ]

@@ -4,6 +4,7 @@ import copy
 import csv
 import hashlib
 import json
+import zipfile
 from collections import Counter
 from pathlib import Path
 
@@ -23,6 +24,8 @@ from pipeline.reading.splits import split
 from pipeline.storage.idx import write_idx
 from pipeline.user_feedback import export_file
 from pipeline.user_feedback.export_file import Export
+from serve.decoding.decode import decode
+from serve.imaging.preparation import Preparation
 
 ROOT = Path(__file__).parents[2]
 MNIST = ROOT.parent / "shared/mnist"
@@ -193,6 +196,13 @@ def test_digits_become_1257_180_and_360_images_that_look_like_mnist(configured):
     assert max(np.ptp(np.nonzero(image)[0]) + 1 for image in images) == 20
     mass = images.astype(float).sum((0, 1))
     assert float(mass @ np.arange(28) / mass.sum()) == pytest.approx(14, abs=0.2)
+    assert all(unchanged_by_the_service(part, config.data) for part in parts(splits))
+
+
+def unchanged_by_the_service(part, data):
+    """Whether the service would see each stored image as it is."""
+    served = Preparation.of({"input": {"shape": data.shape, "preparation": data.preparation.value}})
+    return all((served(image).image == image).all() for image in part.images)
 
 
 @pytest.mark.skipif(not LETTERS.is_dir(), reason=f"no Omniglot in {LETTERS}")
@@ -207,6 +217,14 @@ def test_letters_of_a_writer_are_in_one_split(configured):
     for part in parts(splits):
         assert (np.bincount(part.labels) == len(part) / 26).all()
     assert report()["test"]["classes"]["z"] == 3
+    assert all(unchanged_by_the_service(part, config.data) for part in parts(splits))
+    served = Preparation("fit", 32, 32, 1)
+    with zipfile.ZipFile(paths.raw("letters") / "letters.zip") as archive:
+        names = sorted(n for n in archive.namelist() if "/Latin/" in n and n.endswith(".png"))
+        for part in parts(splits):
+            sent = archive.read(names[part.index[-1]])
+            seen = served(decode(sent, max_pixels=10**6).pixels).image
+            np.testing.assert_array_equal(part.images[-1], seen)
 
 
 @pytest.mark.slow

@@ -55,3 +55,11 @@ def test_classes_have_their_names_and_colours_stay(configured):
     assert sheet[0, 0].tolist() == [200, 0, 0]
     with Image.open(io.BytesIO(sample_sheet(Splits(split, split, split), data, 1))) as image:
         assert image.size == (1200, 210)
+
+
+def test_large_images_are_shown_with_fewer_pixels():
+    images = np.full((2, 200, 100), 7, np.uint8)
+    split = Split(images, np.array([0, 1], np.uint8), np.arange(2, dtype=np.int32))
+    sheet = tiles(split, 2, 3, np.random.default_rng(1))
+    assert sheet.shape == (2 * (50 + MARGIN), 3 * (25 + MARGIN))
+    assert (sheet == 7).sum() == 2 * 50 * 25
