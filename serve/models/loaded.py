@@ -9,15 +9,16 @@ import asyncio
 import logging
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from serve.models import drift_reference
 from serve.models.bundle_cache import CARDS, BundleCache, Release
-from serve.models.image_format import ImageFormat
+from serve.models.image_format import ImageFormat, Label
 from serve.models.predictor import FLOAT32, INT8, BundleError, Predictor
 from serve.sources import Source
 
@@ -57,6 +58,7 @@ class Model(NamedTuple):
     created: float  # seconds since 1970
     folder: Path
     card: str | None  # the model card in Markdown
+    shares: dict[Label, float]  # of each predicted class in the reference; empty without one
 
     @property
     def description(self) -> dict[str, Any]:
@@ -182,4 +184,15 @@ class LoadedModels:
             logger.warning("version %s has no int8 model: float32 answers", release.version)
         series, images = self._source.series(release.version), ImageFormat.of(predictor)
         name, version = self._source.name, release.version
-        return Model(name, series, version, predictor, images, made, folder, card)
+        shares = _shares(folder, images.labels)
+        return Model(name, series, version, predictor, images, made, folder, card, shares)
+
+
+def _shares(folder: Path, labels: Sequence[Label]) -> dict[Label, float]:
+    """Return the share of each predicted class in the bundle's reference, if it has one."""
+    try:
+        found = drift_reference.read((folder / drift_reference.FILE).read_bytes()).probabilities
+    except (OSError, ValueError):
+        return {}
+    counts = np.bincount(found.argmax(axis=1), minlength=len(labels))
+    return dict(zip(labels, counts / len(found), strict=False))

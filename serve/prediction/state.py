@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from serve.models.loaded import Model
 from serve.prediction.served import Served
 from serve.settings import Settings
-from serve.telemetry.metrics import State
+from serve.telemetry.state_gauges import ModelState, State
 
 
 def reason(served: Iterable[Served]) -> str:
@@ -27,15 +27,15 @@ def state(served: Iterable[Served], settings: Settings, ready: bool) -> State:
     return State(
         ready,
         bool(reason(served)),
-        [(_described(each.current), each.current.created) for each in models if each.current],
+        [_described(each.current) for each in models if each.current],
         checked=min((each.checked for each in models if each.checked), default=0),
         free=shutil.disk_usage(settings.state_dir).free,
         commit=settings.commit,
     )
 
 
-def _described(model: Model) -> dict[str, str]:
-    """Return the labels of `model_info`."""
+def _described(model: Model) -> ModelState:
     labels = {"model_name": model.name, "model_version": model.series}
     labels |= {"precision": model.predictor.precision}
-    return labels | {name: str(model.description.get(name, "")) for name in ("run", "sha256")}
+    labels |= {name: str(model.description.get(name, "")) for name in ("run", "sha256")}
+    return ModelState(labels, model.created, model.shares)

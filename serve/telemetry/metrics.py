@@ -4,11 +4,11 @@ Processes share by prometheus_client's multiprocess mode.
 """
 
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from functools import cache, partial
 from math import isnan
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 from prometheus_client import (
     CollectorRegistry,
@@ -18,19 +18,16 @@ from prometheus_client import (
     disable_created_metrics,
     values,
 )
-from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
-from prometheus_client.registry import Collector
 
-from serve.settings import VERSION
 from serve.telemetry.allocated_files import AllocatedValues
 from serve.telemetry.process_metrics import ProcessMetrics
+from serve.telemetry.state_gauges import State, StateGauges
 
 _LATENCY = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 5)
 _CONFIDENCE = (0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99, 1)
 _LIKELIHOOD = (0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 0.9, 0.95, 0.99, 1)
-_MODEL_INFO = ("model_name", "model_version", "run", "sha256", "precision")
 _METHODS = {"WS", "GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}
 
 # Settings because of which a connection is refused or closed.
@@ -47,23 +44,6 @@ OUTCOMES = (SUCCESS, UNAVAILABLE, INVALID, UNEXPECTED, DIED)
 # Why a process is replaced.
 DEAD, HUNG = "died", "hung"
 REASONS = (DEAD, HUNG)
-
-
-class State(NamedTuple):
-    """The state of the process that answers a scrape.
-
-    `models`: the labels of `model_info` of each in service, and when the version, or the bundle in
-    a folder, was created. `checked`: when the registry was last read. Times are in seconds since
-    1970. `checked` is 0 if it never was, or need not be. `free`: bytes on the disk of
-    STATE_DIR. `commit`: of the code.
-    """
-
-    ready: bool
-    degraded: bool
-    models: list[tuple[dict[str, str], float]]
-    checked: float
-    free: int
-    commit: str
 
 
 def share(folder: Path, process: str) -> None:
@@ -163,7 +143,7 @@ class Metrics:
 
     def describe_model(self, state: Callable[[], State]) -> None:
         """Call `state` at each scrape for the model that is served, and the disk."""
-        self._all.register(_StateGauges(state))
+        self._all.register(StateGauges(state))
 
     def await_errors(self, endpoint: str, method: str = "POST") -> None:
         """Let the endpoint's errors start at 0."""
@@ -259,42 +239,3 @@ def _labelled(
     The children are cached: finding one in prometheus_client costs more than counting.
     """
     return cache(kind(name, text, labels, registry=registry, **options).labels)
-
-
-class _StateGauges(Collector):
-    """Gauges that are made at each scrape; a Gauge would keep those of old versions."""
-
-    def __init__(self, state: Callable[[], State]) -> None:
-        self._state = state
-
-    def collect(self) -> Iterator[Metric]:
-        state = self._state()
-        yield GaugeMetricFamily("model_ready", "1 if predictions are possible.", state.ready)
-        yield GaugeMetricFamily(
-            "model_degraded", "1 if the newest version may not be in service.", state.degraded
-        )
-        checked = GaugeMetricFamily(
-            "model_last_check_timestamp_seconds",
-            "Time of the last check of the registry that ended well, in seconds since 1970.",
-        )
-        if state.checked:
-            checked.add_metric((), state.checked)
-        yield checked
-        build = GaugeMetricFamily(
-            "build_info", "The code of the service.", labels=("version", "commit")
-        )
-        build.add_metric((VERSION, state.commit), 1)
-        yield build
-        text = "Free space on the disk of STATE_DIR."
-        yield GaugeMetricFamily("state_free_bytes", text, state.free)
-        info = GaugeMetricFamily("model_info", "The model in service.", labels=_MODEL_INFO)
-        created = GaugeMetricFamily(
-            "model_created_timestamp_seconds",
-            "Creation time of the version in service, in seconds since 1970.",
-            labels=("model_version",),
-        )
-        for model, made in state.models:
-            info.add_metric([model[label] for label in _MODEL_INFO], 1)
-            created.add_metric((model["model_version"],), made)
-        yield info
-        yield created

@@ -107,22 +107,6 @@ def test_the_table_of_alerts_is_that_of_the_rules():
     ]
 
 
-# ---- shares
-
-
-def test_the_reference_mix_is_that_of_the_training_data():
-    shares = {
-        rule["labels"]["predicted_class"]: float(re.fullmatch(r"vector\((.*)\)", rule["expr"])[1])
-        for group in RULES["recording"]
-        for rule in group["rules"]
-        if rule["record"] == "digits:reference_class_ratio"
-    }
-    assert sum(shares.values()) == pytest.approx(1, abs=1e-3)
-    labels = (5923, 6742, 5958, 6131, 5842, 5421, 5918, 6265, 5851, 5949)  # of MNIST's 60,000
-    for digit, count in enumerate(labels):
-        assert shares[str(digit)] == pytest.approx(count / 60_000, abs=1e-3)
-
-
 # ---- routes and inhibition
 
 

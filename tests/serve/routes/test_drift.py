@@ -136,6 +136,12 @@ def test_the_reference_is_that_of_the_bundle_in_service(client, described):
     np.testing.assert_array_equal(found.probabilities, taken.probabilities)
     np.testing.assert_array_equal(found.features, taken.features)
     version = response.headers["x-model-version"]
+    shares = client(model_uri=str(bundle)).get("/metrics").text
+    mix = np.bincount(taken.probabilities.argmax(1), minlength=10) / len(taken.probabilities)
+    series = (
+        f'model_reference_class_ratio{{model_version="{version}",predicted_class="3"}} {mix[3]}'
+    )
+    assert series in shares.splitlines()
     answer = client(model_uri=str(bundle)).post("/predict", content=picture(), headers=PNG).json()
     assert version == answer["model_version"]
 
