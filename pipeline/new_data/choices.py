@@ -74,9 +74,9 @@ def classes(labels: Iterable[str], names: str | None) -> tuple[list[str], dict[s
     `names`: the classes, with commas, in the order of the sorted labels.
     """
     ordered = sorted(labels, key=_in_order)
-    if names is None:
-        return ordered, {}
-    given = [name.strip() for name in names.split(",")]
+    given = [name.strip() for name in names.split(",")] if names is not None else ordered
+    if odd := [name for name in given if "$" in name]:
+        raise PipelineError(f"{odd[0]}: a class's name has no $: rename it, or use --names")
     if len(given) != len(ordered):
         raise PipelineError(
             f"--names has {len(given)} names, but there are {len(ordered)} classes: "

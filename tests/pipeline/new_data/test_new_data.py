@@ -1,6 +1,8 @@
 """`python -m pipeline.new_data`, on small folders and archives of noise."""
 
 import io
+import subprocess
+import sys
 import tarfile
 import zipfile
 
@@ -11,7 +13,7 @@ from omegaconf import OmegaConf
 from PIL import Image
 
 from pipeline import fetch, preprocess
-from pipeline.config import PipelineError
+from pipeline.config import CONF, PipelineError
 from pipeline.config.schema import Config, Data
 from pipeline.data import dataset
 from pipeline.new_data.command import main
@@ -243,6 +245,13 @@ def test_other_names_than_classes_are_refused(root, caplog):
         run(caplog, "mine", write(root / "in", pictures()), "--names", "x,y")
 
 
+def test_a_class_that_the_configuration_would_resolve_is_refused(root, caplog):
+    folder = write(root / "in", pictures(["a", "${seed}"]))
+    with pytest.raises(PipelineError, match=r"\$\{seed\}: a class's name has no \$"):
+        run(caplog, "mine", folder)
+    run(caplog, "mine", folder, "--names", "seed,a")
+
+
 @pytest.mark.parametrize("label", ["no", "y", "null", "1e3", "007", "a: b", "é", "#1", "a, b", "'"])
 def test_any_name_of_a_class_survives_yaml(root, caplog, label):
     run(caplog, "mine", write(root / "in", pictures(["zz", label])))
@@ -257,3 +266,15 @@ def test_the_keys_are_those_of_the_schema(root, caplog):
         OmegaConf.structured(Config), {"data": OmegaConf.load(root / "conf/data/mine.yaml")}
     )
     assert set(OmegaConf.load(root / "conf/data/mine.yaml")) == set(config.data)
+
+
+def test_the_command_says_an_error_in_one_line(root):
+    done = subprocess.run(
+        [sys.executable, "-m", "pipeline.new_data", "Mine", str(root)],
+        cwd=CONF.parent,
+        capture_output=True,
+        text=True,
+    )
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith("error: Mine: a data set's name is")
+    assert done.stderr.count("\n") == 1
