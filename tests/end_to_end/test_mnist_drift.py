@@ -35,9 +35,14 @@ def digits(champion):
     return drift.loaded(champion.folder / paths.processed("mnist"), "test")
 
 
+@pytest.fixture(scope="module")
+def plain(predictor, digits):
+    """What is predicted of the digits as they are."""
+    return drift.predicted(predictor, digits.images)
+
+
 @pytest.mark.parametrize("size", [NEEDED, 300, LATEST])
-def test_digits_as_they_are_do_not_drift(predictor, expected, digits, size):
-    plain = drift.predicted(predictor, digits.images)
+def test_digits_as_they_are_do_not_drift(plain, expected, size):
     chance = np.random.default_rng(1)
     draw = partial(drift.drawn, plain, size, chance)
     assert drift.detected(draw, expected, DRAWS) <= 0.01
