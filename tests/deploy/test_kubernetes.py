@@ -366,7 +366,7 @@ def test_grafana_finds_the_dashboards(prod):
 
 def test_memory_holds_what_was_measured(rendered):
     resources = rendered.container()["resources"]
-    assert resources["requests"]["memory"] == "384Mi"
+    assert resources["requests"]["memory"] == "256Mi"
     assert int(resources["limits"]["memory"].removesuffix("Mi")) > 1.5 * MEASURED_PEAK
 
 
