@@ -54,8 +54,32 @@ def test_every_wrong_variable_is_named_with_what_it_must_be(monkeypatch):
     assert "secret" not in str(caught.value)
 
 
+def test_models_are_named_or_have_a_uri(monkeypatch, tmp_path):
+    monkeypatch.setenv("STATE_DIR", str(tmp_path))
+    monkeypatch.setenv("MODELS", "mnist-classifier, letters=/srv/letters,shapes=models:/other/4")
+    digits, letters, shapes = settings.load().sources
+    assert (digits.uri, digits.state, digits.default) == (
+        "models:/mnist-classifier@champion",
+        tmp_path,
+        True,
+    )
+    assert (letters.uri, letters.registered) == ("/srv/letters", None)
+    assert letters.state == tmp_path / "served" / "letters"
+    assert shapes.registered["name"] == "other"
+    assert (shapes.series("4"), digits.series("4"), shapes.moves) == ("shapes/4", "4", False)
+
+
+@pytest.mark.parametrize(
+    "value", ["a,a", "a=", "a/b", "../a", "a=http://host/b", "a=models:/b", "-a", "a b"]
+)
+def test_models_that_cannot_be_are_refused(monkeypatch, value):
+    monkeypatch.setenv("MODELS", value)
+    with pytest.raises(SettingsError, match="MODELS"):
+        settings.load()
+
+
 @pytest.mark.parametrize("value", [",", " ", " , "])
-@pytest.mark.parametrize("name", ["API_KEYS", "CORS_ORIGINS", "CORS_HEADERS"])
+@pytest.mark.parametrize("name", ["MODELS", "API_KEYS", "CORS_ORIGINS", "CORS_HEADERS"])
 def test_a_list_that_names_nothing_is_wrong(monkeypatch, name, value):
     monkeypatch.setenv(name, value)
     with pytest.raises(SettingsError, match=rf"{name}.*has no value"):

@@ -14,27 +14,27 @@ NAME = "mnist-classifier"
 
 
 class Registry:
-    """Versions of NAME in the MLflow store at `uri`."""
+    """Versions of a registered model, by default NAME, in the MLflow store at `uri`."""
 
-    def __init__(self, uri, artifacts=None):
-        self.uri = uri
+    def __init__(self, uri, artifacts=None, name=NAME):
+        self.uri, self.artifacts, self.name = uri, artifacts, name
         mlflow.set_tracking_uri(uri)
         mlflow.set_registry_uri(uri)
         self.client = MlflowClient()
-        self.experiment = self.client.create_experiment("mnist", artifacts)
-        self.client.create_registered_model(NAME)
+        self.experiment = self.client.create_experiment(f"of {name}", artifacts)
+        self.client.create_registered_model(name)
 
     def register(self, bundle, **tags):
         """The number of a new version."""
         run = self.client.create_run(self.experiment)
         self.client.log_artifacts(run.info.run_id, str(bundle), "champion")
         source = f"{run.info.artifact_uri}/champion"
-        made = self.client.create_model_version(NAME, source, run.info.run_id, tags=tags)
+        made = self.client.create_model_version(self.name, source, run.info.run_id, tags=tags)
         self.client.set_terminated(run.info.run_id)
         return str(made.version)
 
     def promote(self, version):
-        self.client.set_registered_model_alias(NAME, "champion", version)
+        self.client.set_registered_model_alias(self.name, "champion", version)
 
 
 def server(folder, port):

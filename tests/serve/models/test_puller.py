@@ -87,6 +87,28 @@ def test_what_cannot_move_or_is_not_followed_is_brought_once(followed, uri, seco
     assert asked == [True]
 
 
+def test_all_models_are_brought_when_one_of_them_moved(settings, made, monkeypatch):
+    given = settings(models="mnist-classifier,letters,fixed=models:/fixed/3")
+    caches = [bundle_cache.open_cache(given, source) for source in given.sources]
+    looks = {"mnist-classifier": iter("aaaab"), "letters": iter("ccddd")}
+    monkeypatch.setattr(puller, "look", lambda uri, name, alias: next(looks[name]))
+    brought, found = [], []
+
+    def bring_all():
+        brought.append(True)
+        for cache in caches:
+            bring(cache, made[3], "1")
+
+    def wait(seconds):
+        found.append(len(brought))
+        if len(found) == 5:
+            raise EnoughError
+
+    with pytest.raises(EnoughError):
+        Puller(given, bring_all, wait).run()
+    assert found == [1, 1, 2, 2, 3]
+
+
 def test_a_database_is_looked_at(tmp_path, made):
     uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
     registry = Registry(uri, (tmp_path / "artifacts").as_uri())

@@ -314,6 +314,31 @@ def test_retries_come_later_and_later_until_it_is_there(registry, settings, made
         assert 0.9 * expected <= pause <= 1.1 * expected
 
 
+def test_a_model_that_is_missing_keeps_no_other_from_being_followed(
+    registry, settings, made, colours
+):
+    given = settings(models="mnist-classifier,colours", mlflow_tracking_uri=registry.uri)
+    digits, others = (bundle_cache.open_cache(given, source) for source in given.sources)
+    registry.promote(registry.register(made[3]))
+    seen = []
+
+    def wait(seconds):
+        if not seconds:
+            return  # a sign of life between two models
+        seen.append((digits.pointer().current.version, others.pointer(), others.failure()))
+        if len(seen) == 1:
+            registry.promote(registry.register(made[8]))
+        else:
+            second = Registry(registry.uri, registry.artifacts, "colours")
+            second.promote(second.register(colours))
+
+    registry_sync.bring(given, lambda outcome: None, wait)
+    missing = "colours has no version with the alias champion: make repro"
+    assert seen == [("1", None, missing), ("2", None, missing)]
+    assert others.pointer().current.version == "1"
+    assert (digits.failure(), others.failure()) == ("", "")
+
+
 def test_workers_know_nothing_of_mlflow_or_what_trains():
     look = """
 import sys, serve.__main__, serve.processes.worker, serve.app
