@@ -5,13 +5,13 @@ with the service's code. Silently wrong is a wrong digit that is answered with c
 without a flag. Use `--split validation` for experiments; the test set is for a report.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from rich.table import Table
+from rich.table import Column, Table
 
 from bench.variants import chosen, thicker
 from docs.tools.recorded import show
@@ -244,15 +244,21 @@ def judge(pictures: list[NDArray[np.uint8]], labels: Images, predictor: Predicto
     return Judged(*(float(share.mean()) for share in (right, ~found, flagged, wrong)))
 
 
+def table(found: Mapping[str, Judged]) -> Table:
+    """Return a line for each kind, within 80 columns of a terminal."""
+    kind = Column("scene", no_wrap=True)
+    made = Table(kind, "right %", "no digit found %", "flagged %", "silently wrong %")
+    for name, judged in found.items():
+        made.add_row(name, *(f"{100 * share:.1f}" for share in judged))
+    return made
+
+
 def main() -> None:
     """Judge all kinds; print one table."""
     split = chosen(__doc__)
     predictor = Predictor(paths.CHAMPION)
-    table = Table("scene", "right %", "no digit found %", "flagged %", "silently wrong %")
-    for kind in KINDS:
-        judged = judge(*scenes(kind, split, COUNT), predictor)
-        table.add_row(kind, *(f"{100 * share:.1f}" for share in judged))
-    show(table, "scenes", "python -m bench.scenes", width=100)
+    found = {kind: judge(*scenes(kind, split, COUNT), predictor) for kind in KINDS}
+    show(table(found), "scenes", "python -m bench.scenes", width=80)
 
 
 if __name__ == "__main__":

@@ -8,9 +8,10 @@ import zipfile
 import pytest
 import rich.table
 from PIL import Image
+from rich.console import Console
 from support.documents import NAMES, ROOT, document
 
-from bench import load, serve
+from bench import load, scenes, serve
 from docs.tools import derived, recorded, tables
 
 PLACES = {
@@ -117,3 +118,13 @@ def test_handwritten_letters_and_digits_are_counted_as_flagged_or_refused(
         ["letters: Latin", "1", "100.0 %", "100.0 %"],
         ["digits: mine", "1", "100.0 %", "100.0 %"],
     ]
+
+
+def test_the_scenes_fit_a_terminal_with_a_line_for_each():
+    judged = scenes.Judged(0.98, 0.002, 0.014, 0.004)
+    console = Console(width=80)
+    with console.capture() as shown:
+        console.print(scenes.table(dict.fromkeys(scenes.KINDS, judged)))
+    lines = shown.get().splitlines()
+    assert max(map(len, lines)) <= 80
+    assert [line.split("│")[1].strip() for line in lines if "98.0" in line] == [*scenes.KINDS]
