@@ -128,29 +128,41 @@ def weights(clone, folder):
 
 @pytest.fixture(scope="module")
 def alone(module_clone, tmp_path_factory):
-    """A clone with what comes before the runs, for both seeds, and each seed's weights without DVC.
+    """A clone with what comes before the runs, for both seeds, in DVC's cache.
 
-    That is in DVC's cache, so no sweep of these seeds makes it again.
+    So no sweep of these seeds makes it again.
     """
     clone = copied(module_clone, tmp_path_factory.mktemp("alone"))
-    clone.weights = {}
     recorded = clone.read("params.yaml")
     for seed in (1, 2):
-        (clone.folder / "params.yaml").write_text(recorded)
-        clone.pick("data", "digits")
-        clone.edit("params.yaml", "seed: 42", f"seed: {seed} ")
-        clone.pick("threads", 1)
+        picked(clone, recorded, seed)
         clone.run("dvc", "repro", "likelihood")
-        by_hand = ("python", "-m", "pipeline.train", "run=3", "epochs=1", "threads=1")
-        clone.run(*by_hand, LIVE_LOG="0")  # MLflow shall not have it
-        path = clone.folder / paths.model(3) / "model.weights.h5"
-        clone.weights[seed] = files.sha256(path)
-    assert clone.weights[1] != clone.weights[2]
     shutil.rmtree(clone.folder / "models")
-    shutil.rmtree(clone.folder / "reports" / "train")
     (clone.folder / "params.yaml").write_text(recorded)
     clone.commit("what both seeds begin with is known")
     return clone
+
+
+def picked(clone, recorded, seed):
+    """Picks what the jobs of `SEEDS` have."""
+    (clone.folder / "params.yaml").write_text(recorded)
+    clone.pick("data", "digits")
+    clone.edit("params.yaml", "seed: 42", f"seed: {seed} ")
+    clone.pick("threads", 1)
+
+
+@pytest.fixture(scope="module")
+def weights_alone(alone, tmp_path_factory):
+    """Each seed's weights without DVC."""
+    clone, found = copied(alone, tmp_path_factory.mktemp("weights_alone")), {}
+    recorded = clone.read("params.yaml")
+    for seed in (1, 2):
+        picked(clone, recorded, seed)
+        clone.run("dvc", "repro", "likelihood")
+        clone.run("python", "-m", "pipeline.train", "run=3", "epochs=1", "threads=1")
+        found[seed] = files.sha256(clone.folder / paths.model(3) / "model.weights.h5")
+    assert found[1] != found[2]
+    return found
 
 
 @pytest.fixture(scope="module")
@@ -377,23 +389,27 @@ def raylets_at_work(clone):
 
 
 @pytest.mark.nightly
-def test_seeds_one_after_the_other_give_the_weights_of_each_alone(orphaned, alone, tmp_path):
-    assert weights(orphaned, tmp_path) == alone.weights
+def test_seeds_one_after_the_other_give_the_weights_of_each_alone(
+    orphaned, weights_alone, tmp_path
+):
+    assert weights(orphaned, tmp_path) == weights_alone
 
 
 @pytest.mark.nightly
 @pytest.mark.parametrize("launcher", ["joblib", "submitit_local"])
-def test_seeds_on_several_cores_give_the_weights_of_each_alone(alone, tmp_path, launcher):
+def test_seeds_on_several_cores_give_the_weights_of_each_alone(
+    alone, weights_alone, tmp_path, launcher
+):
     clone = copied(alone, tmp_path)
     clone.run("python", "train.py", *SEEDS, f"hydra/launcher={launcher}")
-    assert weights(clone, tmp_path) == alone.weights
+    assert weights(clone, tmp_path) == weights_alone
     parent, children = sweep_runs(clone, " ".join([*SEEDS, f"hydra/launcher={launcher}"]))
     assert [run.status for run in (parent, *children)] == ["FINISHED"] * 3
     assert processes(clone) == {}
 
 
 @pytest.mark.nightly
-def test_seeds_on_two_nodes_give_the_weights_of_each_alone(alone, tmp_path):
+def test_seeds_on_two_nodes_give_the_weights_of_each_alone(alone, weights_alone, tmp_path):
     clone = copied(alone, tmp_path)
     with (
         ray_cluster(clone) as cluster,
@@ -406,7 +422,7 @@ def test_seeds_on_two_nodes_give_the_weights_of_each_alone(alone, tmp_path):
         output, _ = process.communicate(timeout=600)
     assert at_work is not True, output
     assert process.returncode == 0, output
-    assert weights(clone, tmp_path) == alone.weights
+    assert weights(clone, tmp_path) == weights_alone
     _, children = sweep_runs(clone, " ".join([*SEEDS, "hydra/launcher=ray"]))
     assert [run.status for run in children] == ["FINISHED"] * 2
 
