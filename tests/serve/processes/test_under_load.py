@@ -65,7 +65,7 @@ def test_no_request_fails_whatever_happens_to_the_registry(mlflow_server, ready,
         return all(health()["model_version"] == version for _ in range(4))
 
     with Load(service.url, ask, connections) as load:
-        for move in range(20):
+        for move in range(10):
             version = (eight, three)[move % 2]
             registry.promote(version)
             until(lambda wanted=version: serves(wanted), service)
