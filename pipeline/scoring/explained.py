@@ -27,13 +27,13 @@ def answer(file: Path, predictor: Predictor) -> dict[str, Any]:
         raise PipelineError(f"{file}: {content}: name one picture")
     most = pictures.LIMITS.max_image_pixels
     try:
-        picture = decode(content, max_pixels=most)
+        picture = decode(content, max_pixels=most, channels=predictor.preparation.channels)
     except ImageError as error:
         raise PipelineError(f"{file}: {error}") from error
     found = dict(score([file.name], lambda _: content, predictor).table.iloc[0])
     if isinstance(found["detail"], str):
         return found | {"steps": {"picture": small_picture(picture.pixels, None)}}
-    reading = read_file(content, max_pixels=most)
+    reading = read_file(content, max_pixels=most, preparation=predictor.preparation)
     (probabilities,) = predictor.probabilities(reading.normalised.image[None])
     explained = explain(reading, predictor, int(probabilities.argmax()))
     return found | explained | {"probabilities": probabilities, "box": reading.box}
@@ -44,6 +44,7 @@ def fill(found: Mapping[str, Any], predictor: Predictor, about: Mapping[str, Any
     content = {
         "a": found,
         "model": predictor.description,
+        "preparation": predictor.preparation,
         "threshold": predictor.likelihood and float(predictor.likelihood.threshold),
         "confidence": pictures.LIMITS.confidence_threshold,
         "about": about,

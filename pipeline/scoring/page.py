@@ -27,6 +27,7 @@ def fill(scored: Scored, found: Mapping[str, Any], about: Mapping[str, Any]) -> 
     content = {
         "f": found,
         "noun": theme.noun(scored.classes),
+        "preparation": scored.preparation,
         "about": about,
         "matrix": theme.svg(plots.confusion_matrix(np.array(found["confusion"]), scored.classes)),
         "reliability": theme.svg(plots.reliability_diagram(bins, _COLOUR)),
@@ -40,5 +41,9 @@ def fill(scored: Scored, found: Mapping[str, Any], about: Mapping[str, Any]) -> 
 
 def _mistake(scored: Scored, place: int) -> dict[str, Any]:
     content, row = scored.contents[place](), scored.table.iloc[place]
-    original, seen = pictures.both(content, _SIDE) if isinstance(content, bytes) else (None, None)
+    original, seen = (
+        pictures.both(content, _SIDE, scored.preparation)
+        if isinstance(content, bytes)
+        else (None, None)
+    )
     return {**row, "original": original, "seen": seen}

@@ -13,6 +13,7 @@ from pipeline.config import PipelineError
 from pipeline.data.dataset import Images
 from serve.decoding.decode import normalise_file, read_file
 from serve.imaging.errors import ImageError
+from serve.imaging.preparation import Preparation
 from serve.settings import Settings
 
 LIMITS = Settings.model_construct()  # the service's defaults; reads no environment
@@ -57,28 +58,32 @@ def labels(names: Sequence[str], classes: Sequence[str]) -> list[int]:
         folders = [folder[1:] for folder in folders]
 
 
-def inputs(names: Sequence[str], read: Read) -> Iterator[list[Images | str]]:
-    """Yield the models' inputs, (28, 28) each, or why there is none: in order, some at a time.
+def inputs(
+    names: Sequence[str], read: Read, preparation: Preparation
+) -> Iterator[list[Images | str]]:
+    """Yield the model's inputs, or why there is none: in order, some at a time.
 
     In one thread: more threads would wait for each other, and on two busy cores two processes read
     12,000 pictures no faster than one.
     """
     for start in range(0, len(names), _CHUNK):
-        yield [_input(read(name)) for name in names[start : start + _CHUNK]]
+        yield [_input(read(name), preparation) for name in names[start : start + _CHUNK]]
 
 
-def _input(content: bytes | str) -> Images | str:
+def _input(content: bytes | str, preparation: Preparation) -> Images | str:
     if isinstance(content, str):
         return content
     try:
-        return normalise_file(content, max_pixels=LIMITS.max_image_pixels)
+        most = LIMITS.max_image_pixels
+        return normalise_file(content, max_pixels=most, preparation=preparation)
     except ImageError as error:
         return str(error)
 
 
-def both(content: bytes, side: int) -> tuple[Images, Images]:
+def both(content: bytes, side: int, preparation: Preparation) -> tuple[Images, Images]:
     """Return a picture as decoded, reduced to `side` pixels, and the model's input of it."""
-    reading = read_file(content, max_pixels=LIMITS.max_image_pixels)
+    most = LIMITS.max_image_pixels
+    reading = read_file(content, max_pixels=most, preparation=preparation)
     picture = Image.fromarray(reading.pixels)
     picture.thumbnail((side, side))
     return np.asarray(picture), reading.normalised.image

@@ -14,6 +14,7 @@ from pipeline.data.dataset import Labels
 from pipeline.evaluation.metrics import Probabilities
 from pipeline.scoring import pictures
 from pipeline.scoring.pictures import LIMITS
+from serve.imaging.preparation import Preparation
 from serve.models.predictor import Predictor
 
 
@@ -31,6 +32,7 @@ class Scored(NamedTuple):
     places: NDArray[np.int64]
     labels: Labels
     probabilities: Probabilities
+    preparation: Preparation
 
 
 def score(names: Sequence[str], read: Read, predictor: Predictor) -> Scored:
@@ -40,13 +42,12 @@ def score(names: Sequence[str], read: Read, predictor: Predictor) -> Scored:
     likelihoods = np.full(len(names), np.nan, np.float32)
     details: list[str | None] = []
     with Bar("reading", len(names)) as bar:
-        for chunk in pictures.inputs(names, read):
+        for chunk in pictures.inputs(names, read, predictor.preparation):
             reasons = [found if isinstance(found, str) else None for found in chunk]
             if images := [found for found in chunk if not isinstance(found, str)]:
                 places = [len(details) + i for i, reason in enumerate(reasons) if reason is None]
                 stacked = np.stack(images)
-                probabilities[places] = predictor.probabilities(stacked)
-                likelihoods[places] = predictor.likelihoods(stacked)
+                probabilities[places], likelihoods[places] = predictor.predict(stacked)
             details += reasons
             bar.move(len(details))
     labels = np.array(pictures.labels(names, [str(each) for each in classes]))
@@ -72,7 +73,7 @@ def score(names: Sequence[str], read: Read, predictor: Predictor) -> Scored:
     truth = labels[known].astype(np.uint8)
     contents: list[Callable[[], bytes | str]] = [partial(read, name) for name in names]
     named = [str(each) for each in classes]
-    return Scored(contents, table, named, known, truth, probabilities[known])
+    return Scored(contents, table, named, known, truth, probabilities[known], predictor.preparation)
 
 
 def together(sets: Mapping[str, Scored]) -> Scored:
@@ -93,4 +94,5 @@ def together(sets: Mapping[str, Scored]) -> Scored:
         ),
         np.concatenate([scored.labels for scored in found]),
         np.concatenate([scored.probabilities for scored in found]),
+        found[0].preparation,
     )

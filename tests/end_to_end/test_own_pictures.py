@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from playwright.sync_api import expect
-from support.clones import ROOT, quick, unbuilt
+from support.clones import ROOT, unbuilt
 from support.service_process import Process, until
 
 LETTERS = ROOT.parent / "shared/omniglot/images_background_small2.zip"
@@ -18,7 +18,8 @@ expect.set_options(timeout=60_000)  # for a machine that does much else
 @pytest.fixture
 def clone(tmp_path):
     """An unbuilt clone in which one small network is trained."""
-    found = quick(unbuilt(tmp_path / "clone"))
+    found = unbuilt(tmp_path / "clone")
+    found.edit("conf/run/3.yaml", "[[64], [64, 96]]", "[[32], [48]]")
     found.pick("runs", "[3]")
     return found
 
@@ -89,7 +90,7 @@ def require_served(clone, browser, bundle, tmp_path, name, files):
 @pytest.mark.slow
 @pytest.mark.system("chromium", "chromium")
 def test_shapes_in_colour(clone, browser, made, tmp_path):
-    clone.run("python", "-m", "docs.examples.shapes", "data/forms", "--most", "200")
+    clone.run("python", "-m", "docs.examples.shapes", "data/forms")
     told = built(clone, "forms", "data/forms")
     assert "forms version 1 is the champion" in told
     folders = sorted((clone.folder / "data/forms").iterdir())
