@@ -16,6 +16,7 @@ import struct
 import threading
 import time
 import zlib
+from collections.abc import Iterator
 from io import BytesIO
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -31,6 +32,7 @@ logger = logging.getLogger(__name__)
 _MAGIC = b"digits4\0"
 _OTHER_MAGIC = b"images1\0"  # of what is not the ten digits
 _OTHER_BYTES = 2**28  # that a ring buffer of other images may have
+_PART_BYTES = 2**22  # that are read of a ring buffer at once: those of many workers are large
 _HEADER = struct.Struct("<8sQQ")  # magic, slots, answers written so far
 _HEADER_SIZE = 64
 _NUMBERS = slice(8, 24)  # of the header, in the file: slots, answers
@@ -161,9 +163,10 @@ class RecentAnswers:
 
     def find(self, request_id: str, owner: str) -> Seen | None:
         """Return the latest image of the owner's request, if it is not yet overwritten."""
-        slots = self._latest(None)
-        own = (slots["request_id"] == request_id.encode()) & (slots["owner"] == owner.encode())
-        found = _whole(slots[own])
+        found = np.empty(0, self._slot)
+        for slots in self._latest(None):
+            own = (slots["request_id"] == request_id.encode()) & (slots["owner"] == owner.encode())
+            found = np.concatenate([found, _whole(slots[own])])
         if not len(found):
             return None
         latest = found[found["time"].argmax()]
@@ -172,7 +175,7 @@ class RecentAnswers:
 
     def window(self, most: int) -> Window:
         """Return the latest `most` answers of all workers; no more than that is read per ring."""
-        slots = _whole(self._latest(most))
+        slots = _whole(np.concatenate([np.empty(0, self._slot), *self._latest(most)]))
         slots = slots[np.argsort(slots["time"], kind="stable")][-most:]
         return Window(
             slots["image"],
@@ -184,23 +187,26 @@ class RecentAnswers:
             None if self._digits else np.array(self._images.labels, np.str_),
         )
 
-    def _latest(self, most: int | None) -> NDArray[np.void]:
-        """Return the latest slots of each ring buffer in this code's format."""
-        return np.concatenate([self._read(path, most) for path in self._folder.glob("*.ring")])
+    def _latest(self, most: int | None) -> Iterator[NDArray[np.void]]:
+        """Yield the latest slots of each ring buffer in this code's format, in parts."""
+        for path in self._folder.glob("*.ring"):
+            yield from self._read(path, most)
 
-    def _read(self, path: Path, most: int | None) -> NDArray[np.void]:
-        """Return the latest slots of a ring buffer, half-written ones too; none if unreadable."""
+    def _read(self, path: Path, most: int | None) -> Iterator[NDArray[np.void]]:
+        """Yield the latest slots of a ring buffer, half-written ones too; none if unreadable."""
         with path.open("rb") as file:
             head = file.read(_HEADER.size).ljust(_HEADER.size, b"\0")
         magic, kept, written = _HEADER.unpack(head)
         if magic != self._magic:
-            return np.empty(0, self._slot)
+            return
         wanted = min(kept, written, most or kept)
         first = (written - wanted) % kept
         before = min(wanted, kept - first)  # slots at the end are older than those at the start
-        starts = (first, before), (0, wanted - before)
-        places = [(_HEADER_SIZE + slot * self.answer_size, n) for slot, n in starts]
-        return np.concatenate([np.fromfile(path, self._slot, n, offset=at) for at, n in places])
+        part = max(1, _PART_BYTES // self.answer_size)
+        for start, end in (first, first + before), (0, wanted - before):
+            for at in range(start, end, part):
+                offset = _HEADER_SIZE + at * self.answer_size
+                yield np.fromfile(path, self._slot, min(part, end - at), offset=offset)
 
 
 def _formats(images: ImageFormat) -> tuple[np.dtype[np.void], struct.Struct]:

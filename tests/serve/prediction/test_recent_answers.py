@@ -1,8 +1,10 @@
 import multiprocessing
+import tracemalloc
 
 import numpy as np
 import pytest
 
+from serve.models.image_format import ImageFormat
 from serve.prediction.recent_answers import RecentAnswers
 
 SHARES = np.linspace(0, 0.2, 10, dtype=np.float32)
@@ -48,6 +50,20 @@ def test_of_an_id_that_is_used_again_the_latest_counts(ring):
         add(recent, "again", "3", digit, image(digit))
         assert one.find("again", "me").prediction == digit
         assert two.find("again", "me").prediction == digit
+
+
+def test_large_images_are_searched_without_holding_all_of_them(tmp_path):
+    recent = RecentAnswers(tmp_path, 200, ImageFormat((256, 256, 3), ("a", "b")))
+    shares = np.array([0.5, 0.5], np.float32)
+    for number in range(201):
+        colour = np.full((256, 256, 3), number, np.uint8)
+        add(recent, f"id{number}", "3", "b", colour, shares)
+    tracemalloc.start()
+    for number in (1, 200):
+        assert (recent.find(f"id{number}", "me").image == number).all()
+    assert tracemalloc.get_traced_memory()[1] < 20e6  # of 39 MB in the ring buffer
+    tracemalloc.stop()
+    recent.close()
 
 
 def test_an_id_belongs_to_who_got_it(ring):
@@ -134,7 +150,8 @@ def test_of_a_long_ring_only_its_end_is_read(ring, tmp_path):
     content = bytearray((tmp_path / "0.ring").read_bytes())
     content[64 + 969 * 300 :] = b"\xff" * (969 * 700)  # all but the latest 300
     (tmp_path / "0.ring").write_bytes(content)
-    assert recent._read(tmp_path / "0.ring", 5)["prediction"].tolist() == [5, 6, 7, 8, 9]
+    (read,) = recent._read(tmp_path / "0.ring", 5)
+    assert read["prediction"].tolist() == [5, 6, 7, 8, 9]
     assert len(recent.window(400).times) == 300  # the others, from before the end, are corrupt
 
 
