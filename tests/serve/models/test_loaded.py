@@ -3,10 +3,11 @@
 import asyncio
 from contextlib import asynccontextmanager
 
+import numpy as np
 import pytest
 from support.bundles import SOURCE, bring
 
-from serve.models import loaded
+from serve.models import drift_reference, loaded
 from serve.models.loaded import LoadedModels, NoModelError, UnknownVersionError
 
 
@@ -55,6 +56,17 @@ def test_models_keep_what_they_have_if_the_next_is_corrupt_meanwhile(cache, made
     models.refresh()
     assert models.choose(None).version == "2"
     assert models.failure == ""
+
+
+def test_a_damaged_reference_keeps_no_model_from_answering(cache, made):
+    file = cache.path(bring(cache, made[3], "1")) / drift_reference.FILE
+    np.savez(file, probabilities=np.eye(10, dtype=np.float32), features=np.zeros((10, 4), "<f4"))
+    content = bytearray(file.read_bytes())
+    content[content.index(b"PK\1\2") + 8] ^= 1  # as if it were encrypted: no ValueError
+    file.write_bytes(content)
+    models = LoadedModels(cache, SOURCE)
+    models.refresh()
+    assert models.choose(None).shares == {}
 
 
 def test_models_do_without_a_previous_that_is_corrupt(cache, made):
