@@ -168,7 +168,7 @@ def model_card(description: dict[str, Any], best: Result) -> str:
             for place, row in enumerate(confusion)
         ],
         "splits": read_json(paths.DATA_REPORT / "statistics.json"),
-        "noun": theme.noun(best.model["classes"]),
+        "noun": theme.noun_of(best.model),
     }
     return html.fill("card.md.j2", content)
 

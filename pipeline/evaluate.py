@@ -60,7 +60,7 @@ def main(cfg: Config) -> None:
     write_arrays(folder / drift_reference.FILE, **reference._asdict())
     pairs = zip(test.labels, probabilities.argmax(axis=1), strict=True)
     write_csv(folder / "confusion.csv", ("actual", "predicted"), pairs)
-    draw(folder, cfg.run, probabilities, test, worst, cfg.data.classes)
+    draw(folder, cfg, probabilities, test, worst)
     theme.save(evaluation.plot(ood_scores, described["threshold"]), folder / "likelihood.png")
     (folder / "corruptions.json").unlink(missing_ok=True)  # of another data set
     if corrupted:
@@ -165,22 +165,23 @@ def worst_mistakes(probabilities: Probabilities, split: Split) -> dict[str, NDAr
 
 def draw(
     folder: Path,
-    run: int,
+    cfg: Config,
     probabilities: Probabilities,
     test: Split,
     worst: dict[str, NDArray[Any]],
-    classes: list[str],
 ) -> None:
     """Draw confusion matrix, reliability diagram and worst mistakes."""
+    run, classes = cfg.run, cfg.data.classes
+    noun = theme.noun(classes, cfg.data.preparation.value)
     predicted = probabilities.argmax(axis=1)
     confusion = metrics.confusion_matrix(test.labels, predicted, len(classes))
-    matrix = plots.confusion_matrix(confusion, classes)
+    matrix = plots.confusion_matrix(confusion, classes, noun)
     reliability = plots.reliability_diagram(metrics.reliability(probabilities, test.labels), run)
     pairs = zip(worst["actual"], worst["predicted"], worst["confidence"], strict=True)
     captions = [f"{classes[a]} → {classes[p]}  {confidence:.1%}" for a, p, confidence in pairs]
     theme.save(matrix, folder / "confusion.png", folder / "confusion.svg")
     theme.save(reliability, folder / "reliability.png")
-    theme.save(plots.mistakes(worst["images"], captions, classes), folder / "mistakes.png")
+    theme.save(plots.mistakes(worst["images"], captions, noun), folder / "mistakes.png")
 
 
 def measure(run: int, predictors: list[Predictor], test: Split) -> None:

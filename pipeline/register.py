@@ -204,7 +204,8 @@ def _on_feedback(candidate: Predictor, champion: Predictor | None, held_out: Spl
         predicted = predictor.probabilities(held_out.images).argmax(axis=1)
         return int((predicted == held_out.labels).sum())
 
-    beside = f", champion {right(champion)}" if champion else ""
+    same = champion and gates.comparable(candidate, champion)
+    beside = f", champion {right(champion)}" if champion and same else ""
     return f"of {len(held_out)} held-out images of feedback {right(candidate)} right{beside}"
 
 

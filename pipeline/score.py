@@ -147,11 +147,13 @@ def show(scored: Scored, found: dict[str, Any] | None) -> None:
     if found:
         low, high = map(tables.hundredths, found["wilson"])
         share, count = tables.hundredths(found["accuracy"]), f"{found['images']:,}"
-        logger.info("%s %% of %s digits read right (95 %%: %s to %s)\n", share, count, low, high)
+        things = "digits" if scored.noun == "digit" else "pictures"
+        told = (share, count, things, low, high)
+        logger.info("%s %% of %s %s read right (95 %%: %s to %s)\n", *told)
         if "sets" in found:
             show_sets(found["sets"])
             logger.info("")
-        show_classes(found)
+        show_classes(found, scored.noun)
         pairs = html.confused(found["confusion"])
         named = [f"{scored.classes[a]} as {scored.classes[b]} ({n:,})" for a, b, n in pairs]
         lines["misread"] = f"{found['errors']:,}, {found['flagged_errors']:,} of them flagged"
@@ -211,7 +213,7 @@ def _interval(ends: Sequence[float]) -> str:
     return "\N{EN DASH}".join(map(tables.hundredths, ends))
 
 
-def show_classes(found: dict[str, Any]) -> None:
+def show_classes(found: dict[str, Any], noun: str) -> None:
     """Print a row per class."""
     rows = [place for place, share in enumerate(found["recall"]) if share is not None]
     columns = [
@@ -222,7 +224,7 @@ def show_classes(found: dict[str, Any]) -> None:
     ]
     least = min(found["recall"][row] for row in rows)
     styles = ["bold" if found["recall"][row] == least < 1 else "" for row in rows]
-    tables.show_named([found["classes"][row] for row in rows], columns, styles, title="digit")
+    tables.show_named([found["classes"][row] for row in rows], columns, styles, title=noun)
 
 
 if __name__ == "__main__":

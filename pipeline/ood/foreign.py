@@ -3,6 +3,7 @@
 import numpy as np
 
 from pipeline.data.dataset import Images, with_channels
+from serve.imaging.errors import NoDigitError
 from serve.imaging.preparation import Preparation
 
 PHOTOGRAPH = "china.jpg"  # of scikit-learn
@@ -35,13 +36,20 @@ def _photograph(prepared: Preparation) -> Images:
 def _part(photograph: Images, prepared: Preparation, random: np.random.Generator) -> Images:
     side = int(random.integers(40, min(photograph.shape[:2])))
     top, left = (int(random.integers(0, length - side + 1)) for length in photograph.shape[:2])
-    image: Images = prepared(photograph[top : top + side, left : left + side]).image
-    return image
+    return _prepared(photograph[top : top + side, left : left + side], prepared)
 
 
 def _coarse(random: np.random.Generator, prepared: Preparation) -> Images:
     cells = random.integers(0, 256, (_NOISE_CELLS, _NOISE_CELLS, prepared.channels), np.uint8)
-    image: Images = prepared(cells if prepared.channels == 3 else cells[..., 0]).image
+    return _prepared(cells if prepared.channels == 3 else cells[..., 0], prepared)
+
+
+def _prepared(picture: Images, prepared: Preparation) -> Images:
+    """Return the model's image of a picture; black if nothing is found in it."""
+    try:
+        image: Images = prepared(picture).image
+    except NoDigitError:
+        return np.zeros(prepared.shape[:2], np.uint8)
     return image
 
 

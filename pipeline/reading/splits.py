@@ -33,6 +33,11 @@ def split(published: Published, data: Data, seed: int) -> Splits:
         )
     index = np.arange(len(published.labels), dtype=np.int32)
     rest, tested = np.split(index, [len(index) - own_test])
+    if sizes.group and own_test:
+        raise PipelineError(
+            f"data.split.group is {sizes.group}, but the data set has test images of its own, "
+            "whose groups are not kept apart: set it to null, or put all images in one archive"
+        )
     _require_enough(published.labels[rest], data, parts=2 if own_test else 3)
     if sizes.test:
         rest, tested = _hold_out(rest, published, sizes.test, seed, "data.split.test", data)

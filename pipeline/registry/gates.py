@@ -93,7 +93,7 @@ def check(
 ) -> Iterator[Check]:
     """Measure the candidate's bundle against each gate in turn.
 
-    Without a champion that can be read, nothing is compared with it.
+    Without a champion that can be read, or with one of other pictures, nothing is compared with it.
     """
     predicted = candidate.probabilities(test.images).argmax(axis=1)
     right = predicted == test.labels
@@ -104,7 +104,7 @@ def check(
     confusion = confusion_matrix(test.labels, predicted.astype(np.uint8), len(classes))
     recalls = recall(confusion)
     worst = int(recalls.argmin())
-    name = f"{theme.noun(classes)} {classes[worst]}"
+    name = f"{theme.noun(classes, candidate.preparation.kind)} {classes[worst]}"
     text = f"lowest recall {recalls[worst]:.4f} ({name}), at least {limits.recall} wanted"
     yield Check("recall", recalls[worst] >= limits.recall, text)
     _, p99 = latency.latency(candidate.probabilities, test.images)
@@ -112,8 +112,14 @@ def check(
     yield Check("latency_ms_p99", p99 < limits.latency_ms_p99, text)
     text = f"bundle {candidate.size / 1e6:.2f} MB, below {limits.bundle_bytes / 1e6:g} wanted"
     yield Check("bundle_bytes", candidate.size < limits.bundle_bytes, text)
-    if champion:
+    if champion and comparable(candidate, champion):
         yield _not_worse(right, champion, test, limits.mcnemar_p)
+
+
+def comparable(candidate: Predictor, champion: Predictor) -> bool:
+    """Whether both read the same images and tell the same classes apart."""
+    same = candidate.preparation == champion.preparation
+    return same and candidate.classes == champion.classes
 
 
 def check_field(limits: Gates, right: int, pictures: int, sets: int) -> Check:

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import logging
+import re
 import time
 from collections.abc import Iterator
 from contextlib import suppress
@@ -27,6 +28,7 @@ logger = logging.getLogger(__name__)
 DIGEST = "model.digest"
 COMPLETE = "complete"
 _MODELS = "models"  # a lock, held while a run is filled
+_NO_NAME = re.compile(r"[^\w.\- ]")  # characters that MLflow refuses in names
 _LIBRARIES = ("tensorflow", "tensorflow-cpu", "keras", "numpy", "ai-edge-litert", "mlflow", "dvc")
 
 
@@ -156,7 +158,8 @@ def _lock_entry(stage: str) -> str:
 
 
 def _metrics(run: int) -> Iterator[Metric]:
-    """Yield DVCLive's metrics per epoch, then those of `evaluate`, also by digit."""
+    """Yield DVCLive's metrics per epoch, then those of `evaluate`, also by class."""
+    classes = _json(paths.model(run) / "model.json")["classes"]
     now, points = int(time.time() * 1000), epochs(run)
     for name, step, value in points:
         yield Metric(name, value, now, step)
@@ -167,8 +170,8 @@ def _metrics(run: int) -> Iterator[Metric]:
         if isinstance(value, int | float) and name != "run":
             yield Metric(name, value, now, final)
     for name in ("recall", "precision"):
-        for digit, value in enumerate(evaluated[name]):
-            yield Metric(f"{name}_{digit}", value, now, final)
+        for label, value in zip(classes, evaluated[name], strict=True):
+            yield Metric(f"{name}_{_NO_NAME.sub('_', str(label))}", value, now, final)
 
 
 def epochs(run: int) -> list[live_runs.Point]:

@@ -67,7 +67,7 @@ def models_page(
     p_values = {test.other.label: tables.p_value(test.p) for test in tests}
     content = {
         "kind": kind,
-        "noun": theme.noun(everyone[0].result.model["classes"]),
+        "noun": theme.noun_of(everyone[0].result.model),
         "groups": labelled,
         "everyone": everyone,
         "columns": [item for item in tables.COLUMNS.items() if item[0] not in ("run", "name")],

@@ -22,7 +22,7 @@ FEW = 3  # candidates whose curves stay apart also with twice as many lines
 
 
 @matplotlib.rc_context(theme.STYLE)
-def confusion_matrix(confusion: Counts, classes: Sequence[str]) -> Figure:
+def confusion_matrix(confusion: Counts, classes: Sequence[str], noun: str) -> Figure:
     """Draw the confusion matrix; mistakes are shaded by their number, right answers are plain."""
     side = max(_WIDTH, _WIDTH * len(classes) / 15)  # numbers stay apart
     figure, axes = _figure(side, side)
@@ -37,9 +37,9 @@ def confusion_matrix(confusion: Counts, classes: Sequence[str]) -> Figure:
             weight = "bold" if heavy else "normal"
             place = (predicted, actual)
             axes.text(*place, f"{count}", size=8, weight=weight, ha="center", va="center")
-    places, what = range(len(confusion)), theme.noun(classes)
+    places = range(len(confusion))
     axes.set(xlim=(-0.5, len(confusion) - 0.5), ylim=(len(confusion) - 0.5, -0.5), aspect="equal")
-    axes.set(xlabel=f"predicted {what}", ylabel=f"true {what}")
+    axes.set(xlabel=f"predicted {noun}", ylabel=f"true {noun}")
     axes.set_xticks(places, classes, rotation=90 if max(map(len, classes)) > 2 else 0)
     axes.set_yticks(places, classes)
     axes.grid(visible=False)
@@ -77,9 +77,9 @@ def reliability_diagram(bins: Bins, number: int) -> Figure:
 
 
 @matplotlib.rc_context(theme.STYLE)
-def mistakes(images: Images, captions: Sequence[str], classes: Sequence[str]) -> Figure:
+def mistakes(images: Images, captions: Sequence[str], noun: str) -> Figure:
     """Draw images with a caption under each, eight in a row; (k, h, w) or (k, h, w, 3) uint8."""
-    ink = theme.greys(theme.noun(classes))
+    ink = theme.greys(noun)
     rows = max(1, -(-len(images) // _COLUMNS))
     figure, axes = _figure(_COLUMNS * 0.95, rows * 1.2)
     for place, (image, caption) in enumerate(zip(images, captions, strict=True)):

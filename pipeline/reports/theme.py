@@ -4,7 +4,7 @@ Plots are drawn in the light colours. A PNG keeps them, an SVG follows the reade
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ import matplotlib
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
 from matplotlib.figure import Figure
 
+from pipeline.config.schema import Preparation
 from pipeline.storage.files import replacing
 
 COLOURS = {
@@ -36,6 +37,8 @@ INK, MUTED, LINE, SURFACE, WRONG = (
 _RUNS = [name for name in COLOURS if name.startswith("run-")]
 
 # Any: matplotlib types the keys as a list of all their names.
+DIGIT = Preparation.digit.value
+
 STYLE: dict[Any, Any] = {
     "figure.facecolor": SURFACE,
     "figure.constrained_layout.use": True,
@@ -86,9 +89,15 @@ def line_style(number: int) -> dict[str, Any]:
     return {"color": colour(number), "alpha": 0.5 if _is_pale(number) else 1.0}
 
 
-def noun(classes: Sequence[str | int]) -> str:
-    """Return what a class is called."""
-    return "digit" if [str(name) for name in classes] == list("0123456789") else "class"
+def noun(classes: Sequence[str | int], preparation: str) -> str:
+    """Return what a class is called: a digit if they are those of MNIST, prepared as its are."""
+    digits = preparation == DIGIT and [str(name) for name in classes] == list("0123456789")
+    return "digit" if digits else "class"
+
+
+def noun_of(model: Mapping[str, Any]) -> str:
+    """Return what a class is called in the model with this `model.json`."""
+    return noun(model["classes"], model["input"].get("preparation", DIGIT))
 
 
 def greys(noun: str) -> str:

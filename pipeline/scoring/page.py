@@ -26,10 +26,12 @@ def fill(scored: Scored, found: Mapping[str, Any], about: Mapping[str, Any]) -> 
     refused = table[table["detail"].notna() & table["label"].notna()][["file", "detail"]]
     content = {
         "f": found,
-        "noun": theme.noun(scored.classes),
+        "noun": scored.noun,
         "preparation": scored.preparation,
         "about": about,
-        "matrix": theme.svg(plots.confusion_matrix(np.array(found["confusion"]), scored.classes)),
+        "matrix": theme.svg(
+            plots.confusion_matrix(np.array(found["confusion"]), scored.classes, scored.noun)
+        ),
         "reliability": theme.svg(plots.reliability_diagram(bins, _COLOUR)),
         "worst": [_mistake(scored, int(place)) for place in scored.places[worst]],
         "refused": refused.head(_REFUSED).to_numpy().tolist(),

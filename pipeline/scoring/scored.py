@@ -12,6 +12,7 @@ from pipeline.archives.sources import Read, shown
 from pipeline.config.terminal import Bar
 from pipeline.data.dataset import Labels
 from pipeline.evaluation.metrics import Probabilities
+from pipeline.reports import theme
 from pipeline.scoring import pictures
 from pipeline.scoring.pictures import LIMITS
 from serve.imaging.preparation import Preparation
@@ -33,6 +34,11 @@ class Scored(NamedTuple):
     labels: Labels
     probabilities: Probabilities
     preparation: Preparation
+
+    @property
+    def noun(self) -> str:
+        """What a class is called."""
+        return theme.noun(self.classes, self.preparation.kind)
 
 
 def score(names: Sequence[str], read: Read, predictor: Predictor) -> Scored:

@@ -26,6 +26,7 @@ _OPEN_BELOW = ("/health/", "/v2/health/", "/api/docs", "/api/redoc", "/static/")
 _FORM_BYTES = 64 * 1024  # of a form, besides the image file
 _OTHERS = (_FORM_BYTES, 1)
 _V2_BYTES = 24  # of a number of an image in JSON
+_V2_MOST = 8 * 2**20  # of a tensor, or one image: JSON that is parsed takes many times its size
 _INFER = re.compile(r"/v2/models/([^/]+)/(?:versions/[^/]*/)?infer")
 _BATCH_IMAGES = 4  # of the largest size that fit into a batch
 
@@ -169,7 +170,10 @@ class AccessControl:
             return known
         infer = _INFER.fullmatch(path)
         numbers = infer and self._image_sizes().get(infer[1])
-        return (self._max_batch * numbers * _V2_BYTES + _FORM_BYTES, 1) if numbers else _OTHERS
+        if not numbers:
+            return _OTHERS
+        one = numbers * _V2_BYTES
+        return min(self._max_batch * one, max(one, _V2_MOST)) + _FORM_BYTES, 1
 
 
 class _Body:

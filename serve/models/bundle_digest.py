@@ -15,8 +15,14 @@ from serve.models.predictor import INT8, BundleError
 
 
 def model_digest(bundle: Path) -> str:
-    """Return the digest of the model file and the temperature, which decide the predictions."""
-    return _digest(bundle, _description(bundle), "sha256", "temperature")
+    """Return the digest of what decides the predictions: the model file and its temperature.
+
+    Of other pictures than digits also what the answers are called and how a picture is prepared.
+    """
+    described, names = _description(bundle), ["sha256", "temperature"]
+    if "preparation" in (described.get("input") or {}):
+        names += ["classes", "input"]
+    return _digest(bundle, described, *names)
 
 
 def likelihood_digest(bundle: Path) -> str:

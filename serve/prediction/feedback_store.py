@@ -85,7 +85,7 @@ class FeedbackStore:
     def __init__(self, path: Path, max_bytes: int = 2**40, images: ImageFormat = DIGITS) -> None:
         self._path, self._most, self._images = path, max_bytes // _PAGE, images
         digits = images == DIGITS
-        self._table = "feedback" if digits else f"feedback_{images.name}"
+        self._table = "feedback" if digits else f"feedback_{images.name}_{images.digest}"
         # Text, and whole numbers that are labels, are kept as they are.
         label = "INTEGER" if digits else "ANY"
         self._pages = _MOST_PAGES + images.size // _PAGE

@@ -17,7 +17,9 @@ STAGES = list(DVC["stages"])
 
 @pytest.fixture(scope="module")
 def imports():
-    return grimp.build_graph("pipeline", "serve", exclude_type_checking_imports=True)
+    return grimp.build_graph(
+        "pipeline", "serve", exclude_type_checking_imports=True, cache_dir=None
+    )
 
 
 def test_stages_come_in_the_promised_order():
@@ -59,6 +61,12 @@ def test_a_stage_that_computes_depends_on_the_libraries(stage):
 def test_a_stage_runs_the_module_of_its_name(stage):
     assert DVC["stages"][stage]["cmd"].startswith(f"python -m pipeline.{stage} ")
     assert "&&" not in DVC["stages"][stage]["cmd"]
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_stage_runs_again_when_the_data_set_is_described_otherwise(stage):
+    """Its classes and augmentation decide models whose images stay the same."""
+    assert "conf/data/${data}.yaml" in DVC["stages"][stage]["deps"]
 
 
 def test_paths_are_those_of_dvc_yaml():

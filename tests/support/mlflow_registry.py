@@ -21,7 +21,9 @@ class Registry:
         mlflow.set_tracking_uri(uri)
         mlflow.set_registry_uri(uri)
         self.client = MlflowClient()
-        self.experiment = self.client.create_experiment("mnist" if name == NAME else name, artifacts)
+        self.experiment = self.client.create_experiment(
+            "mnist" if name == NAME else name, artifacts
+        )
         self.client.create_registered_model(name)
 
     def register(self, bundle, **tags):

@@ -5,10 +5,15 @@ import pytest
 
 from pipeline.ood import foreign
 from pipeline.ood.threshold import fit_energy
-from serve.imaging.preparation import CROP, FIT, Preparation
+from serve.imaging.preparation import CROP, DIGITS, FIT, Preparation
 from serve.models.predictor import Energy, energy
 
 RANDOM = np.random.default_rng(2)
+
+
+def test_what_is_no_digit_to_the_service_is_black():
+    found = foreign.for_evaluation(np.full((5, 28, 28), 9, np.uint8), DIGITS, 1)
+    assert {each.shape for each in found.values()} == {(300, 28, 28)}
 
 
 @pytest.mark.parametrize("shape", [(28, 28, 1), (20, 32, 3)])

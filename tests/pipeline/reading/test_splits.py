@@ -168,3 +168,10 @@ def test_images_without_files_are_named_by_their_place(data, caplog):
     given.images[0] = given.images[450]
     split(given, data(40, 0), 1)
     assert "image 0 = image 450" in caplog.text
+
+
+def test_groups_are_not_kept_apart_from_a_test_set_of_its_own(data):
+    described = data(40, 0)
+    described.split.group = "w(.)"
+    with pytest.raises(PipelineError, match=r"data\.split\.group .*set it to null"):
+        split(published(400, 100), described, seed=1)

@@ -12,6 +12,7 @@ from pipeline.data.dataset import Split
 from pipeline.evaluation.significance import mcnemar
 from pipeline.registry import gates
 from pipeline.registry.gates import Gates
+from serve.imaging.preparation import DIGITS, FIT, Preparation
 
 LABELS = (np.arange(200) % 10).astype(np.uint8)
 TEST = Split(np.zeros((200, 28, 28), np.uint8), LABELS, np.arange(200, dtype=np.int32))
@@ -31,8 +32,19 @@ def predictor(*wrong, size=1_000):
     answers = LABELS.copy()
     answers[list(wrong)] = (answers[list(wrong)] + 1) % 10
     return SimpleNamespace(
-        size=size, classes=list(range(10)), probabilities=lambda images: np.eye(10)[answers]
+        size=size,
+        classes=list(range(10)),
+        preparation=DIGITS,
+        probabilities=lambda images: np.eye(10)[answers],
     )
+
+
+def test_a_champion_of_other_pictures_or_classes_is_not_compared():
+    larger, other = predictor(*range(6)), predictor(*range(6))
+    larger.preparation, other.classes = Preparation(FIT, 48, 48, 1), list("abcdefghij")
+    assert "mcnemar_p" in checks(predictor(), predictor())
+    assert "mcnemar_p" not in checks(predictor(), larger)
+    assert "mcnemar_p" not in checks(predictor(), other)
 
 
 @pytest.fixture(autouse=True)

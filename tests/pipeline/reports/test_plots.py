@@ -12,7 +12,7 @@ from pipeline.reports import plots, theme
 def confusion():
     matrix = np.diag(np.full(10, 1000))
     matrix[4, 9] = 12
-    return plots.confusion_matrix(matrix, list("0123456789"))
+    return plots.confusion_matrix(matrix, list("0123456789"), "digit")
 
 
 def reliability():
@@ -24,7 +24,7 @@ def reliability():
 
 def mistakes(count=11):
     images = np.full((count, 28, 28), 128, np.uint8)
-    return plots.mistakes(images, [f"{n} → 0" for n in range(count)], list("0123456789"))
+    return plots.mistakes(images, [f"{n} → 0" for n in range(count)], "digit")
 
 
 def curves():
@@ -122,3 +122,17 @@ def test_the_first_epochs_leave_the_others_room():
     }
     figure = plots.learning_curves(lettered(steep), "accuracy")
     assert 0.9 < figure.axes[0].get_ylim()[0] < 0.96
+
+
+@pytest.mark.parametrize(
+    ("classes", "preparation", "noun"),
+    [
+        (range(10), "digit", "digit"),
+        (list("0123456789"), "digit", "digit"),
+        (range(10), "fit", "class"),  # digits in colour, say: nothing of MNIST's holds for them
+        (range(9), "digit", "class"),
+        ("ab", "crop", "class"),
+    ],
+)
+def test_a_class_is_a_digit_only_as_mnist_has_them(classes, preparation, noun):
+    assert theme.noun(list(classes), preparation) == noun

@@ -160,7 +160,10 @@ def test_a_key_that_no_run_has_is_refused_with_the_nearest(typed, meant):
         ("epochs=interval(1,2)", "epochs=interval(1,2): list the values"),
         ("data=glob(*)", "data=glob(*): list the values"),
         ("run=5", "Could not find 'run/5' Available options in 'run': 1 2 3 4"),
-        ("data=mnits", "Could not find 'data/mnits' Available options in 'data': digits fashion_mnist letters mnist"),
+        (
+            "data=mnits",
+            "Could not find 'data/mnits' Available options in 'data': digits fashion_mnist letters",
+        ),
         ("run=first", "run=first: list the runs by number: run=1,2,3"),
         ("run=range(1,4)", "list the runs by number"),
         ("epochs", "a setting is typed as key=value"),

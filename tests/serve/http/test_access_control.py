@@ -1,4 +1,5 @@
 import asyncio
+import math
 
 import pytest
 from support.bundles import PNG, picture, text
@@ -7,6 +8,7 @@ from serve.http import access_control
 from serve.http.access_control import BodyTooLargeError
 from serve.http.body_memory import BodyMemory
 from serve.http.rate_limit import RateLimit
+from serve.settings import Settings
 from serve.telemetry.request_context import RequestContext
 
 OPEN = ["/health", "/health/live", "/health/ready", "/metrics", "/api/info", "/openapi.json"]
@@ -251,3 +253,22 @@ def test_what_is_refused_is_counted_under_the_route_that_was_asked_for(client):
     for path, status, _ in asked:
         labels = f'endpoint="{path}",method="POST",status_code="{status}"'
         assert f"api_requests_total{{{labels}}} 1.0" in counted
+
+
+@pytest.mark.parametrize(
+    ("shape", "images", "limit"),
+    [
+        ((28, 28, 1), 256, 256 * 784 * 24),
+        ((96, 96, 3), 256, 8 * 2**20),  # JSON takes many times its size when it is parsed
+        ((512, 512, 3), 256, 512 * 512 * 3 * 24),  # one image
+        ((28, 28, 1), 2, 2 * 784 * 24),
+    ],
+)
+def test_tensors_of_large_images_have_a_limit_that_memory_bears(shape, images, limit):
+    given = Settings(max_batch=images)
+    sizes = {"m": math.prod(shape)}
+    control = access_control.AccessControl(
+        None, given, access_control.Access(given), BodyMemory(2**20), lambda: sizes
+    )
+    assert control._limit("/v2/models/m/infer") == (limit + 64 * 1024, 1)
+    assert control._limit("/v2/models/other/infer")[0] == 64 * 1024

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import shutil
 
 import pytest
 
@@ -54,3 +55,15 @@ def test_a_folder_without_a_whole_description_is_no_bundle(tmp_path, content):
         (tmp_path / "model.json").write_text(content)
     with pytest.raises(BundleError, match="not a model bundle"):
         bundle_digest.identity(tmp_path)
+
+
+def test_names_of_classes_are_part_of_what_is_registered(colours, made, tmp_path):
+    shutil.copytree(colours, tmp_path / "renamed")
+    described = json.loads((colours / "model.json").read_text())
+    described["classes"] = [*described["classes"][1:], "another"]
+    (tmp_path / "renamed/model.json").write_text(json.dumps(described))
+    assert bundle_digest.model_digest(colours) != bundle_digest.model_digest(tmp_path / "renamed")
+    assert bundle_digest.identity(colours) != bundle_digest.identity(tmp_path / "renamed")
+    digits = json.loads((made[3] / "model.json").read_text())
+    decisive = f"{digits['sha256']} {digits['temperature']}"  # as of earlier services
+    assert bundle_digest.model_digest(made[3]) == hashlib.sha256(decisive.encode()).hexdigest()
