@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager, nullcontext, suppress
 from operator import attrgetter
 from pathlib import Path
 from typing import Any
@@ -122,7 +122,9 @@ async def _lifespan(app: Application) -> AsyncIterator[None]:
     for served in service.served.values():
         if not served.source.registered:
             registry_sync.sync_folder(service.settings, served.source, service.metrics.reloaded)
-        served.models.refresh()
+        # What is wrong with another model must not stop the default; `watch` says it, and retries.
+        with nullcontext() if served is service.default else suppress(OSError):
+            served.models.refresh()
     watching = [asyncio.create_task(served.models.watch()) for served in service.served.values()]
     yield
     for each in watching:

@@ -28,6 +28,7 @@ from serve.sources import Source
 
 logger = logging.getLogger(__name__)
 
+MAX_CLASSES = 256  # recent answers keep the place of a class in a byte
 CARDS = ("model_card.md", "README.md")  # the model card; README.md in bundles of before
 # Files of a bundle. Other files beside them are not copied.
 _FILES = (*FILES.values(), "likelihood.tflite", "model.json", *CARDS, "reference.npz")
@@ -199,6 +200,8 @@ def verify_bundle(bundle: Path) -> None:
         likelihoods = predictors[0].likelihoods(blank)
     except (OSError, RuntimeError, ValueError) as error:  # from reading the files, or from LiteRT
         raise BundleError(f"{bundle.name}: the model cannot answer: {error}") from error
+    if len(predictors[0].classes) > MAX_CLASSES:
+        raise BundleError(f"{bundle.name}: it has more than {MAX_CLASSES} classes")
     for probabilities in answers:
         if not np.isclose(probabilities.sum(), 1, atol=1e-3):
             raise BundleError(f"{bundle.name}: the answer is no distribution over the classes")

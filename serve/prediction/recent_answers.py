@@ -31,7 +31,7 @@ logger = logging.getLogger(__name__)
 
 _MAGIC = b"digits4\0"
 _OTHER_MAGIC = b"images1\0"  # of what is not the ten digits
-_OTHER_BYTES = 2**28  # that a ring buffer of other images may have
+_OTHER_BYTES = 2**25  # that a ring buffer of other images may have, for each worker
 _PART_BYTES = 2**22  # that are read of a ring buffer at once: those of many workers are large
 _HEADER = struct.Struct("<8sQQ")  # magic, slots, answers written so far
 _HEADER_SIZE = 64

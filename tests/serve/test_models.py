@@ -291,6 +291,16 @@ def test_a_model_that_is_not_there_degrades_but_the_default_answers(client, made
     assert "\nmodel_degraded 1.0\n" in api.get("/metrics").text
 
 
+def test_another_model_that_cannot_keep_answers_stops_no_default(client, models, tmp_path):
+    blocked = tmp_path / "state/served" / COLOUR
+    blocked.mkdir(parents=True)
+    (blocked / "recent").touch()  # a file, where a folder must be
+    api = client(**models, state_dir=tmp_path / "state")
+    assert api.post("/predict", content=picture(), headers=PNG).status_code == 200
+    assert api.post(f"/predict?model={COLOUR}", content=picture(), headers=PNG).status_code == 503
+    assert predicted(api, grey(255), LETTER)["prediction"] == "Z"
+
+
 def test_without_the_default_it_is_not_ready(client, made, tmp_path):
     (tmp_path / "empty").mkdir()
     api = client(models=f"birds={tmp_path / 'empty'},{DIGITS}={made[3]}")

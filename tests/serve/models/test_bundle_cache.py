@@ -186,3 +186,10 @@ def test_a_folder_with_the_same_weights_and_another_file_is_brought(
         assert brought.read_bytes() == (folder / name).read_bytes()
     assert pointer.current.version == pointer.previous.version
     assert outcomes == ["success"] * 2
+
+
+def test_more_classes_than_a_byte_counts_are_refused(colours, monkeypatch):
+    bundle_cache.verify_bundle(colours)
+    monkeypatch.setattr(bundle_cache, "MAX_CLASSES", 4)
+    with pytest.raises(BundleError, match="more than 4 classes"):
+        bundle_cache.verify_bundle(colours)

@@ -53,15 +53,15 @@ def test_of_an_id_that_is_used_again_the_latest_counts(ring):
 
 
 def test_large_images_are_searched_without_holding_all_of_them(tmp_path):
-    recent = RecentAnswers(tmp_path, 200, ImageFormat((256, 256, 3), ("a", "b")))
+    recent = RecentAnswers(tmp_path, 150, ImageFormat((256, 256, 3), ("a", "b")))
     shares = np.array([0.5, 0.5], np.float32)
-    for number in range(201):
+    for number in range(151):
         colour = np.full((256, 256, 3), number, np.uint8)
         add(recent, f"id{number}", "3", "b", colour, shares)
     tracemalloc.start()
-    for number in (1, 200):
+    for number in (1, 150):
         assert (recent.find(f"id{number}", "me").image == number).all()
-    assert tracemalloc.get_traced_memory()[1] < 20e6  # of 39 MB in the ring buffer
+    assert tracemalloc.get_traced_memory()[1] < 20e6  # of 30 MB in the ring buffer
     tracemalloc.stop()
     recent.close()
 
