@@ -9,6 +9,7 @@ import string
 import numpy as np
 import pytest
 from hydra import compose, initialize_config_dir
+from PIL import Image
 from support.bundles import COLOURS, write_bundle, write_labelled
 from support.litert_file import litert_file
 
@@ -19,6 +20,8 @@ from pipeline.training import determinism
 # Each collection of garbage goes through all that TensorFlow and MLflow have made: as Python does
 # it by itself, that was a sixth of the tests' processor time.
 gc.set_threshold(100_000, 50, 100)
+
+PIXELS = Image.MAX_IMAGE_PIXELS
 
 
 def pytest_configure():
@@ -52,7 +55,11 @@ def pytest_terminal_summary(terminalreporter):
 
 
 def pytest_runtest_setup(item):
-    """Notes the fault of a test; skips one whose program is missing (in CI it fails)."""
+    """Notes the fault of a test; skips one whose program is missing (in CI it fails).
+
+    Lifts the limit that the service sets for its process: stages are processes of their own.
+    """
+    Image.MAX_IMAGE_PIXELS = PIXELS
     for marker in item.iter_markers("fault"):
         file = item.path.relative_to(item.config.rootpath)
         item.user_properties.append(("fault", (*marker.args, f"`{file}`")))
