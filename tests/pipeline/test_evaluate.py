@@ -13,7 +13,7 @@ from support.clones import shared_once
 
 from pipeline import evaluate
 from pipeline.config import CONF, PipelineError, paths
-from pipeline.data import as_served, dataset
+from pipeline.data import dataset
 from pipeline.data.dataset import Split
 from pipeline.evaluation import significance
 from pipeline.storage.files import sha256
@@ -144,7 +144,7 @@ def test_each_test_image_is_in_the_table_for_dvc(once):
 
 def test_what_drift_is_measured_against_is_of_the_validation_images(once):
     found = drift_reference.read((FOLDER / drift_reference.FILE).read_bytes())
-    validation = as_served.load(paths.processed("mnist"), "validation")
+    validation = dataset.load(paths.processed("mnist"), "validation")
     expected = Predictor(paths.model(3)).probabilities(validation.images)
     np.testing.assert_array_equal(found.probabilities, expected)
     np.testing.assert_array_equal(found.features, drift_reference.features(validation.images))
