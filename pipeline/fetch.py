@@ -6,7 +6,7 @@ from collections.abc import Collection
 from pathlib import Path
 
 from pipeline.config import Config, PipelineError, environment, paths, stage
-from pipeline.config.schema import Data, Feedback, Format
+from pipeline.config.data_schema import Data, Feedback, Format
 from pipeline.fetching import download
 from pipeline.storage.files import sha256, write
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.config import Config, PipelineError, paths, stage
-from pipeline.config.schema import Data, Format
+from pipeline.config.data_schema import Data, Format
 from pipeline.data import dataset
 from pipeline.data.dataset import NAMES, Images, Labels, Split, Splits
 from pipeline.data.preparation import preparation

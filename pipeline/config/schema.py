@@ -4,37 +4,18 @@ The dataclasses carry no defaults: values are written in `conf/` alone. What is 
 null: it has no effect and is not recorded.
 """
 
-import math
 import re
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import Enum
-from typing import ClassVar, TypeVar
+from typing import TypeVar
 
 from omegaconf import MISSING, DictConfig, OmegaConf
 
+from pipeline.config.data_schema import Data
 from pipeline.config.errors import PipelineError
+from pipeline.config.section import Section, require
 
 T = TypeVar("T")
-
-MAX_CLASSES = 256  # labels are stored as bytes
-
-
-class Format(Enum):
-    """How the raw files of a data set are laid out."""
-
-    idx = "idx"  # MNIST's four files
-    csv = "csv"  # rows of pixels and a label
-    npz = "npz"  # arrays of images and labels
-    folder = "folder"  # a zip, tar or folder of image files: a folder per class, or an index
-
-
-class Preparation(Enum):
-    """How a picture becomes the models' input: see `serve.imaging.preparation`."""
-
-    digit = "digit"
-    fit = "fit"
-    crop = "crop"
 
 
 class OptimizerName(Enum):
@@ -60,46 +41,6 @@ class Precision(Enum):
     mixed_float16 = "mixed_float16"
 
 
-def _rules() -> dict[str, tuple[str, Callable[[float], bool]]]:
-    """Return for each key of a number what it must be, in words and as a test."""
-    positive = "threads batch_size epochs model.contrast model.filters model.kernel model.pool "
-    positive += "optimizer.learning_rate data.feedback.least trials processes "
-    positive += "data.augmentation.repeat"
-    not_negative = "model.dense optimizer.warmup_epochs early_stopping.patience "
-    not_negative += "augmentation.rotation augmentation.shift augmentation.shear "
-    not_negative += "augmentation.elastic pruner.startup_trials pruner.warmup_epochs"
-    rates = "model.dropout model.dense_dropout"
-    shares = "augmentation.stroke_width augmentation.blurred augmentation.disturbed "
-    shares += "augmentation.drawn"
-    return {
-        **dict.fromkeys(positive.split(), ("positive", lambda value: value > 0)),
-        **dict.fromkeys(not_negative.split(), ("0 or positive", lambda value: value >= 0)),
-        **dict.fromkeys(rates.split(), ("from 0 to 0.9", lambda rate: 0 <= rate <= 0.9)),
-        "seed": ("from 0 to 2147483647", lambda seed: 0 <= seed < 2**31),
-        **dict.fromkeys(
-            ("data.input.height", "data.input.width"),
-            ("from 8 to 512 pixels", lambda side: 8 <= side <= 512),
-        ),
-        "data.input.channels": ("1 (grey) or 3 (colour)", lambda channels: channels in (1, 3)),
-        "data.augmentation.flip": ("from 0 to 0.5", lambda share: 0 <= share <= 0.5),
-        "data.augmentation.colour": ("from 0 to 1", lambda share: 0 <= share <= 1),
-        **dict.fromkeys(shares.split(), ("from 0 to 1", lambda share: 0 <= share <= 1)),
-        "augmentation.zoom": ("0 or positive, and below 1", lambda zoom: 0 <= zoom < 1),
-        # Something stays on both sides, and what was published outweighs feedback.
-        "data.feedback.held_out": ("above 0, at most 0.9", lambda share: 0 < share <= 0.9),
-        "data.feedback.largest_share": ("above 0, at most 0.5", lambda share: 0 < share <= 0.5),
-    }
-
-
-_RULES = _rules()
-
-
-def require(condition: bool, key: str, words: str, value: object) -> None:
-    """Refuse a value that breaks a rule, with a message that names the key."""
-    if not condition:
-        raise PipelineError(f"{key} must be {words}, not {value}")
-
-
 def checked(composed: DictConfig, schema: type[T], place: str) -> T:
     """Return a configuration, whose values are written in `place`, as an object.
 
@@ -110,134 +51,6 @@ def checked(composed: DictConfig, schema: type[T], place: str) -> T:
     config = OmegaConf.to_object(composed)
     assert isinstance(config, schema)
     return config
-
-
-class Section:
-    """A part of the configuration; refuses numbers out of their range when it is made."""
-
-    prefix: ClassVar[str]  # of its keys
-
-    def __post_init__(self) -> None:
-        for name, value in vars(self).items():
-            if value is not None and (rule := _RULES.get(self.prefix + name)):
-                words, allowed = rule
-                require(math.isfinite(value), self.prefix + name, "finite", value)
-                require(allowed(value), self.prefix + name, words, value)
-
-
-@dataclass
-class Split:
-    """Images held out of the training files; `test: 0` where there are test files.
-
-    `group`: a column of the index, or a regular expression whose group in a picture's path is its
-    group, such as a writer. Pictures of a group are in one split.
-    """
-
-    validation: int = MISSING
-    test: int = MISSING
-    group: str | None = None
-
-
-@dataclass
-class Input(Section):
-    """Size of the models' input: pixels, and 1 channel (grey) or 3 (colour)."""
-
-    prefix = "data.input."
-
-    height: int = MISSING
-    width: int = MISSING
-    channels: int = MISSING
-
-
-@dataclass
-class Folder:
-    """Where in an archive the pictures are, and which class each has.
-
-    `path`: the folder of the classes' folders. `index`: a CSV in that folder with the columns
-    `file` and `label`. `names`: the class of a folder or label, where they differ.
-    """
-
-    path: str = ""
-    index: str | None = None
-    names: dict[str, str] = field(default_factory=dict)
-
-
-@dataclass
-class Changes(Section):
-    """Random changes of training images that depend on the data set.
-
-    The share of the images that are mirrored; the largest change of brightness, contrast and
-    saturation, as a share. `repeat`: how often an epoch shows each image, changed anew each time;
-    a data set of few images needs as many steps as one of many.
-    """
-
-    prefix = "data.augmentation."
-
-    flip: float | None = None
-    colour: float | None = None
-    repeat: int | None = None
-
-
-@dataclass
-class Feedback(Section):
-    """Users' feedback as training data: which export, and how much of it trains."""
-
-    prefix = "data.feedback."
-
-    sha256: str | None = MISSING
-    held_out: float = MISSING
-    largest_share: float = MISSING
-    least: int = MISSING
-
-
-@dataclass
-class Data:
-    """A data set: its files with the SHA-256 of their decompressed bytes, and where to get them.
-
-    `classes`: the labels, in the order of the models' outputs. `preparation`: of a picture to an
-    image of the size `input`. `registered_model`: where its champions go; null for nowhere.
-    `gates`: limits in place of those of `conf/register.yaml`.
-    """
-
-    name: str = MISSING
-    format: Format = MISSING
-    classes: list[str] = MISSING
-    input: Input = MISSING
-    preparation: Preparation = MISSING
-    files: dict[str, str] = MISSING
-    mirrors: list[str] = MISSING
-    split: Split = MISSING
-    feedback: Feedback | None = MISSING
-    registered_model: str | None = MISSING
-    folder: Folder | None = None
-    augmentation: Changes = field(default_factory=Changes)
-    gates: dict[str, float] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        """Refuse classes that no model could tell apart, and digits of another size."""
-        distinct = len(set(self.classes)) == len(self.classes) and all(self.classes)
-        require(distinct, "data.classes", "distinct, not empty labels", self.classes)
-        known = 2 <= len(self.classes) <= MAX_CLASSES
-        require(known, "data.classes", f"from 2 to {MAX_CLASSES} labels", len(self.classes))
-        digit = self.preparation is Preparation.digit
-        words = "28x28 pixels of 1 channel for preparation=digit"
-        require(not digit or self.shape == (28, 28, 1), "data.input", words, self.shape)
-
-    @property
-    def shape(self) -> tuple[int, int, int]:
-        """Height, width and channels of an image."""
-        return self.input.height, self.input.width, self.input.channels
-
-    @property
-    def labels(self) -> list[int] | list[str]:
-        """The classes as answers name them: whole numbers if all of them are."""
-        numbers = [int(name) for name in self.classes if re.fullmatch(r"0|-?[1-9]\d*", name)]
-        return numbers if len(numbers) == len(self.classes) else self.classes
-
-    @property
-    def digits(self) -> bool:
-        """Whether these are the ten digits, as MNIST has them: what is known of digits applies."""
-        return self.preparation is Preparation.digit and self.labels == list(range(10))
 
 
 @dataclass

@@ -1,6 +1,6 @@
 """How pictures of a data set become images: as the service does it."""
 
-from pipeline.config.schema import Data
+from pipeline.config.data_schema import Data
 from serve.imaging.preparation import Preparation
 
 

@@ -17,7 +17,7 @@ from omegaconf import OmegaConf
 
 from pipeline.archives import packing, sources
 from pipeline.config import PARAMS, PipelineError, environment
-from pipeline.config.schema import Changes, Data, Folder, Format, Input, Preparation, Split
+from pipeline.config.data_schema import Changes, Data, Folder, Format, Input, Preparation, Split
 from pipeline.data.dataset import Splits
 from pipeline.new_data import choices, definition, report
 from pipeline.new_data.survey import Survey, class_folder, located, survey

@@ -4,7 +4,7 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 
-from pipeline.config.schema import Data
+from pipeline.config.data_schema import Data
 
 WIDTH = 100
 

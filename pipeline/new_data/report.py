@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from statistics import median
 
 from pipeline.archives.sources import shown
-from pipeline.config.schema import Data
+from pipeline.config.data_schema import Data
 from pipeline.data.dataset import NAMES, Splits
 from pipeline.new_data.survey import Seen, Survey
 

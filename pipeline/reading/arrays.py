@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.config import PipelineError
-from pipeline.config.schema import Data, Format, Preparation
+from pipeline.config.data_schema import Data, Format, Preparation
 from pipeline.data.dataset import Images, Labels
 from pipeline.reading.published import is_test, places
 from pipeline.storage.idx import read_idx

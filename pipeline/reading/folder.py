@@ -12,7 +12,7 @@ import numpy as np
 from pipeline.archives import sources
 from pipeline.archives.sources import Read, parts, shown
 from pipeline.config import PipelineError, paths
-from pipeline.config.schema import Data, Folder
+from pipeline.config.data_schema import Data, Folder
 from pipeline.data.dataset import Images
 from pipeline.reading.mapped import mapped
 from pipeline.reading.prepared import image_shape

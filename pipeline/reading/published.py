@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.config import PipelineError
-from pipeline.config.schema import Data
+from pipeline.config.data_schema import Data
 from pipeline.data.dataset import Images, Labels
 
 

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.config import PipelineError, paths
-from pipeline.config.schema import Data
+from pipeline.config.data_schema import Data
 from pipeline.data.dataset import NAMES, Images, Labels, Split, Splits
 from pipeline.reading.mapped import taken
 from pipeline.reading.published import Published

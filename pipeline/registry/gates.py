@@ -9,7 +9,7 @@ from omegaconf import MISSING, OmegaConf
 
 from pipeline.config import PipelineError
 from pipeline.config import rules as config_rules
-from pipeline.config.schema import Data
+from pipeline.config.data_schema import Data
 from pipeline.config.suggestions import did_you_mean
 from pipeline.data.dataset import Split
 from pipeline.evaluation import latency

@@ -6,7 +6,7 @@ import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 
-from pipeline.config.schema import Data
+from pipeline.config.data_schema import Data
 from pipeline.data.dataset import Images, Split, Splits
 from pipeline.reports import theme
 

@@ -13,7 +13,7 @@ import matplotlib
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
 from matplotlib.figure import Figure
 
-from pipeline.config.schema import Preparation
+from pipeline.config.data_schema import Preparation
 from pipeline.storage.files import replacing
 
 COLOURS = {

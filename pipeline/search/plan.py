@@ -22,7 +22,8 @@ from optuna.distributions import (
 )
 
 from pipeline.config import CONF, Config, PipelineError, flat, register_schema, resolved, settings
-from pipeline.config.schema import Data, Section, require
+from pipeline.config.data_schema import Data
+from pipeline.config.section import Section, require
 from pipeline.config.suggestions import did_you_mean
 
 _KEYS = ("low", "high", "log", "step", "choices")  # of a dimension of the space

@@ -12,7 +12,8 @@ from functools import partial
 import tensorflow as tf
 
 from pipeline.config import Config
-from pipeline.config.schema import Augmentation, Changes
+from pipeline.config.data_schema import Changes
+from pipeline.config.schema import Augmentation
 from pipeline.data.dataset import Split, with_channels
 from pipeline.training.distortions import distorted, recoloured
 

@@ -8,7 +8,8 @@ from collections.abc import Callable
 
 import tensorflow as tf
 
-from pipeline.config.schema import Augmentation, Changes
+from pipeline.config.data_schema import Changes
+from pipeline.config.schema import Augmentation
 
 _GRID = 6  # points of the elastic map, in each direction: a bend is as wide as a stroke's
 _LEVELS = 255.0

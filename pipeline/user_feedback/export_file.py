@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from pipeline.config import PipelineError
 from pipeline.config import rules as config_rules
-from pipeline.config.schema import Data, Feedback
+from pipeline.config.data_schema import Data, Feedback
 from pipeline.data.dataset import (
     CLASSES,
     Images,

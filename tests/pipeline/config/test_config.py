@@ -8,7 +8,7 @@ from omegaconf.errors import OmegaConfBaseException
 from support.processes import python, refused
 
 from pipeline import config
-from pipeline.config import CONF, Config, PipelineError, arguments, schema, settings
+from pipeline.config import CONF, Config, PipelineError, arguments, section, settings
 
 FEEDBACK = "data=mnist_feedback"
 RUNS = sorted(path.stem for path in (CONF / "run").glob("*.yaml"))
@@ -206,7 +206,7 @@ def test_every_rule_is_for_a_number_of_the_configuration(configured):
         "data.augmentation.repeat",
     }  # null in conf/
     known |= {"trials", "processes", "pruner.startup_trials", "pruner.warmup_epochs"}
-    assert set(schema._RULES) <= known
+    assert set(section._RULES) <= known
 
 
 def test_a_missing_value_is_refused_by_name():

@@ -14,7 +14,8 @@ from PIL import Image
 
 from pipeline import fetch, preprocess
 from pipeline.config import CONF, PipelineError
-from pipeline.config.schema import Config, Data
+from pipeline.config.data_schema import Data
+from pipeline.config.schema import Config
 from pipeline.data import dataset
 from pipeline.new_data.command import main
 

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from pipeline.config import PipelineError
-from pipeline.config.schema import Folder
+from pipeline.config.data_schema import Folder
 from pipeline.reading import folder
 from serve.imaging.preparation import Preparation
 

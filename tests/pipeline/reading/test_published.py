@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from pipeline.config import PipelineError
-from pipeline.config.schema import Folder
+from pipeline.config.data_schema import Folder
 from pipeline.reading.published import Published, is_test, places, require_classes
 
 RAW = Path("data/raw/mine")

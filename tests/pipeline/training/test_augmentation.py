@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
 
-from pipeline.config.schema import Augmentation, Changes
+from pipeline.config.data_schema import Changes
+from pipeline.config.schema import Augmentation
 from pipeline.data.dataset import Split
 
 STILL = Augmentation(*[0.0] * 9)

@@ -8,7 +8,7 @@ import pytest
 from support.feedback_entries import noise
 
 from pipeline.config import PipelineError
-from pipeline.config.schema import Feedback
+from pipeline.config.data_schema import Feedback
 from pipeline.data import dataset
 from pipeline.data.dataset import Split, Splits
 from pipeline.user_feedback import export_file
